@@ -1,0 +1,3 @@
+//! The simulation engine. Knows nothing of MMUs.
+mod time;
+pub use time::{CpuId, CpuSet, Cycles, MAX_CPUS};
