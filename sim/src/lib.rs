@@ -1,3 +1,37 @@
-//! The simulation engine. Knows nothing of MMUs.
+//! The simulation engine of mmusim: virtual time, tasks, locks, contexts, choices, metrics.
+//!
+//! It knows nothing of MMUs. A world is an [`Engine`]; model code runs in tasks and works through
+//! [`Cx`]. See [`engine`](Engine) for how time and order come about, [`Chooser`] for how chance
+//! does, and [`End`] for how a run ends.
+
+mod account;
+mod choose;
+mod config;
+mod context;
+mod end;
+mod engine;
+mod guard;
+mod histogram;
+mod ipi;
+mod lock;
+mod metrics;
+mod record;
+mod sched;
+mod task;
 mod time;
+mod wait;
+
+pub use account::{Account, AccountDef, ENGINE_ACCOUNTS, MAX_ACCOUNTS};
+pub use choose::{Action, Chooser, Enabled, Object, RandomWalk, Replay, Seeded, Step, Stream};
+pub use config::{EngineConfig, KernelPreemption};
+pub use end::{Blocked, End, Violation, ViolationKind};
+pub use engine::{Booking, Cx, Engine, Platform, Resched, Schedule, Span, SyncPoint};
+pub use guard::{IrqGuard, PreemptGuard};
+pub use histogram::Histogram;
+pub use ipi::{Handled, Interrupt, IpiCall};
+pub use lock::{Acquire, Class, ClassDef, ClassId, ClassStats, Guard, LockId, LockKind, Mode, Nesting, TryAcquire};
+pub use metrics::{MetricDef, MetricKind};
+pub use record::{Logging, MARK_ARGS, Mark, Record, RecordKind, Scope};
+pub use task::{Affinity, Role, TaskId, TaskSpec};
 pub use time::{CpuId, CpuSet, Cycles, MAX_CPUS};
+pub use wait::{Completion, DomainId, Mailbox, QueueId, ReaderGuard, ReaderKind, SeqCount, Sleep};

@@ -1,0 +1,134 @@
+//! The index as a plain list, and the shape of the tree as a definition.
+
+use std::collections::BTreeMap;
+
+use super::super::*;
+
+/// What the rules of the tree say its shape must be, written down without any insertion or removal: the top of a
+/// sub-tree is its highest interval in heap order, and the rest is divided by the branch bit of that depth. Preorder;
+/// `None` marks an empty place.
+fn canonical(spans: &[Span], depth: u32, index_bits: u32, out: &mut Vec<Option<Span>>) {
+    let Some(&top) = spans.iter().reduce(|a, b| if b.above(*a) { b } else { a }) else {
+        out.push(None);
+        return;
+    };
+    out.push(Some(top));
+    for side in [Side::Left, Side::Right] {
+        let part: Vec<Span> = spans
+            .iter()
+            .copied()
+            .filter(|s| *s != top && s.side(depth, index_bits) == side)
+            .collect();
+        canonical(&part, depth + 1, index_bits, out);
+    }
+}
+
+/// The naive index: a list of VMAs for each interval, and the bits needed since it was last empty.
+#[derive(Default)]
+pub(super) struct Naive {
+    sets: BTreeMap<(u64, u64), Vec<u32>>,
+    pub(super) bits: u32,
+}
+
+impl Naive {
+    pub(super) fn insert(&mut self, first: u64, last: u64, id: u32) -> Placed {
+        self.bits = self.bits.max(u64::BITS - last.leading_zeros()).max(1);
+        let set = self.sets.entry((first, last)).or_default();
+        set.push(id);
+        if set.len() == 1 {
+            Placed::TreeNode
+        } else {
+            Placed::FoundList
+        }
+    }
+
+    pub(super) fn beside(&mut self, sibling: u32, first: u64, last: u64, id: u32) {
+        let set = self.sets.entry((first, last)).or_default();
+        match set.iter().position(|&s| s == sibling) {
+            Some(0) | None => set.push(id),
+            Some(at) => set.insert(at + 1, id),
+        }
+    }
+
+    pub(super) fn remove(&mut self, first: u64, last: u64, id: u32) -> Removed<u32> {
+        let set = self.sets.get_mut(&(first, last)).unwrap();
+        let at = set.iter().position(|&s| s == id).unwrap();
+        set.remove(at);
+        match (at, set.first()) {
+            (0, Some(&head)) => Removed::Promoted(head),
+            (0, None) => {
+                self.sets.remove(&(first, last));
+                if self.sets.is_empty() {
+                    self.bits = 1;
+                }
+                Removed::TreeNode
+            }
+            _ => Removed::ListMember,
+        }
+    }
+
+    pub(super) fn shape(&self) -> Vec<Option<Span>> {
+        let spans: Vec<Span> = self
+            .sets
+            .keys()
+            .map(|&(first, last)| Span { first, last })
+            .collect();
+        let mut out = Vec::new();
+        canonical(&spans, 0, self.bits.max(1), &mut out);
+        out
+    }
+
+    pub(super) fn visit(&self, first: u64, last: u64) -> Visit<u32> {
+        let mut visit = Visit::nothing();
+        for span in self
+            .shape()
+            .into_iter()
+            .flatten()
+            .filter(|s| s.first <= last && s.last >= first)
+        {
+            let set = &self.sets[&(span.first, span.last)];
+            visit.ids.extend(set);
+            visit.list_members += set.len() - 1;
+        }
+        visit.tree_nodes = self.stepped_on(first, last);
+        visit
+    }
+
+    /// A node is stepped on iff every node on its path reaches the query, itself included, and every right turn in
+    /// the radix levels is towards a position whose smallest `first` is not beyond the query.
+    fn stepped_on(&self, first: u64, last: u64) -> usize {
+        let bits = self.bits.max(1);
+        let mut open = vec![(
+            self.sets
+                .keys()
+                .map(|&(first, last)| Span { first, last })
+                .collect::<Vec<_>>(),
+            0,
+            0_u64,
+        )];
+        let mut count = 0;
+        while let Some((spans, depth, smallest)) = open.pop() {
+            let Some(&top) = spans.iter().reduce(|a, b| if b.above(*a) { b } else { a }) else {
+                continue;
+            };
+            if top.last < first || smallest > last {
+                continue;
+            }
+            count += 1;
+            for side in [Side::Left, Side::Right] {
+                let part = spans
+                    .iter()
+                    .copied()
+                    .filter(|s| *s != top && s.side(depth, bits) == side)
+                    .collect();
+                let bit = if depth < bits && side == Side::Right {
+                    1 << (bits - 1 - depth)
+                } else {
+                    0
+                };
+                open.push((part, depth + 1, smallest + bit));
+            }
+        }
+        count
+    }
+}

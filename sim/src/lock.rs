@@ -1,0 +1,521 @@
+//! Locks: spinlock, rwlock, mutex and rwsem over one table.
+//!
+//! A lock belongs to a *class*, as in lockdep and lock_stat: order is checked and time is counted
+//! a class. Waiters are served first come, first served (ticket spinlocks since 2.6.25; the rwsem
+//! queues readers behind a waiting writer), except that readers of an rwlock pass waiting writers,
+//! as they do in 2.6.2x. Ownership is handed over to the waiter at release; the kernel's mutex may
+//! be stolen in between, which changes who waits but not what is counted.
+//!
+//! A release does not synchronise: the lock remembers until when it was held, and a taker that
+//! comes earlier in virtual time waits for that moment. So a guard can be dropped like any value.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::context::{Edge, Held, HeldKind};
+use crate::engine::{Cx, EventKind, Inner};
+use crate::task::{State, Waiting};
+use crate::{Account, Action, CpuId, Cycles, Histogram, Object, Step, TaskId, ViolationKind};
+
+/// A lock.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LockId(u32);
+
+/// A lock class; at most 64 in an engine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClassId(u8);
+
+impl ClassId {
+    pub(crate) fn from_index(index: usize) -> Self {
+        assert!(index < u64::BITS as usize, "more than 64 lock classes");
+        ClassId(index as u8)
+    }
+
+    /// Index into tables kept a class.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// How a lock behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockKind {
+    /// Spins; preemption off while held.
+    Spin,
+    /// Spins, many readers or one writer.
+    RwLock,
+    /// Sleeps.
+    Mutex,
+    /// Sleeps, many readers or one writer.
+    RwSem,
+}
+
+impl LockKind {
+    /// Whether waiters sleep.
+    #[must_use]
+    pub const fn sleeps(self) -> bool {
+        matches!(self, LockKind::Mutex | LockKind::RwSem)
+    }
+
+    /// lock_stat shows reader and writer rows.
+    #[must_use]
+    pub const fn is_shared(self) -> bool {
+        matches!(self, LockKind::RwLock | LockKind::RwSem)
+    }
+}
+
+/// Whether two locks of one class may be held together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Nesting {
+    /// Never.
+    Forbidden,
+    /// In an order the caller guarantees (fork takes the parent's lock first, `mm_take_all_locks`
+    /// excludes other takers).
+    ByCaller,
+}
+
+/// Declaration of a lock class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClassDef {
+    /// Name of the era, for example `mmap_sem`.
+    pub name: &'static str,
+    /// Behaviour.
+    pub kind: LockKind,
+    /// Nesting within the class.
+    pub nesting: Nesting,
+}
+
+/// How a lock is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Alone.
+    Exclusive,
+    /// Together with other readers.
+    Shared,
+}
+
+/// Statistics of one side of a class, in lock_stat's columns.
+#[derive(Clone, Debug, Default)]
+pub struct ClassStats {
+    /// Times taken.
+    pub acquisitions: u64,
+    /// Times the taker waited.
+    pub contentions: u64,
+    /// Waits, in cycles; only contended acquisitions.
+    pub wait: Histogram,
+    /// Hold times, in cycles.
+    pub hold: Histogram,
+    /// Contention points: (waiter's function, holder's function, how often), sorted.
+    pub sites: Vec<(&'static str, &'static str, u64)>,
+}
+
+/// A class with its statistics.
+#[derive(Clone, Debug)]
+pub struct Class {
+    /// Declaration.
+    pub def: ClassDef,
+    /// Writer side (or the only side).
+    pub exclusive: ClassStats,
+    /// Reader side.
+    pub shared: ClassStats,
+}
+
+impl Class {
+    fn stats(&mut self, mode: Mode) -> &mut ClassStats {
+        match mode {
+            Mode::Exclusive => &mut self.exclusive,
+            Mode::Shared => &mut self.shared,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Waiter {
+    task: TaskId,
+    mode: Mode,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lock {
+    class: ClassId,
+    kind: LockKind,
+    writer: Option<TaskId>,
+    readers: u32,
+    /// Held until then by holders that released in their own future.
+    exclusive_until: Cycles,
+    shared_until: Cycles,
+    last_cpu: CpuId,
+    last_site: &'static str,
+    last_holder: TaskId,
+    waiters: VecDeque<Waiter>,
+}
+
+impl Lock {
+    fn free_from(&self, mode: Mode) -> Cycles {
+        match mode {
+            Mode::Exclusive => self.exclusive_until.max(self.shared_until),
+            Mode::Shared => self.exclusive_until,
+        }
+    }
+
+    fn admits(&self, mode: Mode) -> bool {
+        self.writer.is_none() && (mode == Mode::Shared || self.readers == 0)
+    }
+
+    fn take(&mut self, task: TaskId, mode: Mode) {
+        match mode {
+            Mode::Exclusive => self.writer = Some(task),
+            Mode::Shared => self.readers += 1,
+        }
+        self.last_holder = task;
+    }
+}
+
+impl Inner {
+    pub(crate) fn add_class(&mut self, def: ClassDef) -> ClassId {
+        if let Some(at) = self.classes.iter().position(|c| c.def.name == def.name) {
+            return ClassId::from_index(at);
+        }
+        let id = ClassId::from_index(self.classes.len());
+        self.classes.push(Class { def, exclusive: ClassStats::default(), shared: ClassStats::default() });
+        self.graph.add_class();
+        id
+    }
+
+    pub(crate) fn add_lock(&mut self, class: ClassId) -> LockId {
+        let lock = Lock {
+            class,
+            kind: self.classes[class.index()].def.kind,
+            writer: None,
+            readers: 0,
+            exclusive_until: Cycles::ZERO,
+            shared_until: Cycles::ZERO,
+            last_cpu: CpuId::default(),
+            last_site: "-",
+            last_holder: TaskId::MACHINE,
+            waiters: VecDeque::new(),
+        };
+        if let Some(id) = self.free_locks.pop() {
+            self.locks[id.0 as usize] = lock;
+            return id;
+        }
+        self.locks.push(lock);
+        LockId((self.locks.len() - 1) as u32)
+    }
+
+    /// Tries to take a lock for the current task at `now`, without any cost.
+    fn try_take(&mut self, id: LockId, mode: Mode, task: TaskId, now: Cycles) -> bool {
+        let lock = &mut self.locks[id.0 as usize];
+        let queue_first = !lock.waiters.is_empty() && lock.kind != LockKind::RwLock;
+        if queue_first || !lock.admits(mode) || lock.free_from(mode) > now {
+            return false;
+        }
+        lock.take(task, mode);
+        true
+    }
+
+    /// Bookkeeping of a lock that `task` owns from `now` on. Returns the cost of taking it.
+    fn acquired(&mut self, id: LockId, mode: Mode, task: TaskId, now: Cycles) -> Cycles {
+        let cpu = self.tasks[task.index()].cpu;
+        let lock = &mut self.locks[id.0 as usize];
+        let class = lock.class;
+        let sleeping = lock.kind.sleeps();
+        let transfer = if lock.last_cpu == cpu { Cycles::ZERO } else { self.config.transfer(lock.last_cpu, cpu) };
+        lock.last_cpu = cpu;
+        self.classes[class.index()].stats(mode).acquisitions += 1;
+        self.check_order(id, class, task);
+        let task = &mut self.tasks[task.index()];
+        let site = task.innermost_span();
+        task.held.push(Held { what: HeldKind::Lock { lock: id, class, mode, sleeping }, since: now, site });
+        if !sleeping {
+            task.atomic_depth += 1;
+            task.preempt_depth += 1;
+            let depth = task.preempt_depth;
+            self.preempt_depth_reached(id_of(task), depth);
+        }
+        self.config.lock_acquire + transfer
+    }
+
+    fn check_order(&mut self, id: LockId, class: ClassId, task: TaskId) {
+        let held = &self.tasks[task.index()].held;
+        let mut outer = 0;
+        let mut recursive = false;
+        for h in held {
+            if let HeldKind::Lock { lock, class: c, .. } = h.what {
+                outer |= 1 << c.index();
+                recursive |= lock == id;
+            }
+        }
+        let own = 1 << class.index();
+        let nested = outer & own != 0 && self.classes[class.index()].def.nesting == Nesting::Forbidden;
+        if recursive || nested {
+            let text = format!("{} taken while a lock of the same class is held", self.classes[class.index()].def.name);
+            self.violate(task, ViolationKind::RecursiveLock, text, None);
+        }
+        if self.graph.knows(outer & !own, class) {
+            return;
+        }
+        for c in (0..self.classes.len()).filter(|c| outer >> c & 1 == 1 && *c != class.index()) {
+            let from = ClassId::from_index(c);
+            if self.graph.knows(1 << c, class) {
+                continue;
+            }
+            let stack = self.tasks[task.index()].spans.clone();
+            if let Some(first) = self.graph.add(Edge { outer: from, inner: class, task, stack }) {
+                let text = format!(
+                    "{} is taken inside {} here, but {} inside {} in {} [{}]",
+                    self.classes[class.index()].def.name,
+                    self.classes[c].def.name,
+                    self.classes[first.inner.index()].def.name,
+                    self.classes[first.outer.index()].def.name,
+                    self.tasks[first.task.index()].name,
+                    first.stack.join(" > "),
+                );
+                self.violate(task, ViolationKind::LockOrder, text, None);
+            }
+        }
+    }
+
+    /// Hands a free lock to whoever waits first. `now` is the moment of release.
+    pub(crate) fn grant(&mut self, id: LockId, now: Cycles) {
+        loop {
+            let lock = &mut self.locks[id.0 as usize];
+            let Some(first) = lock.waiters.front() else { return };
+            let (task, mode) = (first.task, first.mode);
+            if !lock.admits(mode) {
+                return;
+            }
+            let free_from = lock.free_from(mode);
+            if free_from > now {
+                self.push(free_from, EventKind::Grant(id));
+                return;
+            }
+            lock.waiters.pop_front();
+            lock.take(task, mode);
+            let last_cpu = lock.last_cpu;
+            if self.locks[id.0 as usize].kind.sleeps() {
+                self.make_runnable(task, now);
+            } else {
+                let delay = self.config.transfer(last_cpu, self.tasks[task.index()].cpu);
+                self.tasks[task.index()].state = State::Running;
+                self.push(now + delay, EventKind::Resume(task));
+            }
+        }
+    }
+
+    fn enqueue(&mut self, id: LockId, mode: Mode, task: TaskId, now: Cycles) {
+        let lock = &mut self.locks[id.0 as usize];
+        let kind = lock.kind;
+        lock.waiters.push_back(Waiter { task, mode });
+        let (holder, class) = (lock.last_holder, lock.class);
+        let holder_site = self.holder_site(id, holder);
+        let waiter_site = self.tasks[task.index()].innermost_span();
+        let stats = self.classes[class.index()].stats(mode);
+        stats.contentions += 1;
+        match stats.sites.binary_search_by(|s| (s.0, s.1).cmp(&(waiter_site, holder_site))) {
+            Ok(at) => stats.sites[at].2 += 1,
+            Err(at) => stats.sites.insert(at, (waiter_site, holder_site, 1)),
+        }
+        self.tasks[task.index()].waits_on = Account::LOCK_WAIT;
+        self.tasks[task.index()].suspended_at = now;
+        if kind.sleeps() {
+            self.tasks[task.index()].state = State::Blocked(Waiting::Lock(id));
+            self.leave_cpu(task, now);
+        } else {
+            self.tasks[task.index()].state = State::Spinning(id);
+        }
+        // The lock may be free already, only not yet at this moment of virtual time.
+        self.grant(id, now);
+    }
+
+    fn holder_site(&self, id: LockId, holder: TaskId) -> &'static str {
+        let held = self.tasks.get(holder.index()).map_or(&[][..], |t| &t.held);
+        held.iter()
+            .find(|h| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id))
+            .map_or(self.locks[id.0 as usize].last_site, |h| h.site)
+    }
+
+    fn release(&mut self, id: LockId, mode: Mode, task: TaskId, now: Cycles) {
+        let held = &mut self.tasks[task.index()].held;
+        let at = held.iter().rposition(|h| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id));
+        let held = held.remove(at.expect("a guard's lock is held"));
+        let lock = &mut self.locks[id.0 as usize];
+        match mode {
+            Mode::Exclusive => {
+                lock.writer = None;
+                lock.exclusive_until = now;
+            }
+            Mode::Shared => {
+                lock.readers -= 1;
+                lock.shared_until = lock.shared_until.max(now);
+            }
+        }
+        lock.last_site = held.site;
+        let (class, sleeping, waited_for) = (lock.class, lock.kind.sleeps(), !lock.waiters.is_empty());
+        self.classes[class.index()].stats(mode).hold.record((now - held.since).get());
+        if !sleeping {
+            let task = &mut self.tasks[task.index()];
+            task.atomic_depth -= 1;
+            task.preempt_depth -= 1;
+        }
+        if waited_for {
+            self.grant(id, now);
+        }
+    }
+
+    /// Names of the tasks that hold a lock.
+    pub(crate) fn holders(&self, id: LockId) -> Vec<String> {
+        let holds = |t: &&crate::task::Task| {
+            t.held.iter().any(|h| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id))
+        };
+        self.tasks.iter().filter(holds).map(|t| t.name.to_string()).collect()
+    }
+
+    pub(crate) fn lock_name(&self, id: LockId) -> &'static str {
+        self.classes[self.locks[id.0 as usize].class.index()].def.name
+    }
+
+    pub(crate) fn is_contended(&self, id: LockId) -> bool {
+        !self.locks[id.0 as usize].waiters.is_empty()
+    }
+}
+
+/// A held lock; dropping it releases the lock at the holder's present moment.
+#[must_use = "the lock is released as soon as the guard is dropped"]
+pub struct Guard<'a> {
+    cx: &'a Cx,
+    lock: LockId,
+    mode: Mode,
+}
+
+impl Guard<'_> {
+    /// Which lock.
+    #[must_use]
+    pub fn lock(&self) -> LockId {
+        self.lock
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let engine = &self.cx.engine;
+        if engine.is_frozen() {
+            return;
+        }
+        let cost = engine.lock_release_cost;
+        self.cx.charge(Account::LOCK, cost);
+        engine.inner.borrow_mut().release(self.lock, self.mode, self.cx.task, engine.clock.get());
+        engine.refresh_resched(self.cx.task);
+    }
+}
+
+#[derive(PartialEq)]
+enum Progress {
+    New,
+    Synced,
+    Queued(Cycles),
+}
+
+/// Future of [`Cx::lock`] and its relatives.
+#[must_use = "a lock is taken when this is awaited"]
+pub struct Acquire<'a> {
+    cx: &'a Cx,
+    lock: LockId,
+    mode: Mode,
+    location: &'static Location<'static>,
+    progress: Progress,
+}
+
+impl<'a> Acquire<'a> {
+    pub(crate) fn new(cx: &'a Cx, lock: LockId, mode: Mode, location: &'static Location<'static>) -> Self {
+        Acquire { cx, lock, mode, location, progress: Progress::New }
+    }
+
+    fn step(&self) -> Step {
+        let action = match self.mode {
+            Mode::Exclusive => Action::Lock,
+            Mode::Shared => Action::LockShared,
+        };
+        Step { object: Object::Lock(self.lock.0), action, location: self.location }
+    }
+
+    fn finish(&self) -> Guard<'a> {
+        let engine = &self.cx.engine;
+        let cost = engine.inner.borrow_mut().acquired(self.lock, self.mode, self.cx.task, engine.clock.get());
+        self.cx.charge(Account::LOCK, cost);
+        Guard { cx: self.cx, lock: self.lock, mode: self.mode }
+    }
+
+    fn sleeps(&self) -> bool {
+        self.cx.engine.inner.borrow().locks[self.lock.0 as usize].kind.sleeps()
+    }
+}
+
+impl<'a> Future for Acquire<'a> {
+    type Output = Guard<'a>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Guard<'a>> {
+        let cx = self.cx;
+        let engine = &cx.engine;
+        if let Progress::Queued(since) = self.progress {
+            let waited = engine.clock.get() - since;
+            let mut inner = engine.inner.borrow_mut();
+            let class = inner.locks[self.lock.0 as usize].class;
+            inner.classes[class.index()].stats(self.mode).wait.record(waited.get());
+            drop(inner);
+            return Poll::Ready(self.finish());
+        }
+        if self.progress == Progress::New {
+            if self.sleeps() {
+                cx.might_sleep("taking a sleeping lock");
+            }
+            self.progress = Progress::Synced;
+            if engine.must_sync() {
+                engine.park_sync(cx.task, self.step());
+                return Poll::Pending;
+            }
+        }
+        let now = engine.clock.get();
+        let mut inner = engine.inner.borrow_mut();
+        if inner.try_take(self.lock, self.mode, cx.task, now) {
+            drop(inner);
+            return Poll::Ready(self.finish());
+        }
+        self.progress = Progress::Queued(now);
+        inner.enqueue(self.lock, self.mode, cx.task, now);
+        Poll::Pending
+    }
+}
+
+/// Future of [`Cx::try_lock`].
+#[must_use = "a lock is tried when this is awaited"]
+pub struct TryAcquire<'a>(Acquire<'a>);
+
+impl<'a> TryAcquire<'a> {
+    pub(crate) fn new(acquire: Acquire<'a>) -> Self {
+        TryAcquire(acquire)
+    }
+}
+
+impl<'a> Future for TryAcquire<'a> {
+    type Output = Option<Guard<'a>>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let engine = &self.0.cx.engine;
+        if self.0.progress == Progress::New {
+            if engine.must_sync() {
+                engine.park_sync(self.0.cx.task, self.0.step());
+                self.0.progress = Progress::Synced;
+                return Poll::Pending;
+            }
+        }
+        let taken =
+            engine.inner.borrow_mut().try_take(self.0.lock, self.0.mode, self.0.cx.task, engine.clock.get());
+        Poll::Ready(taken.then(|| self.0.finish()))
+    }
+}
