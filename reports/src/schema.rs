@@ -377,6 +377,10 @@ impl Histogram {
     /// Arithmetic mean, 0 when empty.
     #[must_use]
     pub fn mean(&self) -> f64 {
-        if self.count == 0 { 0.0 } else { self.total as f64 / self.count as f64 }
+        if self.count == 0 {
+            0.0
+        } else {
+            self.total as f64 / self.count as f64
+        }
     }
 }

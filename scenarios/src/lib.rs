@@ -1,2 +1,7 @@
 //! The scenario language, its checker, the builder of simulated worlds, and importers.
 pub mod ast;
+pub mod check;
+pub mod diagnostic;
+pub mod import;
+pub mod load;
+pub mod schema;

@@ -55,11 +55,32 @@ impl Account {
 
 /// The accounts that the engine books on by itself, in index order.
 pub const ENGINE_ACCOUNTS: [AccountDef; Account::FIRST_FREE as usize] = [
-    AccountDef { name: "locks", description: "taking and releasing locks without contention" },
-    AccountDef { name: "lock wait", description: "waiting for a lock, spinning or asleep" },
-    AccountDef { name: "ipi wait", description: "waiting until all targets acknowledged an interrupt" },
-    AccountDef { name: "interrupts", description: "interrupt handlers that stole time from the task" },
-    AccountDef { name: "scheduler", description: "waiting for a CPU, context switches and wake-ups" },
-    AccountDef { name: "event wait", description: "waiting for messages, children, barriers and grace periods" },
-    AccountDef { name: "sleep", description: "sleeping because the script says so" },
+    AccountDef {
+        name: "locks",
+        description: "taking and releasing locks without contention",
+    },
+    AccountDef {
+        name: "lock wait",
+        description: "waiting for a lock, spinning or asleep",
+    },
+    AccountDef {
+        name: "ipi wait",
+        description: "waiting until all targets acknowledged an interrupt",
+    },
+    AccountDef {
+        name: "interrupts",
+        description: "interrupt handlers that stole time from the task",
+    },
+    AccountDef {
+        name: "scheduler",
+        description: "waiting for a CPU, context switches and wake-ups",
+    },
+    AccountDef {
+        name: "event wait",
+        description: "waiting for messages, children, barriers and grace periods",
+    },
+    AccountDef {
+        name: "sleep",
+        description: "sleeping because the script says so",
+    },
 ];

@@ -91,7 +91,10 @@ impl Seeded {
     /// All streams of this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Seeded { seed, streams: Vec::new() }
+        Seeded {
+            seed,
+            streams: Vec::new(),
+        }
     }
 
     fn stream(&mut self, stream: Stream) -> &mut ChaCha8Rng {
@@ -159,13 +162,17 @@ impl Replay {
     /// Replays these choices, in order.
     #[must_use]
     pub fn new(choices: impl IntoIterator<Item = u64>) -> Self {
-        Replay { choices: choices.into_iter().collect() }
+        Replay {
+            choices: choices.into_iter().collect(),
+        }
     }
 }
 
 impl Chooser for Replay {
     fn next(&mut self, enabled: &[Enabled]) -> usize {
-        self.choices.pop_front().map_or(0, |c| (c as usize).min(enabled.len() - 1))
+        self.choices
+            .pop_front()
+            .map_or(0, |c| (c as usize).min(enabled.len() - 1))
     }
 
     fn draw(&mut self, _stream: Stream, bound: u64) -> u64 {
@@ -189,7 +196,12 @@ mod tests {
             })
             .collect();
         assert_eq!(a, b);
-        assert_ne!(a, (0..20).map(|_| Seeded::new(8).draw(Stream(1), 1000)).collect::<Vec<_>>());
+        assert_ne!(
+            a,
+            (0..20)
+                .map(|_| Seeded::new(8).draw(Stream(1), 1000))
+                .collect::<Vec<_>>()
+        );
     }
 
     #[test]

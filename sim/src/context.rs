@@ -20,10 +20,18 @@ pub(crate) struct Held {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HeldKind {
-    Lock { lock: LockId, class: ClassId, mode: Mode, sleeping: bool },
+    Lock {
+        lock: LockId,
+        class: ClassId,
+        mode: Mode,
+        sleeping: bool,
+    },
     PreemptOff,
     IrqsOff,
-    Reader { domain: DomainId, sleeping: bool },
+    Reader {
+        domain: DomainId,
+        sleeping: bool,
+    },
 }
 
 /// Edges of the class graph: `after[b]` has bit `a` set when class b was taken while a was held.
@@ -59,7 +67,10 @@ impl ClassGraph {
         let opposite = self.path(edge.inner, edge.outer);
         self.before[edge.inner.index()] |= 1 << edge.outer.index();
         let conflict = opposite.map(|first_hop| {
-            let found = self.evidence.iter().find(|e| e.outer == edge.inner && e.inner == first_hop);
+            let found = self
+                .evidence
+                .iter()
+                .find(|e| e.outer == edge.inner && e.inner == first_hop);
             found.expect("every edge has evidence").clone()
         });
         self.evidence.push(edge);

@@ -26,13 +26,13 @@ use crate::account::MAX_ACCOUNTS;
 use crate::context::ClassGraph;
 use crate::ipi::Call;
 use crate::lock::{Acquire, Class, ClassDef, ClassId, Lock, LockId, Mode, TryAcquire};
-use crate::record::{Logging, Mark, MARK_ARGS, Record, RecordKind, Recorder};
+use crate::record::{Logging, MARK_ARGS, Mark, Record, RecordKind, Recorder};
 use crate::sched::{Cpu, Switch};
 use crate::task::{Role, State, Task, TaskFuture, TaskSpec, Waiting};
 use crate::wait::{Domain, Queue, QueueId};
 use crate::{
-    Account, Action, Blocked, Chooser, CpuId, Cycles, Enabled, End, EngineConfig, Handled, Interrupt, Object, Step,
-    Stream, TaskId, Violation, ViolationKind,
+    Account, Action, Blocked, Chooser, CpuId, Cycles, Enabled, End, EngineConfig, Handled, Interrupt, Object,
+    Step, Stream, TaskId, Violation, ViolationKind,
 };
 
 /// What the layers above do when the machine acts by itself.
@@ -123,7 +123,11 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn push(&mut self, time: Cycles, kind: EventKind) {
         self.sequence += 1;
-        self.events.push(Reverse(Event { time, sequence: self.sequence, kind }));
+        self.events.push(Reverse(Event {
+            time,
+            sequence: self.sequence,
+            kind,
+        }));
     }
 
     fn horizon(&self) -> Cycles {
@@ -134,28 +138,54 @@ impl Inner {
     }
 
     /// Records a violation with its evidence and stops the world at the next synchronisation.
-    pub(crate) fn violate(&mut self, task: TaskId, kind: ViolationKind, summary: String, about: Option<(&str, u64)>) {
-        let history = self.recorder.history(about).iter().map(|r| self.line(r)).collect();
+    pub(crate) fn violate(
+        &mut self,
+        task: TaskId,
+        kind: ViolationKind,
+        summary: String,
+        about: Option<(&str, u64)>,
+    ) {
+        let history = self
+            .recorder
+            .history(about)
+            .iter()
+            .map(|r| self.line(r))
+            .collect();
         let (name, cpu, stack, held) = match self.tasks.get(task.index()) {
             Some(t) => (t.name.to_string(), t.cpu, t.spans.clone(), self.describe_held(t)),
             None => ("machine".to_owned(), CpuId::default(), Vec::new(), Vec::new()),
         };
         let time = self.now;
-        self.violations.push(Violation { kind, summary, time, cpu, task: name, stack, held, history });
+        self.violations.push(Violation {
+            kind,
+            summary,
+            time,
+            cpu,
+            task: name,
+            stack,
+            held,
+            history,
+        });
         self.halted = true;
     }
 
     fn line(&self, r: &Record) -> String {
         let (name, args) = r.text();
         let task = self.tasks.get(r.task.index()).map_or("machine", |t| &t.name);
-        format!("{:>12} cy  cpu{:<3} {task}: {name} {args}", r.time.get(), r.cpu.index())
+        format!(
+            "{:>12} cy  cpu{:<3} {task}: {name} {args}",
+            r.time.get(),
+            r.cpu.index()
+        )
     }
 
     fn describe_held(&self, task: &Task) -> Vec<String> {
         use crate::context::HeldKind;
         let describe = |h: &crate::context::Held| {
             let what = match h.what {
-                HeldKind::Lock { lock, mode, sleeping, .. } => {
+                HeldKind::Lock {
+                    lock, mode, sleeping, ..
+                } => {
                     let side = if mode == Mode::Shared { ", shared" } else { "" };
                     let kind = if sleeping { "sleeping lock" } else { "spinlock" };
                     format!("{} ({kind}{side})", self.lock_name(lock))
@@ -184,10 +214,20 @@ impl Inner {
                 State::Acknowledging(_) => ("interrupt acknowledgements".to_owned(), Vec::new()),
                 State::Runnable | State::Running | State::Done => {
                     let cpu = self.cpus[t.cpu.index()].current;
-                    (format!("{:?}", t.cpu), cpu.map(|c| self.tasks[c.index()].name.to_string()).into_iter().collect())
+                    (
+                        format!("{:?}", t.cpu),
+                        cpu.map(|c| self.tasks[c.index()].name.to_string())
+                            .into_iter()
+                            .collect(),
+                    )
                 }
             };
-            Blocked { task: t.name.to_string(), waits_for, held_by, stack: t.spans.clone() }
+            Blocked {
+                task: t.name.to_string(),
+                waits_for,
+                held_by,
+                stack: t.spans.clone(),
+            }
         };
         self.tasks.iter().filter(stuck).map(describe).collect()
     }
@@ -199,6 +239,7 @@ pub struct Engine {
     horizon: Cell<Cycles>,
     resched_at: Cell<Cycles>,
     pub(crate) current: Cell<TaskId>,
+    current_cpu: Cell<CpuId>,
     booking: Cell<Option<Account>>,
     accounts: [Cell<u64>; MAX_ACCOUNTS],
     frozen: Cell<bool>,
@@ -251,6 +292,7 @@ impl Engine {
             horizon: Cell::new(Cycles::ZERO),
             resched_at: Cell::new(Cycles::NEVER),
             current: Cell::new(TaskId::MACHINE),
+            current_cpu: Cell::new(CpuId::default()),
             booking: Cell::new(None),
             accounts: std::array::from_fn(|_| Cell::new(0)),
             frozen: Cell::new(false),
@@ -269,7 +311,10 @@ impl Engine {
     }
 
     pub(crate) fn platform(&self) -> Rc<dyn Platform> {
-        self.platform.borrow().clone().unwrap_or_else(|| Rc::new(NoPlatform))
+        self.platform
+            .borrow()
+            .clone()
+            .unwrap_or_else(|| Rc::new(NoPlatform))
     }
 
     /// Keeps the full event log.
@@ -306,7 +351,10 @@ impl Engine {
     {
         let now = self.clock.get();
         let id = TaskId::new(self.inner.borrow().tasks.len());
-        let cx = Cx { engine: Rc::clone(self), task: id };
+        let cx = Cx {
+            engine: Rc::clone(self),
+            task: id,
+        };
         let future: TaskFuture = Box::pin(body(cx));
         let mut inner = self.inner.borrow_mut();
         inner.workers += usize::from(spec.role == Role::Worker);
@@ -322,7 +370,11 @@ impl Engine {
             booking: None,
             born: now,
             died: now,
-            pending: Step { object: Object::None, action: Action::Run, location: Location::caller() },
+            pending: Step {
+                object: Object::None,
+                action: Action::Run,
+                location: Location::caller(),
+            },
             spans: Vec::new(),
             held: Vec::new(),
             atomic_depth: 0,
@@ -366,7 +418,10 @@ impl Engine {
                 return End::Completed;
             }
             if executed >= max_events {
-                return End::Budget { events: executed, unfinished: inner.blocked() };
+                return End::Budget {
+                    events: executed,
+                    unfinished: inner.blocked(),
+                };
             }
             drop(inner);
             let Some(event) = self.next_event() else {
@@ -385,7 +440,10 @@ impl Engine {
         if inner.events.is_empty() {
             return None;
         }
-        let mut pending: Vec<Event> = std::mem::take(&mut inner.events).into_iter().map(|e| e.0).collect();
+        let mut pending: Vec<Event> = std::mem::take(&mut inner.events)
+            .into_iter()
+            .map(|e| e.0)
+            .collect();
         pending.sort_by_key(|e| e.sequence);
         let enabled: Vec<Enabled> = pending.iter().map(|e| inner.enabled(e.kind)).collect();
         let chosen = self.chooser.borrow_mut().next(&enabled);
@@ -416,7 +474,11 @@ impl Engine {
         loop {
             let next = {
                 let mut inner = self.inner.borrow_mut();
-                if inner.switches.is_empty() { None } else { Some(inner.switches.remove(0)) }
+                if inner.switches.is_empty() {
+                    None
+                } else {
+                    Some(inner.switches.remove(0))
+                }
             };
             let Some(switch) = next else { return };
             let cost = self.platform().switch(self, switch.cpu, switch.from, switch.to);
@@ -441,10 +503,17 @@ impl Engine {
         self.booking.set(inner.tasks[id.index()].booking);
         self.resched_at.set(inner.resched_at(id));
         self.horizon.set(inner.horizon());
-        let mut future = inner.tasks[id.index()].future.take().expect("a task is not resumed while it runs");
+        let mut future = inner.tasks[id.index()]
+            .future
+            .take()
+            .expect("a task is not resumed while it runs");
         drop(inner);
         self.current.set(id);
-        let done = future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        self.current_cpu.set(cpu);
+        let done = future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready();
         self.finish_poll(id, future, done);
     }
 
@@ -553,7 +622,11 @@ impl Engine {
     #[must_use]
     pub fn accounts(&self) -> Vec<Cycles> {
         let waited = self.inner.borrow().waited;
-        self.accounts.iter().zip(waited).map(|(c, w)| Cycles::new(c.get() + w)).collect()
+        self.accounts
+            .iter()
+            .zip(waited)
+            .map(|(c, w)| Cycles::new(c.get() + w))
+            .collect()
     }
 
     /// Sum of the life times of all tasks; equals the sum of the accounts.
@@ -577,7 +650,12 @@ impl Engine {
     /// Names of all tasks, by number.
     #[must_use]
     pub fn task_names(&self) -> Vec<Rc<str>> {
-        self.inner.borrow().tasks.iter().map(|t| Rc::clone(&t.name)).collect()
+        self.inner
+            .borrow()
+            .tasks
+            .iter()
+            .map(|t| Rc::clone(&t.name))
+            .collect()
     }
 
     /// Reports that a property of an upper layer does not hold. The run stops at the next
@@ -593,8 +671,12 @@ impl Engine {
 
     /// Records a mark in the name of the current task, on a given CPU.
     pub fn mark(&self, cpu: CpuId, mark: &'static Mark, args: [u64; MARK_ARGS]) {
-        let record =
-            Record { time: self.clock.get(), cpu, task: self.current.get(), kind: RecordKind::Mark(mark, args) };
+        let record = Record {
+            time: self.clock.get(),
+            cpu,
+            task: self.current.get(),
+            kind: RecordKind::Mark(mark, args),
+        };
         self.inner.borrow_mut().recorder.mark(record);
     }
 
@@ -614,21 +696,31 @@ impl Engine {
 impl Inner {
     fn enabled(&self, kind: EventKind) -> Enabled {
         let here = Location::caller();
-        let step = |object, action| Step { object, action, location: here };
+        let step = |object, action| Step {
+            object,
+            action,
+            location: here,
+        };
         match kind {
             EventKind::Resume(t) => {
                 let task = &self.tasks[t.index()];
-                Enabled { actor: task.name.to_string(), step: task.pending }
+                Enabled {
+                    actor: task.name.to_string(),
+                    step: task.pending,
+                }
             }
-            EventKind::Interrupt(_, cpu) => {
-                Enabled { actor: format!("{cpu:?}"), step: step(Object::Cpu(cpu.index() as u16), Action::Interrupt) }
-            }
-            EventKind::Grant(_) | EventKind::WakeQueue(_) => {
-                Enabled { actor: "machine".to_owned(), step: step(Object::None, Action::Timer) }
-            }
-            EventKind::Wake(t) => {
-                Enabled { actor: self.tasks[t.index()].name.to_string(), step: step(Object::None, Action::Timer) }
-            }
+            EventKind::Interrupt(_, cpu) => Enabled {
+                actor: format!("{cpu:?}"),
+                step: step(Object::Cpu(cpu.index() as u16), Action::Interrupt),
+            },
+            EventKind::Grant(_) | EventKind::WakeQueue(_) => Enabled {
+                actor: "machine".to_owned(),
+                step: step(Object::None, Action::Timer),
+            },
+            EventKind::Wake(t) => Enabled {
+                actor: self.tasks[t.index()].name.to_string(),
+                step: step(Object::None, Action::Timer),
+            },
         }
     }
 }
@@ -641,7 +733,10 @@ impl Platform for NoPlatform {
     }
 
     fn interrupt(&self, _: &Engine, _: CpuId, _: Interrupt) -> Handled {
-        Handled { until_ack: Cycles::ZERO, after_ack: Cycles::ZERO }
+        Handled {
+            until_ack: Cycles::ZERO,
+            after_ack: Cycles::ZERO,
+        }
     }
 }
 
@@ -665,13 +760,16 @@ impl Cx {
         self.task
     }
 
-    /// The CPU this task runs on.
+    /// The CPU this task runs on; may change at every await of a sleeping operation.
+    #[inline]
     #[must_use]
     pub fn cpu(&self) -> CpuId {
-        self.engine.inner.borrow().tasks[self.task.index()].cpu
+        debug_assert_eq!(self.engine.current.get(), self.task, "only the running task asks");
+        self.engine.current_cpu.get()
     }
 
     /// This task's moment in virtual time.
+    #[inline]
     #[must_use]
     pub fn now(&self) -> Cycles {
         self.engine.clock.get()
@@ -700,7 +798,15 @@ impl Cx {
     #[track_caller]
     #[inline]
     pub fn step(&self, object: Object, action: Action) -> SyncPoint<'_> {
-        SyncPoint { cx: self, step: Step { object, action, location: Location::caller() }, parked: false }
+        SyncPoint {
+            cx: self,
+            step: Step {
+                object,
+                action,
+                location: Location::caller(),
+            },
+            parked: false,
+        }
     }
 
     /// Takes a lock alone.
@@ -744,7 +850,12 @@ impl Cx {
 
     fn log_span(&self, kind: RecordKind) {
         if self.engine.full_log.get() {
-            let record = Record { time: self.now(), cpu: self.cpu(), task: self.task, kind };
+            let record = Record {
+                time: self.now(),
+                cpu: self.cpu(),
+                task: self.task,
+                kind,
+            };
             self.engine.inner.borrow_mut().recorder.log.push(record);
         }
     }
@@ -765,7 +876,11 @@ impl Cx {
     #[track_caller]
     pub fn cond_resched(&self) -> Resched<'_> {
         self.might_sleep("cond_resched");
-        Resched { cx: self, location: Location::caller(), parked: false }
+        Resched {
+            cx: self,
+            location: Location::caller(),
+            parked: false,
+        }
     }
 
     /// `need_resched`.
@@ -778,7 +893,12 @@ impl Cx {
     pub async fn join(&self, task: TaskId) {
         let done = || self.engine.inner.borrow().tasks[task.index()].state == State::Done;
         while !done() {
-            Join { cx: self, task, parked: false }.await;
+            Join {
+                cx: self,
+                task,
+                parked: false,
+            }
+            .await;
         }
     }
 }
@@ -825,8 +945,11 @@ impl Future for Resched<'_> {
         self.parked = true;
         let now = engine.clock.get();
         let mut inner = engine.inner.borrow_mut();
-        inner.tasks[self.cx.task.index()].pending =
-            Step { object: Object::None, action: Action::Run, location: self.location };
+        inner.tasks[self.cx.task.index()].pending = Step {
+            object: Object::None,
+            action: Action::Run,
+            location: self.location,
+        };
         inner.give_way(self.cx.task, now);
         Poll::Pending
     }
@@ -872,7 +995,9 @@ impl Drop for Span<'_> {
         if self.cx.engine.is_frozen() {
             return;
         }
-        self.cx.engine.inner.borrow_mut().tasks[self.cx.task.index()].spans.pop();
+        self.cx.engine.inner.borrow_mut().tasks[self.cx.task.index()]
+            .spans
+            .pop();
         self.cx.log_span(RecordKind::End(self.name));
     }
 }

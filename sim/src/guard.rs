@@ -56,7 +56,10 @@ impl Cx {
     fn unhold(&self, what: HeldKind) {
         let mut inner = self.engine.inner.borrow_mut();
         let held = &mut inner.tasks[self.task.index()].held;
-        let at = held.iter().rposition(|h| h.what == what).expect("a guard's context is open");
+        let at = held
+            .iter()
+            .rposition(|h| h.what == what)
+            .expect("a guard's context is open");
         held.remove(at);
     }
 }

@@ -18,7 +18,13 @@ pub struct Histogram {
 impl Default for Histogram {
     fn default() -> Self {
         let bins = Hdr::new(PRECISION_DIGITS).expect("the precision is a valid constant");
-        Histogram { bins, count: 0, total: 0, min: u64::MAX, max: 0 }
+        Histogram {
+            bins,
+            count: 0,
+            total: 0,
+            min: u64::MAX,
+            max: 0,
+        }
     }
 }
 
@@ -59,7 +65,9 @@ impl Histogram {
 
     /// Non-empty bins, ascending: (largest value of the bin, values in it).
     pub fn bins(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.bins.iter_recorded().map(|v| (v.value_iterated_to(), v.count_since_last_iteration()))
+        self.bins
+            .iter_recorded()
+            .map(|v| (v.value_iterated_to(), v.count_since_last_iteration()))
     }
 }
 
@@ -73,7 +81,10 @@ mod tests {
         for v in [0, 7, 7, 1_000_003] {
             h.record(v);
         }
-        assert_eq!((h.count(), h.total(), h.min(), h.max()), (4, 1_000_017, 0, 1_000_003));
+        assert_eq!(
+            (h.count(), h.total(), h.min(), h.max()),
+            (4, 1_000_017, 0, 1_000_003)
+        );
         assert_eq!(h.bins().map(|(_, n)| n).sum::<u64>(), 4);
         let (upper, _) = h.bins().last().expect("not empty");
         assert!(upper >= 1_000_003 && upper < 1_010_100);

@@ -68,7 +68,9 @@ impl Engine {
         let mut inner = self.inner.borrow_mut();
         let ack = start + handled.until_ack;
         let end = ack + handled.after_ack;
-        let running = inner.cpus[cpu.index()].current.is_some_and(|t| inner.tasks[t.index()].state == State::Running);
+        let running = inner.cpus[cpu.index()]
+            .current
+            .is_some_and(|t| inner.tasks[t.index()].state == State::Running);
         let slot = &mut inner.cpus[cpu.index()];
         slot.busy_until = end;
         if running {
@@ -110,7 +112,13 @@ impl Cx {
     #[track_caller]
     pub fn interrupt_and_wait(&self, targets: CpuSet, interrupt: Interrupt) -> IpiCall<'_> {
         debug_assert!(!targets.contains(self.cpu()), "a CPU does not interrupt itself");
-        IpiCall { cx: self, targets, interrupt, location: Location::caller(), progress: Progress::New }
+        IpiCall {
+            cx: self,
+            targets,
+            interrupt,
+            location: Location::caller(),
+            progress: Progress::New,
+        }
     }
 }
 
@@ -127,7 +135,14 @@ impl Future for IpiCall<'_> {
             self.progress = Progress::Synced;
             if engine.must_sync() {
                 let object = Object::Cpu(self.targets.iter().next().map_or(0, |c| c.index() as u16));
-                engine.park_sync(task, Step { object, action: Action::Interrupt, location: self.location });
+                engine.park_sync(
+                    task,
+                    Step {
+                        object,
+                        action: Action::Interrupt,
+                        location: self.location,
+                    },
+                );
                 return Poll::Pending;
             }
         }

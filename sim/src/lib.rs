@@ -29,7 +29,9 @@ pub use engine::{Booking, Cx, Engine, Platform, Resched, Schedule, Span, SyncPoi
 pub use guard::{IrqGuard, PreemptGuard};
 pub use histogram::Histogram;
 pub use ipi::{Handled, Interrupt, IpiCall};
-pub use lock::{Acquire, Class, ClassDef, ClassId, ClassStats, Guard, LockId, LockKind, Mode, Nesting, TryAcquire};
+pub use lock::{
+    Acquire, Class, ClassDef, ClassId, ClassStats, Guard, LockId, LockKind, Mode, Nesting, TryAcquire,
+};
 pub use metrics::{MetricDef, MetricKind};
 pub use record::{Logging, MARK_ARGS, Mark, Record, RecordKind, Scope};
 pub use task::{Affinity, Role, TaskId, TaskSpec};

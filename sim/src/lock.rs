@@ -18,7 +18,9 @@ use std::task::{Context, Poll};
 use crate::context::{Edge, Held, HeldKind};
 use crate::engine::{Cx, EventKind, Inner};
 use crate::task::{State, Waiting};
-use crate::{Account, Action, CpuId, Cycles, Histogram, Object, Step, TaskId, ViolationKind};
+use crate::{
+    Account, Action, CpuId, Cycles, Histogram, KernelPreemption, Object, Step, TaskId, ViolationKind,
+};
 
 /// A lock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -181,7 +183,11 @@ impl Inner {
             return ClassId::from_index(at);
         }
         let id = ClassId::from_index(self.classes.len());
-        self.classes.push(Class { def, exclusive: ClassStats::default(), shared: ClassStats::default() });
+        self.classes.push(Class {
+            def,
+            exclusive: ClassStats::default(),
+            shared: ClassStats::default(),
+        });
         self.graph.add_class();
         id
     }
@@ -219,25 +225,51 @@ impl Inner {
     }
 
     /// Bookkeeping of a lock that `task` owns from `now` on. Returns the cost of taking it.
-    fn acquired(&mut self, id: LockId, mode: Mode, task: TaskId, now: Cycles) -> Cycles {
-        let cpu = self.tasks[task.index()].cpu;
+    fn acquired(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Cycles {
+        let cpu = self.tasks[taker.index()].cpu;
         let lock = &mut self.locks[id.0 as usize];
         let class = lock.class;
         let sleeping = lock.kind.sleeps();
-        let transfer = if lock.last_cpu == cpu { Cycles::ZERO } else { self.config.transfer(lock.last_cpu, cpu) };
+        let transfer = if lock.last_cpu == cpu {
+            Cycles::ZERO
+        } else {
+            self.config.transfer(lock.last_cpu, cpu)
+        };
         lock.last_cpu = cpu;
         self.classes[class.index()].stats(mode).acquisitions += 1;
-        self.check_order(id, class, task);
-        let task = &mut self.tasks[task.index()];
+        self.check_order(id, class, taker);
+        let task = &mut self.tasks[taker.index()];
         let site = task.innermost_span();
-        task.held.push(Held { what: HeldKind::Lock { lock: id, class, mode, sleeping }, since: now, site });
+        task.held.push(Held {
+            what: HeldKind::Lock {
+                lock: id,
+                class,
+                mode,
+                sleeping,
+            },
+            since: now,
+            site,
+        });
         if !sleeping {
             task.atomic_depth += 1;
             task.preempt_depth += 1;
             let depth = task.preempt_depth;
-            self.preempt_depth_reached(id_of(task), depth);
+            self.note_preempt_depth(taker, depth);
         }
         self.config.lock_acquire + transfer
+    }
+
+    /// The preemption counter only exists in a preemptible kernel; there it can overflow.
+    fn note_preempt_depth(&mut self, task: TaskId, depth: u32) {
+        self.max_preempt_depth = self.max_preempt_depth.max(depth);
+        let counted = self.config.preemption == KernelPreemption::Full;
+        if counted && depth == self.config.preempt_limit.saturating_add(1) {
+            let text = format!(
+                "{depth} spinlocks nested: the preemption counter holds {}",
+                depth - 1
+            );
+            self.violate(task, ViolationKind::PreemptOverflow, text, None);
+        }
     }
 
     fn check_order(&mut self, id: LockId, class: ClassId, task: TaskId) {
@@ -253,7 +285,10 @@ impl Inner {
         let own = 1 << class.index();
         let nested = outer & own != 0 && self.classes[class.index()].def.nesting == Nesting::Forbidden;
         if recursive || nested {
-            let text = format!("{} taken while a lock of the same class is held", self.classes[class.index()].def.name);
+            let text = format!(
+                "{} taken while a lock of the same class is held",
+                self.classes[class.index()].def.name
+            );
             self.violate(task, ViolationKind::RecursiveLock, text, None);
         }
         if self.graph.knows(outer & !own, class) {
@@ -265,7 +300,12 @@ impl Inner {
                 continue;
             }
             let stack = self.tasks[task.index()].spans.clone();
-            if let Some(first) = self.graph.add(Edge { outer: from, inner: class, task, stack }) {
+            if let Some(first) = self.graph.add(Edge {
+                outer: from,
+                inner: class,
+                task,
+                stack,
+            }) {
                 let text = format!(
                     "{} is taken inside {} here, but {} inside {} in {} [{}]",
                     self.classes[class.index()].def.name,
@@ -284,7 +324,9 @@ impl Inner {
     pub(crate) fn grant(&mut self, id: LockId, now: Cycles) {
         loop {
             let lock = &mut self.locks[id.0 as usize];
-            let Some(first) = lock.waiters.front() else { return };
+            let Some(first) = lock.waiters.front() else {
+                return;
+            };
             let (task, mode) = (first.task, first.mode);
             if !lock.admits(mode) {
                 return;
@@ -316,7 +358,10 @@ impl Inner {
         let waiter_site = self.tasks[task.index()].innermost_span();
         let stats = self.classes[class.index()].stats(mode);
         stats.contentions += 1;
-        match stats.sites.binary_search_by(|s| (s.0, s.1).cmp(&(waiter_site, holder_site))) {
+        match stats
+            .sites
+            .binary_search_by(|s| (s.0, s.1).cmp(&(waiter_site, holder_site)))
+        {
             Ok(at) => stats.sites[at].2 += 1,
             Err(at) => stats.sites.insert(at, (waiter_site, holder_site, 1)),
         }
@@ -341,7 +386,9 @@ impl Inner {
 
     fn release(&mut self, id: LockId, mode: Mode, task: TaskId, now: Cycles) {
         let held = &mut self.tasks[task.index()].held;
-        let at = held.iter().rposition(|h| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id));
+        let at = held
+            .iter()
+            .rposition(|h| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id));
         let held = held.remove(at.expect("a guard's lock is held"));
         let lock = &mut self.locks[id.0 as usize];
         match mode {
@@ -356,7 +403,10 @@ impl Inner {
         }
         lock.last_site = held.site;
         let (class, sleeping, waited_for) = (lock.class, lock.kind.sleeps(), !lock.waiters.is_empty());
-        self.classes[class.index()].stats(mode).hold.record((now - held.since).get());
+        self.classes[class.index()]
+            .stats(mode)
+            .hold
+            .record((now - held.since).get());
         if !sleeping {
             let task = &mut self.tasks[task.index()];
             task.atomic_depth -= 1;
@@ -370,9 +420,15 @@ impl Inner {
     /// Names of the tasks that hold a lock.
     pub(crate) fn holders(&self, id: LockId) -> Vec<String> {
         let holds = |t: &&crate::task::Task| {
-            t.held.iter().any(|h| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id))
+            t.held
+                .iter()
+                .any(|h| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id))
         };
-        self.tasks.iter().filter(holds).map(|t| t.name.to_string()).collect()
+        self.tasks
+            .iter()
+            .filter(holds)
+            .map(|t| t.name.to_string())
+            .collect()
     }
 
     pub(crate) fn lock_name(&self, id: LockId) -> &'static str {
@@ -408,7 +464,10 @@ impl Drop for Guard<'_> {
         }
         let cost = engine.lock_release_cost;
         self.cx.charge(Account::LOCK, cost);
-        engine.inner.borrow_mut().release(self.lock, self.mode, self.cx.task, engine.clock.get());
+        engine
+            .inner
+            .borrow_mut()
+            .release(self.lock, self.mode, self.cx.task, engine.clock.get());
         engine.refresh_resched(self.cx.task);
     }
 }
@@ -432,7 +491,13 @@ pub struct Acquire<'a> {
 
 impl<'a> Acquire<'a> {
     pub(crate) fn new(cx: &'a Cx, lock: LockId, mode: Mode, location: &'static Location<'static>) -> Self {
-        Acquire { cx, lock, mode, location, progress: Progress::New }
+        Acquire {
+            cx,
+            lock,
+            mode,
+            location,
+            progress: Progress::New,
+        }
     }
 
     fn step(&self) -> Step {
@@ -440,18 +505,31 @@ impl<'a> Acquire<'a> {
             Mode::Exclusive => Action::Lock,
             Mode::Shared => Action::LockShared,
         };
-        Step { object: Object::Lock(self.lock.0), action, location: self.location }
+        Step {
+            object: Object::Lock(self.lock.0),
+            action,
+            location: self.location,
+        }
     }
 
     fn finish(&self) -> Guard<'a> {
         let engine = &self.cx.engine;
-        let cost = engine.inner.borrow_mut().acquired(self.lock, self.mode, self.cx.task, engine.clock.get());
+        let cost = engine
+            .inner
+            .borrow_mut()
+            .acquired(self.lock, self.mode, self.cx.task, engine.clock.get());
         self.cx.charge(Account::LOCK, cost);
-        Guard { cx: self.cx, lock: self.lock, mode: self.mode }
+        Guard {
+            cx: self.cx,
+            lock: self.lock,
+            mode: self.mode,
+        }
     }
 
     fn sleeps(&self) -> bool {
-        self.cx.engine.inner.borrow().locks[self.lock.0 as usize].kind.sleeps()
+        self.cx.engine.inner.borrow().locks[self.lock.0 as usize]
+            .kind
+            .sleeps()
     }
 }
 
@@ -466,7 +544,10 @@ impl<'a> Future for Acquire<'a> {
             let waited = engine.clock.get() - since;
             let mut inner = engine.inner.borrow_mut();
             let class = inner.locks[self.lock.0 as usize].class;
-            inner.classes[class.index()].stats(self.mode).wait.record(waited.get());
+            inner.classes[class.index()]
+                .stats(self.mode)
+                .wait
+                .record(waited.get());
             drop(inner);
             return Poll::Ready(self.finish());
         }
@@ -507,15 +588,16 @@ impl<'a> Future for TryAcquire<'a> {
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
         let engine = &self.0.cx.engine;
-        if self.0.progress == Progress::New {
-            if engine.must_sync() {
-                engine.park_sync(self.0.cx.task, self.0.step());
-                self.0.progress = Progress::Synced;
-                return Poll::Pending;
-            }
+        if self.0.progress == Progress::New && engine.must_sync() {
+            engine.park_sync(self.0.cx.task, self.0.step());
+            self.0.progress = Progress::Synced;
+            return Poll::Pending;
         }
         let taken =
-            engine.inner.borrow_mut().try_take(self.0.lock, self.0.mode, self.0.cx.task, engine.clock.get());
+            engine
+                .inner
+                .borrow_mut()
+                .try_take(self.0.lock, self.0.mode, self.0.cx.task, engine.clock.get());
         Poll::Ready(taken.then(|| self.0.finish()))
     }
 }

@@ -74,7 +74,11 @@ impl Record {
                 for (name, value) in mark.args.iter().zip(values).filter(|(n, _)| !n.is_empty()) {
                     let gap = if out.is_empty() { "" } else { " " };
                     let hex = matches!(*name, "va" | "start" | "end" | "address");
-                    let _ = if hex { write!(out, "{gap}{name}={value:#x}") } else { write!(out, "{gap}{name}={value}") };
+                    let _ = if hex {
+                        write!(out, "{gap}{name}={value:#x}")
+                    } else {
+                        write!(out, "{gap}{name}={value}")
+                    };
                 }
                 (mark.name.to_owned(), out)
             }
@@ -114,11 +118,23 @@ impl Recorder {
     pub(crate) fn history(&self, object: Option<(&str, u64)>) -> Vec<Record> {
         let concerns = |r: &&Record| match (r.kind, object) {
             (RecordKind::Mark(mark, values), Some((name, value))) => {
-                mark.scope == Scope::Global || mark.args.iter().zip(values).any(|(n, v)| *n == name && v == value)
+                mark.scope == Scope::Global
+                    || mark
+                        .args
+                        .iter()
+                        .zip(values)
+                        .any(|(n, v)| *n == name && v == value)
             }
             _ => true,
         };
-        let mut lines: Vec<Record> = self.ring.iter().rev().filter(concerns).take(HISTORY_LINES).copied().collect();
+        let mut lines: Vec<Record> = self
+            .ring
+            .iter()
+            .rev()
+            .filter(concerns)
+            .take(HISTORY_LINES)
+            .copied()
+            .collect();
         lines.reverse();
         lines
     }

@@ -54,7 +54,12 @@ impl Inner {
         let slot = &mut self.cpus[cpu.index()];
         if slot.current.is_none() {
             slot.current = Some(id);
-            self.switches.push(Switch { cpu, from: None, to: Some(id), at: now + wakeup });
+            self.switches.push(Switch {
+                cpu,
+                from: None,
+                to: Some(id),
+                at: now + wakeup,
+            });
         } else {
             slot.runq.push_back(id);
         }
@@ -63,7 +68,9 @@ impl Inner {
     /// The CPU a waking task goes to.
     fn place(&self, id: TaskId) -> CpuId {
         let task = &self.tasks[id.index()];
-        let Affinity::Any { first, count } = task.affinity else { return task.cpu };
+        let Affinity::Any { first, count } = task.affinity else {
+            return task.cpu;
+        };
         if self.cpus[task.cpu.index()].current.is_none() {
             return task.cpu;
         }
@@ -79,7 +86,12 @@ impl Inner {
         debug_assert_eq!(slot.current, Some(id), "only the running task leaves its CPU");
         slot.current = slot.runq.pop_front();
         let to = slot.current;
-        self.switches.push(Switch { cpu, from: Some(id), to, at: now });
+        self.switches.push(Switch {
+            cpu,
+            from: Some(id),
+            to,
+            at: now,
+        });
     }
 
     /// The running task goes to the end of the run queue.
@@ -98,7 +110,8 @@ impl Inner {
         let begin = switch.at.max(self.cpus[switch.cpu.index()].busy_until);
         let Some(id) = switch.to else { return };
         let ready = begin + self.config.context_switch + cost;
-        self.cpus[switch.cpu.index()].slice_end = ready + self.config.time_slice.min(Cycles::new(u64::MAX / 2));
+        self.cpus[switch.cpu.index()].slice_end =
+            ready + self.config.time_slice.min(Cycles::new(u64::MAX / 2));
         self.tasks[id.index()].state = State::Running;
         self.push(ready, EventKind::Resume(id));
     }
@@ -115,7 +128,11 @@ impl Inner {
     /// When the CPU of a task wants it to give way; never if nobody else waits there.
     pub(crate) fn resched_at(&self, id: TaskId) -> Cycles {
         let cpu = &self.cpus[self.tasks[id.index()].cpu.index()];
-        if cpu.runq.is_empty() { Cycles::NEVER } else { cpu.slice_end }
+        if cpu.runq.is_empty() {
+            Cycles::NEVER
+        } else {
+            cpu.slice_end
+        }
     }
 
     /// Whether the kernel may be preempted at this point of the task.

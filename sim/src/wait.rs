@@ -51,7 +51,10 @@ pub(crate) struct Domain {
 
 impl Inner {
     pub(crate) fn add_queue(&mut self, name: &'static str) -> QueueId {
-        self.queues.push(Queue { name, waiters: VecDeque::new() });
+        self.queues.push(Queue {
+            name,
+            waiters: VecDeque::new(),
+        });
         QueueId((self.queues.len() - 1) as u32)
     }
 
@@ -66,13 +69,21 @@ impl Inner {
     }
 
     pub(crate) fn add_domain(&mut self, kind: ReaderKind, grace_period: Cycles) -> DomainId {
-        self.domains.push(Domain { kind, grace_period, waiters: Vec::new() });
+        self.domains.push(Domain {
+            kind,
+            grace_period,
+            waiters: Vec::new(),
+        });
         DomainId((self.domains.len() - 1) as u32)
     }
 
     fn readers(&self, domain: DomainId) -> Vec<TaskId> {
         let inside = |h: &Held| matches!(h.what, HeldKind::Reader { domain: d, .. } if d == domain);
-        let tasks = self.tasks.iter().enumerate().filter(|(_, t)| t.held.iter().any(inside));
+        let tasks = self
+            .tasks
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| t.held.iter().any(inside));
         tasks.map(|(i, _)| TaskId::new(i)).collect()
     }
 
@@ -202,7 +213,14 @@ impl Future for Sleep<'_> {
                     SleepKind::Queue(q, _) => Object::Queue(q.0),
                     _ => Object::None,
                 };
-                engine.park_sync(self.cx.task, Step { object, action: Action::Read, location: self.location });
+                engine.park_sync(
+                    self.cx.task,
+                    Step {
+                        object,
+                        action: Action::Read,
+                        location: self.location,
+                    },
+                );
                 return Poll::Pending;
             }
         }
@@ -240,7 +258,12 @@ impl Cx {
 
     #[track_caller]
     fn sleep_for(&self, kind: SleepKind) -> Sleep<'_> {
-        Sleep { cx: self, kind, location: Location::caller(), progress: Progress::New }
+        Sleep {
+            cx: self,
+            kind,
+            location: Location::caller(),
+            progress: Progress::New,
+        }
     }
 
     /// `rcu_read_lock` / `srcu_read_lock`.
@@ -250,9 +273,17 @@ impl Cx {
         let since = self.engine.clock.get();
         let task = &mut inner.tasks[self.task.index()];
         let site = task.innermost_span();
-        task.held.push(Held { what: HeldKind::Reader { domain, sleeping }, since, site });
+        task.held.push(Held {
+            what: HeldKind::Reader { domain, sleeping },
+            since,
+            site,
+        });
         task.atomic_depth += u32::from(!sleeping);
-        ReaderGuard { cx: self, domain, sleeping }
+        ReaderGuard {
+            cx: self,
+            domain,
+            sleeping,
+        }
     }
 }
 
@@ -273,7 +304,11 @@ impl Drop for ReaderGuard<'_> {
         let mut inner = engine.inner.borrow_mut();
         let task = &mut inner.tasks[self.cx.task.index()];
         let own = |h: &Held| matches!(h.what, HeldKind::Reader { domain, .. } if domain == self.domain);
-        let at = task.held.iter().rposition(own).expect("a reader guard's section is open");
+        let at = task
+            .held
+            .iter()
+            .rposition(own)
+            .expect("a reader guard's section is open");
         task.held.remove(at);
         task.atomic_depth -= u32::from(!self.sleeping);
         inner.reader_left(self.domain, self.cx.task, engine.clock.get());
@@ -293,7 +328,10 @@ impl Completion {
     /// Not completed yet.
     #[must_use]
     pub fn new(engine: &Engine, name: &'static str) -> Self {
-        Completion { queue: engine.wait_queue(name), done: std::cell::Cell::new(false) }
+        Completion {
+            queue: engine.wait_queue(name),
+            done: std::cell::Cell::new(false),
+        }
     }
 
     /// Completes it for ever and wakes all waiters.
@@ -326,7 +364,10 @@ impl<T> Mailbox<T> {
     /// An empty mailbox.
     #[must_use]
     pub fn new(engine: &Engine, name: &'static str) -> Rc<Self> {
-        Rc::new(Mailbox { queue: engine.wait_queue(name), inbox: RefCell::default() })
+        Rc::new(Mailbox {
+            queue: engine.wait_queue(name),
+            inbox: RefCell::default(),
+        })
     }
 
     /// Posts a message that can be received `latency` from now.
@@ -344,7 +385,12 @@ impl<T> Mailbox<T> {
         loop {
             let arrived = self.inbox.borrow().front().is_some_and(|(at, _)| *at <= cx.now());
             if arrived {
-                return self.inbox.borrow_mut().pop_front().expect("looked at it just now").1;
+                return self
+                    .inbox
+                    .borrow_mut()
+                    .pop_front()
+                    .expect("looked at it just now")
+                    .1;
             }
             cx.wait_on(self.queue).await;
         }

@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use sim::{
-    Account, Action, Affinity, ClassDef, CpuId, CpuSet, Cx, Cycles, End, Engine, EngineConfig, Handled, Interrupt,
-    KernelPreemption, LockKind, Mailbox, Nesting, Object, Platform, RandomWalk, ReaderKind, Role, Schedule, Seeded,
-    TaskId, TaskSpec, ViolationKind,
+    Account, Action, Affinity, ClassDef, CpuId, CpuSet, Cx, Cycles, End, Engine, EngineConfig, Handled,
+    Interrupt, KernelPreemption, LockKind, Mailbox, Nesting, Object, Platform, RandomWalk, ReaderKind, Role,
+    Schedule, Seeded, TaskId, TaskSpec, ViolationKind,
 };
 
 const WORK: Account = Account::new(7);
@@ -19,11 +19,20 @@ fn engine(cpus: u16) -> Rc<Engine> {
 }
 
 fn on(cpu: u16, name: &str) -> TaskSpec {
-    TaskSpec { name: name.into(), cpu: CpuId::new(cpu), affinity: Affinity::Pinned, role: Role::Worker }
+    TaskSpec {
+        name: name.into(),
+        cpu: CpuId::new(cpu),
+        affinity: Affinity::Pinned,
+        role: Role::Worker,
+    }
 }
 
 fn class(name: &'static str, kind: LockKind) -> ClassDef {
-    ClassDef { name, kind, nesting: Nesting::Forbidden }
+    ClassDef {
+        name,
+        kind,
+        nesting: Nesting::Forbidden,
+    }
 }
 
 async fn work(cx: &Cx, cycles: u64) {
@@ -45,7 +54,10 @@ fn tasks_on_different_cpus_overlap_and_their_steps_happen_in_time_order() {
         });
     }
     assert_eq!(e.run(), End::Completed);
-    assert_eq!(*order.borrow(), [(10, 0), (15, 1), (20, 0), (30, 1), (30, 0), (45, 1)]);
+    assert_eq!(
+        *order.borrow(),
+        [(10, 0), (15, 1), (20, 0), (30, 1), (30, 0), (45, 1)]
+    );
     assert_eq!(e.now(), Cycles::new(45));
 }
 
@@ -103,7 +115,11 @@ fn readers_of_a_semaphore_share_it_but_queue_behind_a_writer() {
         let order = Rc::clone(&order);
         e.spawn(on(cpu, "t"), move |cx| async move {
             work(&cx, at).await;
-            let guard = if write { cx.lock(sem).await } else { cx.lock_shared(sem).await };
+            let guard = if write {
+                cx.lock(sem).await
+            } else {
+                cx.lock_shared(sem).await
+            };
             order.borrow_mut().push((cx.now().get(), cpu));
             work(&cx, 10).await;
             drop(guard);
@@ -142,10 +158,16 @@ fn sleeping_with_a_spinlock_held_is_a_violation_that_names_the_lock() {
         let _guard = cx.lock(lock).await;
         cx.sleep(Cycles::new(5)).await;
     });
-    let End::Violation(v) = e.run() else { panic!("must not complete") };
+    let End::Violation(v) = e.run() else {
+        panic!("must not complete")
+    };
     assert_eq!(v.kind, ViolationKind::SleepInAtomic);
     assert_eq!(v.stack, ["vmtruncate"]);
-    assert!(v.held[0].starts_with("i_mmap_lock (spinlock) since vmtruncate"), "{:?}", v.held);
+    assert!(
+        v.held[0].starts_with("i_mmap_lock (spinlock) since vmtruncate"),
+        "{:?}",
+        v.held
+    );
 }
 
 #[test]
@@ -192,15 +214,24 @@ fn two_classes_in_both_orders_are_an_inversion_with_both_stacks() {
             let _inner = cx.lock(inner).await;
         });
     }
-    let End::Violation(v) = e.run() else { panic!("must be found without a deadlock happening") };
+    let End::Violation(v) = e.run() else {
+        panic!("must be found without a deadlock happening")
+    };
     assert_eq!(v.kind, ViolationKind::LockOrder);
-    assert_eq!(v.summary, "a is taken inside b here, but b inside a in first [first]");
+    assert_eq!(
+        v.summary,
+        "a is taken inside b here, but b inside a in first [first]"
+    );
 }
 
 #[test]
 fn a_deadlock_comes_with_the_wait_for_graph() {
     let e = engine(2);
-    let def = |name| ClassDef { name, kind: LockKind::Mutex, nesting: Nesting::ByCaller };
+    let def = |name| ClassDef {
+        name,
+        kind: LockKind::Mutex,
+        nesting: Nesting::ByCaller,
+    };
     let class = e.lock_class(def("mmap_sem"));
     let (a, b) = (e.new_lock(class), e.new_lock(class));
     for (cpu, name, outer, inner) in [(0, "one", a, b), (1, "two", b, a)] {
@@ -210,9 +241,17 @@ fn a_deadlock_comes_with_the_wait_for_graph() {
             let _inner = cx.lock(inner).await;
         });
     }
-    let End::Deadlock(blocked) = e.run() else { panic!("must deadlock") };
+    let End::Deadlock(blocked) = e.run() else {
+        panic!("must deadlock")
+    };
     let lines: Vec<String> = blocked.iter().map(ToString::to_string).collect();
-    assert_eq!(lines, ["one waits for mmap_sem, held by two", "two waits for mmap_sem, held by one"]);
+    assert_eq!(
+        lines,
+        [
+            "one waits for mmap_sem, held by two",
+            "two waits for mmap_sem, held by one"
+        ]
+    );
 }
 
 struct FlushHandler(RefCell<Vec<(u64, usize)>>);
@@ -224,11 +263,18 @@ impl Platform for FlushHandler {
 
     fn interrupt(&self, engine: &Engine, cpu: CpuId, _: Interrupt) -> Handled {
         self.0.borrow_mut().push((engine.now().get(), cpu.index()));
-        Handled { until_ack: Cycles::new(20), after_ack: Cycles::new(5) }
+        Handled {
+            until_ack: Cycles::new(20),
+            after_ack: Cycles::new(5),
+        }
     }
 }
 
-const FLUSH: Interrupt = Interrupt { vector: 0xf0, a: 0, b: 0 };
+const FLUSH: Interrupt = Interrupt {
+    vector: 0xf0,
+    a: 0,
+    b: 0,
+};
 
 #[test]
 fn an_interrupt_steals_time_and_its_sender_waits_for_the_last_acknowledgement() {
@@ -286,7 +332,9 @@ fn waiting_for_interrupts_with_interrupts_off_is_a_violation() {
         let _off = cx.irq_disable();
         cx.interrupt_and_wait(CpuSet::only(CpuId::new(1)), FLUSH).await;
     });
-    let End::Violation(v) = e.run() else { panic!("must be found") };
+    let End::Violation(v) = e.run() else {
+        panic!("must be found")
+    };
     assert_eq!(v.kind, ViolationKind::WaitWithIrqsOff);
 }
 
@@ -312,7 +360,10 @@ fn a_cpu_is_shared_by_time_slices_at_cond_resched() {
 
 #[test]
 fn a_preemptible_kernel_gives_way_inside_a_path_but_not_under_a_spinlock() {
-    for (preemption, expected) in [(KernelPreemption::Full, "aab"), (KernelPreemption::Voluntary, "aaa")] {
+    for (preemption, expected) in [
+        (KernelPreemption::Full, "aab"),
+        (KernelPreemption::Voluntary, "aaa"),
+    ] {
         let mut config = EngineConfig::without_costs(1);
         config.time_slice = Cycles::new(5);
         config.preemption = preemption;
@@ -359,9 +410,16 @@ fn messages_arrive_after_their_latency_in_order_of_arrival() {
 
 #[test]
 fn a_woken_task_moves_to_an_idle_cpu_only_if_it_may() {
-    for (affinity, expected) in
-        [(Affinity::Pinned, 0), (Affinity::Any { first: CpuId::new(0), count: 2 }, 1)]
-    {
+    for (affinity, expected) in [
+        (Affinity::Pinned, 0),
+        (
+            Affinity::Any {
+                first: CpuId::new(0),
+                count: 2,
+            },
+            1,
+        ),
+    ] {
         let e = engine(2);
         let cpu = Rc::new(Cell::new(99));
         e.spawn(on(0, "hog"), |cx| async move {
@@ -370,7 +428,13 @@ fn a_woken_task_moves_to_an_idle_cpu_only_if_it_may() {
             }
         });
         let seen = Rc::clone(&cpu);
-        e.spawn(TaskSpec { affinity, ..on(0, "t") }, move |cx| async move { seen.set(cx.cpu().index()) });
+        e.spawn(
+            TaskSpec {
+                affinity,
+                ..on(0, "t")
+            },
+            move |cx| async move { seen.set(cx.cpu().index()) },
+        );
         assert_eq!(e.run(), End::Completed);
         assert_eq!(cpu.get(), expected);
     }
@@ -392,7 +456,10 @@ fn a_budget_ends_a_run_that_never_would() {
 #[test]
 fn exploration_reaches_both_orders_of_two_conflicting_steps() {
     let outcome = |seed| {
-        let e = Engine::new(EngineConfig::without_costs(2), Schedule::Explored(Box::new(RandomWalk::new(seed))));
+        let e = Engine::new(
+            EngineConfig::without_costs(2),
+            Schedule::Explored(Box::new(RandomWalk::new(seed))),
+        );
         let last = Rc::new(Cell::new(9));
         for cpu in 0..2 {
             let last = Rc::clone(&last);

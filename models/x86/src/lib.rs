@@ -1,1 +1,27 @@
-//! placeholder
+//! The x86-64 hardware under a simulated kernel: addresses, page-table entries, page tables, TLBs,
+//! the page walker, interprocessor interrupts, and machines with the price of each primitive.
+//!
+//! Everything here is mechanism and plain data with synchronous methods: what INVLPG empties, how
+//! many references a walk makes, what a CR3 write costs. Which CPU is interrupted, and when, is
+//! policy of the layer above.
+
+pub mod addr;
+pub mod entry;
+pub mod ipi;
+pub mod machine;
+pub mod tables;
+pub mod tlb;
+pub mod walker;
+
+pub use addr::{
+    ENTRIES_PER_TABLE, Gfn, Gpa, Hva, PAGE_SHIFT, PAGE_SIZE, PT_SPAN_PAGES, Pfn, Pgoff, PgoffRange, Va,
+    VaRange, Vpn, VpnRange,
+};
+pub use entry::{Entry, EntryFlags, Rights, SoftwareTag};
+pub use ipi::{ApicMode, Vector};
+pub use machine::{
+    CostRow, CostUnit, Costs, CpuIndex, Distance, Machine, MachineError, NestedPaging, Target, UnknownMachine,
+};
+pub use tables::{LeafScan, Level, PageTables, TableId};
+pub use tlb::{Asid, Generation, Lookup, Tlb, TlbEntry, TlbGeometry, TlbLevel, TlbStats};
+pub use walker::{Access, Walk, WalkOutcome, walk, walk_cost};

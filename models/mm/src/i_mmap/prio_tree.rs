@@ -259,10 +259,7 @@ impl<Id> PrioTree<Id> {
     /// to read or to overwrite.
     fn replace(&mut self, old: NodeAt, node: NodeAt) {
         let Node {
-            parent,
-            left,
-            right,
-            ..
+            parent, left, right, ..
         } = *self.node(old);
         self.node_mut(node).unlink();
         match parent {
@@ -283,10 +280,7 @@ impl<Id> PrioTree<Id> {
     /// Walks down with `new` in hand. Wherever it belongs above the node met, the two change roles and the walk goes
     /// on with the node that was there.
     fn link(&mut self, new: NodeAt) -> Linked {
-        let Some(root) = self
-            .root
-            .filter(|_| self.node(new).span.last <= self.max_index())
-        else {
+        let Some(root) = self.root.filter(|_| self.node(new).span.last <= self.max_index()) else {
             self.expand(new);
             return Linked::Fresh;
         };
@@ -408,10 +402,7 @@ impl<Id: Copy + Ord> PrioTree<Id> {
     }
 
     fn assert_absent(&self, id: Id) {
-        assert!(
-            !self.by_id.contains_key(&id),
-            "a VMA was put into i_mmap twice"
-        );
+        assert!(!self.by_id.contains_key(&id), "a VMA was put into i_mmap twice");
     }
 }
 
@@ -466,9 +457,7 @@ impl<Id: Copy + Ord> IntervalIndex<Id> for PrioTree<Id> {
     fn remove(&mut self, first: u64, last: u64, id: Id) -> Result<Removed<Id>, NotIndexed> {
         let absent = NotIndexed { first, last };
         let at = *self.by_id.get(&id).ok_or(absent)?;
-        let Member {
-            node, prev, next, ..
-        } = *self.member(at);
+        let Member { node, prev, next, .. } = *self.member(at);
         if self.node(node).span != (Span { first, last }) {
             return Err(absent);
         }
@@ -531,11 +520,7 @@ impl<Id: Copy + Ord> IntervalIndex<Id> for PrioTree<Id> {
             } else {
                 prefix
             };
-            if let Some(right) = node
-                .right
-                .filter(reaches)
-                .filter(|_| right_prefix <= query.last)
-            {
+            if let Some(right) = node.right.filter(reaches).filter(|_| right_prefix <= query.last) {
                 ahead.push((right, depth + 1, right_prefix));
             }
             if let Some(left) = node.left.filter(reaches) {

@@ -33,11 +33,8 @@ fn pairs<Id: Copy + Ord>(tree: &PrioTree<Id>) -> Vec<Option<(u64, u64)>> {
 fn check_rules<Id: Copy + Ord>(tree: &PrioTree<Id>) {
     type Path = Vec<(u32, Side)>;
     let mut seen = 0;
-    let mut ahead: Vec<(NodeAt, u32, Path)> = tree
-        .root
-        .map(|root| (root, 0, Vec::new()))
-        .into_iter()
-        .collect();
+    let mut ahead: Vec<(NodeAt, u32, Path)> =
+        tree.root.map(|root| (root, 0, Vec::new())).into_iter().collect();
     if let Some(root) = tree.root {
         assert_eq!(tree.node(root).parent, None);
     }
@@ -263,15 +260,7 @@ fn equal_starts_go_to_the_overflow_sub_tree() {
     assert_eq!(tree.index_bits(), 1);
     assert_eq!(
         pairs(&tree),
-        [
-            Some((0, 1)),
-            Some((0, 0)),
-            None,
-            None,
-            Some((1, 1)),
-            None,
-            None
-        ]
+        [Some((0, 1)), Some((0, 0)), None, None, Some((1, 1)), None, None]
     );
 
     // Two bits: 0-3, 0-2 and 0-1 fill depths 0 to 2 on the left edge. At depth 2 bit 63 of the length decides, and it
@@ -303,20 +292,13 @@ fn the_overflow_sub_tree_branches_on_the_length_from_bit_63() {
         .iter()
         .position(|s| *s == Some(Span::new(0, u64::MAX - 64)))
         .unwrap();
-    assert_eq!(
-        places[at + 1],
-        Some(Span::new(0, half - 1)),
-        "bit 63 clear: left"
-    );
+    assert_eq!(places[at + 1], Some(Span::new(0, half - 1)), "bit 63 clear: left");
     assert_eq!(
         places[at + 4],
         Some(Span::new(0, u64::MAX - 65)),
         "bit 63 set: right"
     );
-    assert_eq!(
-        tree.visit(0, 0).ids,
-        (0..65).chain([66, 65]).collect::<Vec<_>>()
-    );
+    assert_eq!(tree.visit(0, 0).ids, (0..65).chain([66, 65]).collect::<Vec<_>>());
 }
 
 #[test]
@@ -483,10 +465,7 @@ fn a_removal_that_does_not_match_changes_nothing() {
     let mut tree = tree_of(&[(4, 7), (4, 5)]);
     let before = format!("{tree:?}");
     for (first, last, id) in [(4, 7, 1), (4, 5, 0), (4, 6, 0), (7, 4, 0), (4, 7, 9)] {
-        assert_eq!(
-            tree.remove(first, last, id),
-            Err(NotIndexed { first, last })
-        );
+        assert_eq!(tree.remove(first, last, id), Err(NotIndexed { first, last }));
     }
     assert_eq!(format!("{tree:?}"), before);
     assert_eq!(

@@ -1,0 +1,140 @@
+//! A program's memory access: TLB, page walk, page fault, retry.
+//!
+//! The TLB belongs to the CPU and is changed by interrupts, so an access synchronises first. A
+//! look-up is counted once an access; the instruction that restarts after a fault walks again but
+//! is not another access. Stores through a clean translation walk to set the dirty bit
+//! (hardware-costs R17).
+
+use sim::{Action, Cx, Object};
+use x86::{Access, Asid, Lookup, Pfn, TlbEntry, Va, Vpn, WalkOutcome};
+
+use crate::account::{USER, WALK};
+use crate::frame::Frames;
+use crate::kernel::{Kernel, State};
+use crate::mm::MmId;
+use crate::page::STALE_USE;
+
+/// Why an access cannot be served: what the program would get as a signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// No mapping, or not with this right (SIGSEGV).
+    NoMapping,
+    /// A file mapping beyond the end of its file (SIGBUS).
+    BeyondEof,
+    /// No frame left.
+    OutOfMemory,
+}
+
+enum Tried {
+    Hit,
+    Fault,
+}
+
+impl Kernel {
+    /// One load or store of the running task in its address space.
+    ///
+    /// # Errors
+    /// When the access has no mapping, right or page behind it; it is counted and skipped.
+    #[inline]
+    pub async fn access(&self, cx: &Cx, mm: MmId, va: Va, access: Access) -> Result<(), Refused> {
+        if cx.must_sync() {
+            cx.step(Object::Cpu(cx.cpu().index() as u16), Action::Read).await;
+            cx.cond_resched().await;
+        }
+        let vpn = va.vpn();
+        let slot = self.local(cx.cpu());
+        {
+            let mut st = self.st();
+            let found = st.cpus[slot].tlb.lookup(Asid::UNTAGGED, vpn);
+            match found {
+                Lookup::Hit1(e) if allows(e, access) => {
+                    cx.charge(USER, self.machine.costs.cacheline_touch);
+                    self.check_generation(cx, e);
+                    return Ok(());
+                }
+                Lookup::Hit2(e) if allows(e, access) => {
+                    cx.charge(WALK, self.machine.costs.tlb_l2_hit);
+                    cx.charge(USER, self.machine.costs.cacheline_touch);
+                    self.check_generation(cx, e);
+                    let mut frames = self.frames();
+                    let gained = st.cpus[slot]
+                        .tlb
+                        .promote(Asid::UNTAGGED, vpn, e, &mut |pfn| drop_slot(&mut frames, pfn));
+                    frames.get_mut(e.pfn).tlb_slots += gained;
+                    return Ok(());
+                }
+                Lookup::Hit1(_) | Lookup::Hit2(_) | Lookup::Miss => {}
+            }
+        }
+        self.access_slow(cx, mm, vpn, access).await
+    }
+
+    async fn access_slow(&self, cx: &Cx, mm: MmId, vpn: Vpn, access: Access) -> Result<(), Refused> {
+        loop {
+            match self.try_walk(cx, mm, vpn, access) {
+                Tried::Hit => {
+                    cx.charge(USER, self.machine.costs.cacheline_touch);
+                    return Ok(());
+                }
+                Tried::Fault => self.do_page_fault(cx, mm, vpn.va(), access).await?,
+            }
+            if cx.must_sync() {
+                cx.step(Object::Cpu(cx.cpu().index() as u16), Action::Read).await;
+            }
+        }
+    }
+
+    /// Hardware walk; fills the TLB when the entry allows the access. A fault drops what the TLB
+    /// held for the page (hardware-costs R10).
+    fn try_walk(&self, cx: &Cx, mm: MmId, vpn: Vpn, access: Access) -> Tried {
+        let slot = self.local(cx.cpu());
+        let mut st = self.st();
+        let st: &mut State = &mut st;
+        let pgd = st.mm(mm).pgd;
+        let walk = x86::walk(&mut st.tables, pgd, vpn, access);
+        st.metrics.walk_references += u64::from(walk.references);
+        cx.charge(WALK, x86::walk_cost(&self.machine.costs, walk.references));
+        let mut frames = self.frames();
+        let tlb = &mut st.cpus[slot].tlb;
+        let WalkOutcome::Leaf { entry, .. } = walk.outcome else {
+            tlb.invalidate_page(Asid::UNTAGGED, vpn, &mut |pfn| drop_slot(&mut frames, pfn));
+            return Tried::Fault;
+        };
+        let pfn = entry.pfn();
+        let generation = frames.get(pfn).generation;
+        let filled = TlbEntry {
+            pfn,
+            generation,
+            rights: entry.rights(),
+            dirty: entry.dirty(),
+        };
+        let gained = tlb.fill(Asid::UNTAGGED, vpn, filled, &mut |old| {
+            drop_slot(&mut frames, old)
+        });
+        frames.get_mut(pfn).tlb_slots += gained;
+        Tried::Hit
+    }
+
+    #[inline]
+    fn check_generation(&self, cx: &Cx, e: TlbEntry) {
+        if self.frames.borrow().get(e.pfn).generation != e.generation {
+            let text = format!(
+                "{} reads or writes {} through a TLB entry from before it was freed",
+                cx.cpu(),
+                e.pfn
+            );
+            cx.engine()
+                .violate(STALE_USE, text, Some(("pfn", u64::from(e.pfn.get()))));
+        }
+    }
+}
+
+#[inline]
+fn drop_slot(frames: &mut Frames, pfn: Pfn) {
+    frames.get_mut(pfn).tlb_slots -= 1;
+}
+
+#[inline]
+fn allows(e: TlbEntry, access: Access) -> bool {
+    !access.is_write() || (e.rights.writable() && e.dirty)
+}

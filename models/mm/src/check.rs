@@ -1,0 +1,159 @@
+//! Conservation: what must add up when nothing is in flight.
+//!
+//! Checked at the end of every run (host-mm-paths F5, F6, F13, F18, F23, F24): map counts equal the
+//! present entries, reference counts equal map count + page cache + pins, rss counters equal the
+//! entries counted as such, every linked file VMA is in i_mmap exactly once, VMAs are disjoint, and no CPU holds translations of
+//! an address space whose mask it is not in.
+
+use std::collections::BTreeMap;
+
+use x86::{Pfn, Vpn};
+
+use crate::frame::{Frames, Owner};
+use crate::i_mmap::IntervalIndex as _;
+use crate::kernel::{Kernel, State, World};
+use crate::mm::MmId;
+use crate::vma::Backing;
+
+/// Books that do not balance; each line names the object and both figures.
+pub const CONSERVATION: &str = "conservation";
+
+#[derive(Default)]
+struct Counted {
+    maps: BTreeMap<Pfn, u32>,
+    cached: BTreeMap<Pfn, u32>,
+}
+
+impl World {
+    /// Everything that does not add up, a line each; empty when all is well. Only meaningful when no
+    /// path is in flight.
+    #[must_use]
+    pub fn audit(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut counted = Counted::default();
+        let frames = self.frames();
+        for kernel in self.kernels() {
+            kernel.audit_into(&mut counted, &frames, &mut wrong);
+        }
+        for (pfn, frame) in frames.iter() {
+            let maps = counted.maps.get(&pfn).copied().unwrap_or(0);
+            let cached = counted.cached.get(&pfn).copied().unwrap_or(0);
+            if frame.mapcount != maps {
+                wrong.push(format!(
+                    "{pfn}: mapcount {} but {maps} entries map it",
+                    frame.mapcount
+                ));
+            }
+            let references = maps + cached + frame.pins;
+            if frame.count != references {
+                wrong.push(format!(
+                    "{pfn}: count {} but {maps} entries + {cached} page cache + {} pins",
+                    frame.count, frame.pins
+                ));
+            }
+        }
+        wrong
+    }
+}
+
+impl Kernel {
+    fn audit_into(&self, counted: &mut Counted, frames: &Frames, wrong: &mut Vec<String>) {
+        let st = self.state.borrow();
+        for file in &st.files {
+            for page in file.pages.values() {
+                *counted.cached.entry(page.pfn).or_default() += 1;
+            }
+        }
+        for index in 0..st.mms.len() {
+            self.audit_mm(&st, MmId(index as u32), counted, frames, wrong);
+        }
+        audit_i_mmap(&st, wrong);
+        for (n, cpu) in st.cpus.iter().enumerate() {
+            let global = self.cpu(n as u32);
+            let allowed = cpu
+                .active_mm
+                .is_some_and(|mm| st.mm(mm).cpu_vm_mask.contains(global));
+            if !cpu.tlb.is_empty() && !allowed {
+                wrong.push(format!(
+                    "{global:?} holds translations of an address space whose mask it is not in (F18)"
+                ));
+            }
+        }
+    }
+
+    fn audit_mm(
+        &self,
+        st: &State,
+        id: MmId,
+        counted: &mut Counted,
+        frames: &Frames,
+        wrong: &mut Vec<String>,
+    ) {
+        let mm = st.mm(id);
+        let (mut anon, mut file) = (0, 0);
+        let mut end = 0;
+        for vma in mm.vmas.iter() {
+            let v = st.vma(vma);
+            if v.range.start().get() < end {
+                wrong.push(format!(
+                    "{}: VMAs overlap at {:#x} (F24)",
+                    mm.name,
+                    v.range.start().get()
+                ));
+            }
+            end = v.range.end().get();
+            let mut at = v.range.start().vpn();
+            while let Some((table, pages, _)) = st.tables.next_leaf_table(mm.pgd, at, v.range.end().vpn()) {
+                for vpn in pages.iter() {
+                    let entry = st.tables.get(table, x86::Level::Pte.index_of(vpn));
+                    if !entry.present() || v.backing == Backing::Driver {
+                        continue;
+                    }
+                    *counted.maps.entry(entry.pfn()).or_default() += 1;
+                    match frames.get(entry.pfn()).owner {
+                        Owner::Anon(_) => anon += 1,
+                        Owner::File(_) | Owner::None => file += 1,
+                    }
+                }
+                at = pages.end();
+            }
+        }
+        if (mm.anon_rss, mm.file_rss) != (anon, file) {
+            wrong.push(format!(
+                "{}: rss counters {} anon, {} file, but {anon} and {file} entries (F23)",
+                mm.name, mm.anon_rss, mm.file_rss
+            ));
+        }
+        if mm.vmas.is_empty()
+            && st
+                .tables
+                .next_leaf_table(mm.pgd, Vpn::new(0), Vpn::new(1 << 35))
+                .is_some()
+        {
+            wrong.push(format!("{}: page tables are left without a mapping", mm.name));
+        }
+    }
+}
+
+fn audit_i_mmap(st: &State, wrong: &mut Vec<String>) {
+    for file in &st.files {
+        let linked: Vec<_> = st
+            .mms
+            .iter()
+            .flat_map(|mm| mm.vmas.iter())
+            .filter(|v| st.vma(*v).file().is_some_and(|f| std::ptr::eq(st.file(f), file)))
+            .collect();
+        let mut found = file.i_mmap.visit(0, u64::MAX).ids;
+        let mut expected = linked;
+        found.sort_unstable();
+        expected.sort_unstable();
+        if found != expected {
+            wrong.push(format!(
+                "file {}: i_mmap holds {} VMAs, {} are linked (F13)",
+                file.name,
+                found.len(),
+                expected.len()
+            ));
+        }
+    }
+}

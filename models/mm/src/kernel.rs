@@ -1,0 +1,552 @@
+//! A kernel instance: its memory, its CPUs, its locks.
+//!
+//! A [`World`] holds several kernels (XPMEM partitions) over one set of frames. State is plain data
+//! behind one `RefCell` a kernel; no borrow of it lives across an await. Paths are methods of
+//! [`Kernel`], one kernel path a file in `paths/`.
+
+use std::cell::{RefCell, RefMut};
+use std::rc::{Rc, Weak};
+
+use sim::{
+    ClassDef, ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, Handled, Interrupt, LockId, LockKind,
+    Nesting, Platform, ReaderKind, TaskId,
+};
+use x86::{Machine, PageTables, Pfn, TableId, Tlb, Va, Vector};
+
+use crate::file::AddressSpace;
+use crate::frame::{Frames, Zone};
+use crate::metrics::MmMetrics;
+use crate::mm::{AnonVma, AnonVmaId, Mm, MmId};
+use crate::notifier::{Design, Subscription, Table};
+use crate::profile::{KernelProfile, RmapLocks};
+use crate::vma::{Vma, VmaId, VmaTree};
+use crate::{FileId, Owner, account};
+
+/// Number of a kernel in its world.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct KernelId(pub u8);
+
+/// Lazy-TLB state of a CPU (`mmu_state`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum TlbState {
+    /// Runs a task of `active_mm`.
+    Ok,
+    /// Runs a kernel thread or idles with `active_mm` still loaded.
+    Lazy,
+}
+
+/// What a CPU executes besides the host kernel; decides what an interrupt costs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum CpuMode {
+    /// Host code.
+    Host,
+    /// A guest: any interrupt forces a VM exit first.
+    Guest,
+}
+
+/// State of one CPU (`pda`).
+pub struct CpuState {
+    /// Its TLB.
+    pub tlb: Tlb,
+    /// `active_mm`.
+    pub active_mm: Option<MmId>,
+    /// `mmu_state`.
+    pub tlb_state: TlbState,
+    /// Host or guest.
+    pub mode: CpuMode,
+    /// Pages waiting in this CPU's LRU pagevec.
+    pub lru_pagevec: usize,
+}
+
+/// Plain data of a kernel.
+pub struct State {
+    /// Address spaces.
+    pub mms: Vec<Mm>,
+    /// VMAs; entries of removed ones stay.
+    pub vmas: Vec<Vma>,
+    /// Address space of each VMA.
+    pub vma_mm: Vec<MmId>,
+    /// Files.
+    pub files: Vec<AddressSpace>,
+    /// anon_vmas.
+    pub anon_vmas: Vec<AnonVma>,
+    /// Page tables of all address spaces.
+    pub tables: PageTables,
+    /// pte lock of each page table, by table number.
+    pub pte_locks: Vec<Option<LockId>>,
+    /// CPUs of this kernel.
+    pub cpus: Vec<CpuState>,
+    /// Address space of each task (`task->mm`), by task number.
+    pub task_mm: Vec<Option<MmId>>,
+    /// Subscribers of all address spaces.
+    pub subscriptions: Vec<Subscription>,
+    /// Counters.
+    pub metrics: MmMetrics,
+}
+
+/// Lock classes, named as in the era of the profile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Classes {
+    pub(crate) mmap_sem: ClassId,
+    pub(crate) page_table_lock: ClassId,
+    pub(crate) pte: ClassId,
+    pub(crate) i_mmap_lock: ClassId,
+    pub(crate) anon_vma: ClassId,
+    pub(crate) page_locked: ClassId,
+    pub(crate) i_mutex: ClassId,
+    pub(crate) i_alloc_sem: ClassId,
+    pub(crate) tree_lock: ClassId,
+    pub(crate) notifier: ClassId,
+}
+
+/// Well-known locks of a kernel.
+pub(crate) struct Locks {
+    pub(crate) lru_lock: LockId,
+    pub(crate) mm_all_locks: LockId,
+    pub(crate) tlb_slots: Vec<LockId>,
+}
+
+/// A kernel.
+pub struct Kernel {
+    /// Number in the world.
+    pub id: KernelId,
+    /// Name of the partition.
+    pub name: Rc<str>,
+    /// Profile.
+    pub profile: KernelProfile,
+    /// Notifier design.
+    pub design: Design,
+    pub(crate) table: Table,
+    /// Machine.
+    pub machine: Rc<Machine>,
+    pub(crate) engine: Rc<Engine>,
+    pub(crate) frames: Rc<RefCell<Frames>>,
+    pub(crate) zone: Zone,
+    pub(crate) first_cpu: CpuId,
+    pub(crate) classes: Classes,
+    pub(crate) locks: Locks,
+    /// RCU of this kernel.
+    pub(crate) rcu: DomainId,
+    /// SRCU of the notifier core.
+    pub(crate) srcu: DomainId,
+    pub(crate) state: RefCell<State>,
+}
+
+/// Number of invalidate-TLB vectors and slots, 2.6.27 include/asm-x86/irq_vectors.h.
+const TLB_SLOTS: usize = x86::ipi::INVALIDATE_VECTORS;
+
+/// `CALL_FUNCTION_VECTOR`, 2.6.27 include/asm-x86/irq_vectors.h: smp_call_function_mask.
+pub const CALL_FUNCTION_VECTOR: u8 = 0xfc;
+
+/// Shortest classic RCU grace period, in nanoseconds: about one timer tick at HZ=250 until every
+/// CPU has passed a quiescent state (inferred; range 1 to 20 ms).
+const RCU_GRACE_PERIOD_NS: u64 = 4_000_000;
+
+/// Shortest SRCU grace period, in nanoseconds: `synchronize_srcu` of 2.6.27 waits for three
+/// `synchronize_sched` (kernel/srcu.c), so three RCU grace periods.
+const SRCU_GRACE_PERIOD_NS: u64 = 3 * RCU_GRACE_PERIOD_NS;
+
+/// Highest user address below which mmap places mappings (x86-64 TASK_UNMAPPED area, top-down).
+const MMAP_BASE: u64 = 0x7f00_0000_0000;
+
+impl Classes {
+    fn declare(engine: &Engine, profile: &KernelProfile) -> Self {
+        use LockKind::{Mutex, RwSem, Spin};
+        use Nesting::{ByCaller, Forbidden};
+        let class = |name, kind, nesting| engine.lock_class(ClassDef { name, kind, nesting });
+        let (i_mmap, anon) = match profile.rmap_locks {
+            RmapLocks::Spin => (("i_mmap_lock", Spin), ("anon_vma->lock", Spin)),
+            RmapLocks::RwSem => (("i_mmap_sem", RwSem), ("anon_vma->sem", RwSem)),
+        };
+        Classes {
+            // Fork takes the child's after the parent's; XPMEM those of two partitions.
+            mmap_sem: class("mmap_sem", RwSem, ByCaller),
+            page_table_lock: class("page_table_lock", Spin, Forbidden),
+            // Fork takes the child's and then the parent's, mremap the old and then the new one.
+            pte: class("ptl", Spin, ByCaller),
+            i_mmap_lock: class(i_mmap.0, i_mmap.1, ByCaller),
+            anon_vma: class(anon.0, anon.1, ByCaller),
+            page_locked: class("PG_locked", Mutex, ByCaller),
+            i_mutex: class("i_mutex", Mutex, Forbidden),
+            i_alloc_sem: class("i_alloc_sem", RwSem, Forbidden),
+            tree_lock: class("tree_lock", Spin, Forbidden),
+            notifier: class("mmu_notifier_mm->lock", Spin, Forbidden),
+        }
+    }
+}
+
+impl Kernel {
+    /// State, for the paths; never held across an await.
+    #[inline]
+    pub fn st(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    /// Frames of the world.
+    #[inline]
+    pub fn frames(&self) -> RefMut<'_, Frames> {
+        self.frames.borrow_mut()
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Rc<Engine> {
+        &self.engine
+    }
+
+    /// This kernel's zone of memory.
+    #[must_use]
+    pub fn zone(&self) -> Zone {
+        self.zone
+    }
+
+    /// CPU number within this kernel.
+    #[inline]
+    #[must_use]
+    pub fn local(&self, cpu: CpuId) -> usize {
+        cpu.index() - self.first_cpu.index()
+    }
+
+    /// Global number of this kernel's n-th CPU.
+    #[must_use]
+    pub fn cpu(&self, local: u32) -> CpuId {
+        CpuId::new((self.first_cpu.index() + local as usize) as u16)
+    }
+
+    /// Number of CPUs.
+    #[must_use]
+    pub fn nr_cpus(&self) -> usize {
+        self.state.borrow().cpus.len()
+    }
+
+    /// Charges a number of touched cache lines as software bookkeeping.
+    #[inline]
+    pub fn touch_lines(&self, cx: &Cx, lines: u64) {
+        cx.charge(account::BOOKKEEPING, self.machine.costs.cacheline_touch * lines);
+    }
+
+    /// Creates an empty address space with one user.
+    pub fn new_mm(&self, name: Rc<str>) -> MmId {
+        let lock = |class| self.engine.new_lock(class);
+        let mut st = self.st();
+        let pgd = st.tables.alloc();
+        let slots = st.pte_locks.len().max(pgd.get() as usize + 1);
+        st.pte_locks.resize(slots, None);
+        st.mms.push(Mm {
+            name,
+            vmas: VmaTree::default(),
+            pgd,
+            users: 1,
+            mmap_sem: lock(self.classes.mmap_sem),
+            page_table_lock: lock(self.classes.page_table_lock),
+            cpu_vm_mask: CpuSet::EMPTY,
+            file_rss: 0,
+            anon_rss: 0,
+            nr_ptes: 0,
+            subscribers: Vec::new(),
+            notifier_lock: lock(self.classes.notifier),
+            brk: None,
+            mmap_base: Va::new(MMAP_BASE),
+        });
+        MmId((st.mms.len() - 1) as u32)
+    }
+
+    /// Creates a file of `pages` pages, nothing of it cached.
+    pub fn new_file(&self, name: &str, pages: u64) -> FileId {
+        let lock = |class| self.engine.new_lock(class);
+        let mut st = self.st();
+        st.files.push(AddressSpace {
+            name: name.to_owned(),
+            size: pages,
+            pages: std::collections::BTreeMap::new(),
+            i_mmap: crate::i_mmap::PrioTree::new(),
+            // Not page aligned, as the counter must never look like a restart address.
+            truncate_count: 1,
+            i_mmap_lock: lock(self.classes.i_mmap_lock),
+            tree_lock: lock(self.classes.tree_lock),
+            i_mutex: lock(self.classes.i_mutex),
+            i_alloc_sem: lock(self.classes.i_alloc_sem),
+        });
+        FileId((st.files.len() - 1) as u32)
+    }
+
+    pub(crate) fn new_anon_vma(&self, st: &mut State) -> AnonVmaId {
+        let lock = self.engine.new_lock(self.classes.anon_vma);
+        st.anon_vmas.push(AnonVma {
+            vmas: Vec::new(),
+            lock,
+        });
+        AnonVmaId((st.anon_vmas.len() - 1) as u32)
+    }
+
+    /// Says which address space a task runs in (`task->mm`). Takes effect at its next switch.
+    pub fn set_task_mm(&self, task: TaskId, mm: Option<MmId>) {
+        let mut st = self.st();
+        let need = task.index() + 1;
+        if st.task_mm.len() < need {
+            st.task_mm.resize(need, None);
+        }
+        st.task_mm[task.index()] = mm;
+    }
+
+    /// `task->mm`.
+    #[must_use]
+    pub fn task_mm(&self, task: TaskId) -> Option<MmId> {
+        self.state.borrow().task_mm.get(task.index()).copied().flatten()
+    }
+
+    /// Counters so far, with what the hardware counted itself.
+    #[must_use]
+    pub fn metrics(&self) -> MmMetrics {
+        let st = self.state.borrow();
+        let mut m = st.metrics.clone();
+        for cpu in &st.cpus {
+            let stats = cpu.tlb.stats();
+            m.tlb_l1_hits += stats.l1_hits;
+            m.tlb_l2_hits += stats.l2_hits;
+            m.tlb_misses += stats.misses;
+        }
+        let frames = self.frames.borrow();
+        m.pages_in_use_max = frames.in_use(self.zone).1;
+        (m.pages_pinned_end, m.pages_pinned_max) = frames.pinned();
+        m.preempt_depth_max = u64::from(self.engine.max_preempt_depth());
+        m
+    }
+
+    /// The mmap_sem of an address space, for drivers that take it themselves.
+    #[must_use]
+    pub fn mmap_sem(&self, mm: MmId) -> LockId {
+        self.state.borrow().mms[mm.index()].mmap_sem
+    }
+}
+
+impl State {
+    /// An address space.
+    #[inline]
+    #[must_use]
+    pub fn mm(&self, id: MmId) -> &Mm {
+        &self.mms[id.index()]
+    }
+
+    /// An address space, to be changed.
+    #[inline]
+    pub fn mm_mut(&mut self, id: MmId) -> &mut Mm {
+        &mut self.mms[id.index()]
+    }
+
+    /// A VMA.
+    #[inline]
+    #[must_use]
+    pub fn vma(&self, id: VmaId) -> &Vma {
+        &self.vmas[id.0 as usize]
+    }
+
+    /// A VMA, to be changed.
+    #[inline]
+    pub fn vma_mut(&mut self, id: VmaId) -> &mut Vma {
+        &mut self.vmas[id.0 as usize]
+    }
+
+    /// A file.
+    #[inline]
+    #[must_use]
+    pub fn file(&self, id: FileId) -> &AddressSpace {
+        &self.files[id.0 as usize]
+    }
+
+    /// A file, to be changed.
+    #[inline]
+    pub fn file_mut(&mut self, id: FileId) -> &mut AddressSpace {
+        &mut self.files[id.0 as usize]
+    }
+
+    /// An anon_vma.
+    #[must_use]
+    pub fn anon_vma(&self, id: AnonVmaId) -> &AnonVma {
+        &self.anon_vmas[id.0 as usize]
+    }
+
+    /// An anon_vma, to be changed.
+    pub fn anon_vma_mut(&mut self, id: AnonVmaId) -> &mut AnonVma {
+        &mut self.anon_vmas[id.0 as usize]
+    }
+
+    pub(crate) fn add_vma(&mut self, mm: MmId, vma: Vma) -> VmaId {
+        self.vmas.push(vma);
+        self.vma_mm.push(mm);
+        VmaId((self.vmas.len() - 1) as u32)
+    }
+
+    /// Address space of a VMA (`vma->vm_mm`).
+    #[must_use]
+    pub fn mm_of(&self, vma: VmaId) -> MmId {
+        self.vma_mm[vma.0 as usize]
+    }
+
+    /// The pte lock of a page table.
+    ///
+    /// # Panics
+    /// If the table is not a page table of the lowest level.
+    #[inline]
+    #[must_use]
+    pub fn ptl(&self, table: TableId) -> LockId {
+        self.pte_locks[table.get() as usize].expect("a page table has a lock")
+    }
+}
+
+/// How to create a kernel.
+pub struct KernelSpec {
+    /// Name of the partition.
+    pub name: Rc<str>,
+    /// Profile.
+    pub profile: KernelProfile,
+    /// Notifier design.
+    pub design: Design,
+    /// First of its CPUs in the world.
+    pub first_cpu: CpuId,
+    /// Number of its CPUs.
+    pub cpus: u32,
+}
+
+/// All kernels of a simulation.
+pub struct World {
+    /// The engine.
+    pub engine: Rc<Engine>,
+    /// The machine, the same in every partition.
+    pub machine: Rc<Machine>,
+    frames: Rc<RefCell<Frames>>,
+    kernels: RefCell<Vec<Rc<Kernel>>>,
+}
+
+struct WorldPlatform(Weak<World>);
+
+impl World {
+    /// A world without kernels, hooked into the engine.
+    #[must_use]
+    pub fn new(engine: Rc<Engine>, machine: Rc<Machine>) -> Rc<Self> {
+        let world = Rc::new(World {
+            engine: Rc::clone(&engine),
+            machine,
+            frames: Rc::default(),
+            kernels: RefCell::default(),
+        });
+        engine.set_platform(Rc::new(WorldPlatform(Rc::downgrade(&world))));
+        world
+    }
+
+    /// Adds a kernel. Its CPUs must exist in the engine and belong to no other kernel.
+    pub fn add_kernel(&self, spec: KernelSpec) -> Rc<Kernel> {
+        let engine = &self.engine;
+        let classes = Classes::declare(engine, &spec.profile);
+        let spin = |name, nesting| {
+            engine.new_lock(engine.lock_class(ClassDef {
+                name,
+                kind: LockKind::Spin,
+                nesting,
+            }))
+        };
+        let mutex = engine.lock_class(ClassDef {
+            name: "mm_all_locks_mutex",
+            kind: LockKind::Mutex,
+            nesting: Nesting::Forbidden,
+        });
+        let locks = Locks {
+            lru_lock: spin("zone->lru_lock", Nesting::Forbidden),
+            mm_all_locks: engine.new_lock(mutex),
+            tlb_slots: (0..TLB_SLOTS)
+                .map(|_| spin("tlbstate_lock", Nesting::Forbidden))
+                .collect(),
+        };
+        let cpu = || CpuState {
+            tlb: Tlb::new(&self.machine.tlb),
+            active_mm: None,
+            tlb_state: TlbState::Lazy,
+            mode: CpuMode::Host,
+            lru_pagevec: 0,
+        };
+        let zone = self.frames.borrow_mut().add_zone(self.machine.memory_pages);
+        let mut kernels = self.kernels.borrow_mut();
+        let kernel = Rc::new(Kernel {
+            id: KernelId(kernels.len() as u8),
+            name: spec.name,
+            profile: spec.profile,
+            table: Table::of(&spec.design),
+            design: spec.design,
+            machine: Rc::clone(&self.machine),
+            engine: Rc::clone(engine),
+            frames: Rc::clone(&self.frames),
+            zone,
+            first_cpu: spec.first_cpu,
+            classes,
+            locks,
+            rcu: engine.domain(ReaderKind::Rcu, self.machine.ns(RCU_GRACE_PERIOD_NS)),
+            srcu: engine.domain(ReaderKind::Srcu, self.machine.ns(SRCU_GRACE_PERIOD_NS)),
+            state: RefCell::new(State {
+                mms: Vec::new(),
+                vmas: Vec::new(),
+                vma_mm: Vec::new(),
+                files: Vec::new(),
+                anon_vmas: Vec::new(),
+                tables: PageTables::new(),
+                pte_locks: Vec::new(),
+                cpus: (0..spec.cpus).map(|_| cpu()).collect(),
+                task_mm: Vec::new(),
+                subscriptions: Vec::new(),
+                metrics: MmMetrics::default(),
+            }),
+        });
+        kernels.push(Rc::clone(&kernel));
+        kernel
+    }
+
+    /// The kernels, by number.
+    #[must_use]
+    pub fn kernels(&self) -> Vec<Rc<Kernel>> {
+        self.kernels.borrow().clone()
+    }
+
+    /// Frames of all kernels.
+    pub fn frames(&self) -> RefMut<'_, Frames> {
+        self.frames.borrow_mut()
+    }
+
+    fn kernel_of(&self, cpu: CpuId) -> Option<Rc<Kernel>> {
+        let kernels = self.kernels.borrow();
+        kernels.iter().rev().find(|k| k.first_cpu <= cpu).map(Rc::clone)
+    }
+
+    /// What a frame is, for messages.
+    #[must_use]
+    pub fn describe(&self, pfn: Pfn) -> String {
+        let frames = self.frames.borrow();
+        let frame = frames.get(pfn);
+        match frame.owner {
+            Owner::File(_) => format!("{pfn} (file page {})", frame.index.get()),
+            Owner::Anon(_) => format!("{pfn} (anonymous page)"),
+            Owner::None => format!("{pfn}"),
+        }
+    }
+}
+
+impl Platform for WorldPlatform {
+    fn switch(&self, _: &Engine, cpu: CpuId, _: Option<TaskId>, to: Option<TaskId>) -> Cycles {
+        let world = self.0.upgrade().expect("the world outlives its engine's run");
+        world
+            .kernel_of(cpu)
+            .map_or(Cycles::ZERO, |k| k.switch_to(cpu, to))
+    }
+
+    fn interrupt(&self, _: &Engine, cpu: CpuId, interrupt: Interrupt) -> Handled {
+        let world = self.0.upgrade().expect("the world outlives its engine's run");
+        let kernel = world.kernel_of(cpu).expect("interrupts go to CPUs of kernels");
+        let exit = kernel.interrupt_exit(cpu);
+        let body = match Vector::new(interrupt.vector).slot() {
+            Some(_) => kernel.smp_invalidate_interrupt(cpu, interrupt),
+            None => kernel.machine.costs.atomic_op,
+        };
+        Handled {
+            until_ack: exit + body + kernel.machine.costs.ipi_ack,
+            after_ack: kernel.machine.costs.interrupt_entry_exit,
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What the host mm counts.
+
+sim::metric_set! {
+    /// Counters of one kernel.
+    pub struct MmMetrics {
+        tlb_l1_hits: Counter, "tlb.l1.hits", "count", "accesses that hit the first-level TLB of a CPU";
+        tlb_l2_hits: Counter, "tlb.l2.hits", "count", "accesses that hit only the second-level TLB of a CPU";
+        tlb_misses: Counter, "tlb.misses", "count", "accesses that missed both TLB levels of a CPU";
+        walk_references: Counter, "walk.references", "count", "page-table entries read by page walkers";
+        flush_mm: Counter, "tlb.flush.mm.events", "count", "flush events for a whole address space (flush_tlb_mm)";
+        flush_page: Counter, "tlb.flush.page.events", "count", "flush events for one page (flush_tlb_page)";
+        flush_under_ptl: Counter, "tlb.flush.under_ptl", "count", "flush events of a full gather, inside the pte lock";
+        flush_block_end: Counter, "tlb.flush.block_end", "count", "flush events at the end of a zap block";
+        flush_final: Counter, "tlb.flush.final", "count", "flush events of the last tlb_finish_mmu of an operation";
+        flush_local: Counter, "tlb.flush.local", "count", "flush events that flushed (or left) the address space on the initiating CPU";
+        local_cr3: Counter, "tlb.flush.local.cr3", "count", "CR3 reloads on the initiating CPU";
+        local_invlpg: Counter, "tlb.flush.local.invlpg", "count", "INVLPG on the initiating CPU";
+        leave_mm: Counter, "tlb.leave_mm", "count", "lazy CPUs that left an address space instead of flushing it";
+        shootdown_rounds: Counter, "tlb.shootdown.rounds", "count", "flush events that had to interrupt other CPUs";
+        shootdown_ipis: Counter, "tlb.shootdown.ipis", "count", "CPUs interrupted to flush";
+        icr_writes: Counter, "tlb.shootdown.icr_writes", "count", "writes to the interrupt command register";
+        faults_anon: Counter, "faults.host.anon", "count", "first touches of anonymous memory";
+        faults_file: Counter, "faults.host.file", "count", "faults that mapped a page of the page cache";
+        faults_cow: Counter, "faults.host.cow", "count", "writes that copied a page (do_wp_page or private file write)";
+        faults_reuse: Counter, "faults.host.reuse", "count", "writes that made a present page writable without a copy";
+        faults_spurious: Counter, "faults.host.spurious", "count", "faults that found nothing to change";
+        faults_total: Counter, "faults.host", "count", "page faults of programs on the host, all kinds";
+        faults_refused: Counter, "faults.host.refused", "count", "accesses without a mapping, right or page behind them (SIGSEGV, SIGBUS)";
+        pages_zapped: Counter, "pages.zapped", "pages", "present entries removed by zap_pte_range";
+        pages_freed: Counter, "pages.freed", "pages", "frames returned to the allocator";
+        pages_allocated: Counter, "pages.allocated", "pages", "frames taken from the allocator";
+        pages_in_use_max: Gauge, "pages.in_use.max", "pages", "most frames in use at a time";
+        pages_pinned_max: Gauge, "pages.pinned.max", "pages", "most pages held by references of secondary MMUs at a time";
+        pages_pinned_end: Gauge, "pages.pinned.end", "pages", "pages held by references of secondary MMUs at the end";
+        tables_freed: Counter, "page_tables.freed", "pages", "page-table pages freed";
+        pages_forked: Counter, "pages.forked", "pages", "entries copied by copy_page_range";
+        zap_blocks: Counter, "zap.blocks", "count", "zap blocks used up (ZAP_BLOCK_SIZE)";
+        ptl_holds: Counter, "zap.ptl_holds", "count", "page tables visited by zap_pte_range, each one hold of the pte lock";
+        truncate_restarts: Counter, "truncate.restarts", "count", "times unmap_mapping_range dropped i_mmap_lock and walked the tree again";
+        truncate_batches: Counter, "truncate.batches", "count", "pagevecs of truncate_inode_pages";
+        i_mmap_nodes: Counter, "i_mmap.nodes_visited", "count", "tree nodes visited by walks of i_mmap";
+        i_mmap_members: Counter, "i_mmap.members_visited", "count", "list members visited by walks of i_mmap";
+        notifier_page: Counter, "notifier.invalidate_page.calls", "count", "calls of invalidate_page into subscribers";
+        notifier_start: Counter, "notifier.invalidate_range_start.calls", "count", "calls of invalidate_range_start into subscribers";
+        notifier_end: Counter, "notifier.invalidate_range_end.calls", "count", "calls of invalidate_range_end into subscribers";
+        notifier_pages: Counter, "notifier.invalidate_pages.calls", "count", "calls of invalidate_pages (V1) into subscribers";
+        notifier_release: Counter, "notifier.release.calls", "count", "calls of release into subscribers";
+        brackets: Counter, "notifier.brackets", "count", "range brackets opened for an address space with subscribers";
+        registrations: Counter, "notifier.registrations", "count", "subscribers registered";
+        registration_locks_max: Gauge, "notifier.registration.locks.max", "count", "most locks one registration held at a time";
+        preempt_depth_max: Gauge, "preempt.depth.max", "count", "deepest nesting of spinlocks and preemption-off sections";
+    }
+}

@@ -1,0 +1,69 @@
+//! `mm_struct` and `anon_vma`.
+//!
+//! Rules: host-mm-paths A.1, A.4 (2.6.27 columns).
+
+use std::rc::Rc;
+
+use sim::{CpuSet, LockId};
+use x86::{TableId, Va};
+
+use crate::notifier::SubscriptionId;
+use crate::vma::{VmaId, VmaTree};
+
+/// An address space. Numbers are not reused within a run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct MmId(pub(crate) u32);
+
+impl MmId {
+    /// Index, for tables kept an address space.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A family of anonymous VMAs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AnonVmaId(pub(crate) u32);
+
+/// `struct anon_vma`: one list shared by a VMA and all its forked copies.
+#[derive(Clone, Debug)]
+pub struct AnonVma {
+    /// VMAs, in order of linking.
+    pub vmas: Vec<VmaId>,
+    /// `anon_vma->lock`.
+    pub lock: LockId,
+}
+
+/// `struct mm_struct`.
+#[derive(Clone, Debug)]
+pub struct Mm {
+    /// Name of the process, for reports.
+    pub name: Rc<str>,
+    /// VMAs.
+    pub vmas: VmaTree,
+    /// Top-level table.
+    pub pgd: TableId,
+    /// Tasks that use it; 0 means `exit_mmap`.
+    pub users: u32,
+    /// `mmap_sem`.
+    pub mmap_sem: LockId,
+    /// `page_table_lock`.
+    pub page_table_lock: LockId,
+    /// CPUs that must hear of TLB flushes.
+    pub cpu_vm_mask: CpuSet,
+    /// `_file_rss`.
+    pub file_rss: u64,
+    /// `_anon_rss`.
+    pub anon_rss: u64,
+    /// Page-table pages.
+    pub nr_ptes: u64,
+    /// Subscribers of the notifier (`mmu_notifier_mm`), in list order: newest first.
+    pub subscribers: Vec<SubscriptionId>,
+    /// Protects the list of subscribers.
+    pub notifier_lock: LockId,
+    /// Start and end of the heap, once known.
+    pub brk: Option<(Va, Va)>,
+    /// Where mmap looks for space, downwards.
+    pub mmap_base: Va,
+}

@@ -1,0 +1,204 @@
+//! Walking the list of subscribers at a point of a path.
+
+use sim::{Action, Cx, Mark, Object, ReaderGuard, Scope};
+use x86::{Va, VaRange};
+
+use super::{Callback, Path, Point, SubscriptionId, Traversal};
+use crate::account::NOTIFIER;
+use crate::kernel::Kernel;
+use crate::mm::MmId;
+use crate::profile::work;
+
+static OPEN: Mark = Mark {
+    name: "invalidate_range_start",
+    args: ["mm", "start", "end"],
+    scope: Scope::Global,
+};
+static CLOSE: Mark = Mark {
+    name: "invalidate_range_end",
+    args: ["mm", "start", "end"],
+    scope: Scope::Global,
+};
+static PAGE: Mark = Mark {
+    name: "invalidate_page",
+    args: ["mm", "va", ""],
+    scope: Scope::Global,
+};
+
+/// A subscriber was told the end of a bracket whose start it never saw, or the reverse.
+pub const UNBALANCED_BRACKET: &str = "unbalanced-bracket";
+
+/// Class of a subscriber among the objects of steps.
+const SUBSCRIBER_OBJECT: u16 = 1;
+
+/// An open bracket; it must be closed on every way out of the path.
+#[must_use = "every subscriber that saw the start must see the end"]
+pub struct Bracket {
+    mm: MmId,
+    path: Path,
+    range: VaRange,
+    told: Vec<SubscriptionId>,
+}
+
+#[derive(Clone, Copy)]
+enum Subject {
+    Page(Va),
+    Range(VaRange),
+    Everything,
+}
+
+impl Kernel {
+    /// Whether anybody is registered: the NULL test that every hook costs.
+    #[inline]
+    pub(crate) fn has_subscribers(&self, mm: MmId) -> bool {
+        !self.state.borrow().mm(mm).subscribers.is_empty()
+    }
+
+    /// Point [`Point::Open`].
+    pub(crate) async fn notify_open(&self, cx: &Cx, mm: MmId, path: Path, range: VaRange) -> Bracket {
+        let mut bracket = Bracket {
+            mm,
+            path,
+            range,
+            told: Vec::new(),
+        };
+        if self.table.at(path, Point::Open).is_none() || !self.has_subscribers(mm) {
+            return bracket;
+        }
+        self.st().metrics.brackets += 1;
+        cx.mark(&OPEN, [u64::from(mm.0), range.start().get(), range.end().get()]);
+        bracket.told = self
+            .tell_all(cx, mm, Callback::InvalidateRangeStart, Subject::Range(range))
+            .await;
+        bracket
+    }
+
+    /// Point [`Point::Close`].
+    pub(crate) async fn notify_close(&self, cx: &Cx, bracket: Bracket) {
+        let Bracket {
+            mm,
+            path,
+            range,
+            told,
+        } = bracket;
+        if self.table.at(path, Point::Close).is_none() || !self.has_subscribers(mm) {
+            return;
+        }
+        cx.mark(&CLOSE, [u64::from(mm.0), range.start().get(), range.end().get()]);
+        let ended = self
+            .tell_all(cx, mm, Callback::InvalidateRangeEnd, Subject::Range(range))
+            .await;
+        if let Some(stranger) = ended.iter().find(|s| !told.contains(s)) {
+            let name = self.st().subscriptions[stranger.0 as usize].handler.name();
+            let text = format!("{name} is told the end of a bracket whose start it never saw");
+            cx.engine()
+                .violate(UNBALANCED_BRACKET, text, Some(("mm", u64::from(mm.0))));
+        }
+    }
+
+    /// A point that concerns one page.
+    pub(crate) async fn notify_page(&self, cx: &Cx, mm: MmId, path: Path, point: Point, at: Va) {
+        let Some(callback) = self.table.at(path, point) else {
+            return;
+        };
+        if !self.has_subscribers(mm) {
+            return;
+        }
+        cx.mark(&PAGE, [u64::from(mm.0), at.get(), 0]);
+        self.tell_all(cx, mm, callback, Subject::Page(at)).await;
+    }
+
+    /// A point that concerns a block of entries.
+    pub(crate) async fn notify_block(&self, cx: &Cx, mm: MmId, path: Path, range: VaRange) {
+        let Some(callback) = self.table.at(path, Point::PteBlock) else {
+            return;
+        };
+        if self.has_subscribers(mm) {
+            self.tell_all(cx, mm, callback, Subject::Range(range)).await;
+        }
+    }
+
+    /// Points of exit_mmap. The list is emptied, as `__mmu_notifier_release` does.
+    pub(crate) async fn notify_release(&self, cx: &Cx, mm: MmId, point: Point) {
+        if self.table.at(Path::Exit, point).is_none() || !self.has_subscribers(mm) {
+            return;
+        }
+        let _span = cx.span("mmu_notifier_release");
+        self.tell_all(cx, mm, Callback::Release, Subject::Everything)
+            .await;
+        self.st().mm_mut(mm).subscribers.clear();
+        // Waits for anybody who still walks the list before pages may go (2.6.27 mm/mmu_notifier.c).
+        self.synchronize_list(cx).await;
+    }
+
+    pub(crate) async fn synchronize_list(&self, cx: &Cx) {
+        match self.design.traversal {
+            Traversal::Rcu => cx.synchronize(self.rcu).await,
+            Traversal::Srcu => cx.synchronize(self.srcu).await,
+        }
+    }
+
+    fn protect_list<'a>(&self, cx: &'a Cx) -> ReaderGuard<'a> {
+        cx.read_lock(match self.design.traversal {
+            Traversal::Rcu => self.rcu,
+            Traversal::Srcu => self.srcu,
+        })
+    }
+
+    async fn tell_all(&self, cx: &Cx, mm: MmId, callback: Callback, subject: Subject) -> Vec<SubscriptionId> {
+        let _span = cx.span(match callback {
+            Callback::InvalidatePage => "__mmu_notifier_invalidate_page",
+            Callback::InvalidatePages => "__mmu_notifier_invalidate_pages",
+            Callback::InvalidateRangeStart => "__mmu_notifier_invalidate_range_start",
+            Callback::InvalidateRangeEnd => "__mmu_notifier_invalidate_range_end",
+            Callback::Release => "__mmu_notifier_release",
+        });
+        let _reader = self.protect_list(cx);
+        let list = self.st().mm(mm).subscribers.clone();
+        for &id in &list {
+            cx.charge(NOTIFIER, self.machine.costs.cacheline_touch * work::SUBSCRIBER);
+            cx.step(
+                Object::Other(SUBSCRIBER_OBJECT, u64::from(id.0)),
+                Action::Callback,
+            )
+            .await;
+            self.tell(cx, id, callback, subject).await;
+        }
+        list
+    }
+
+    async fn tell(&self, cx: &Cx, id: SubscriptionId, callback: Callback, subject: Subject) {
+        let handler = {
+            let mut st = self.st();
+            let m = &mut st.metrics;
+            *match callback {
+                Callback::InvalidatePage => &mut m.notifier_page,
+                Callback::InvalidatePages => &mut m.notifier_pages,
+                Callback::InvalidateRangeStart => &mut m.notifier_start,
+                Callback::InvalidateRangeEnd => &mut m.notifier_end,
+                Callback::Release => &mut m.notifier_release,
+            } += 1;
+            st.subscriptions[id.0 as usize].handler.clone()
+        };
+        let before = cx.now();
+        {
+            let _booking = cx.book_to(handler.kind().account());
+            match (callback, subject) {
+                (Callback::InvalidatePage, Subject::Page(at)) => handler.invalidate_page(cx, at).await,
+                (Callback::InvalidatePages, Subject::Range(r)) => handler.invalidate_pages(cx, r).await,
+                (Callback::InvalidateRangeStart, Subject::Range(r)) => {
+                    handler.invalidate_range_start(cx, r).await
+                }
+                (Callback::InvalidateRangeEnd, Subject::Range(r)) => {
+                    handler.invalidate_range_end(cx, r).await
+                }
+                (Callback::Release, _) => handler.release(cx).await,
+                (_, Subject::Page(_) | Subject::Range(_) | Subject::Everything) => {
+                    unreachable!("points and callbacks speak of the same subject")
+                }
+            }
+        }
+        let spent = cx.now() - before;
+        self.st().subscriptions[id.0 as usize].count(callback, spent.get());
+    }
+}

@@ -1,0 +1,84 @@
+//! `exit_mm`, `mmput`, `exit_mmap`: the end of an address space.
+//!
+//! Follows kernel/exit.c, kernel/fork.c and mm/mmap.c of 2.6.27 (host-mm-paths B.3). The dying task
+//! first gives up its address space and becomes lazy, so that the local part of a flush is
+//! `leave_mm`. The last user tears down: `mmu_notifier_release` before the first entry is cleared,
+//! then everything as in munmap with a full gather, without mmap_sem. On exec the new address space
+//! is active before the old one goes, so its flushes find no CPU.
+
+use std::rc::Rc;
+
+use sim::Cx;
+use x86::addr::LOWER_HALF_END;
+use x86::{Va, VaRange};
+
+use crate::account::ENTRY;
+use crate::gather::{FlushPoint, Gather};
+use crate::kernel::Kernel;
+use crate::mm::MmId;
+use crate::notifier::Point;
+use crate::paths::ZapDetails;
+use crate::profile::work;
+use crate::vma::VmaId;
+
+impl Kernel {
+    /// exit(2) of one thread: drops its use of the address space.
+    pub async fn exit_mm(&self, cx: &Cx, mm: MmId) {
+        let _span = cx.span("exit_mm");
+        cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
+        self.drop_task_mm(cx);
+        self.mmput(cx, mm).await;
+    }
+
+    /// execve(2): a fresh address space replaces the old one. Returns the new one.
+    pub async fn exec_mmap(&self, cx: &Cx, old: MmId, name: Rc<str>) -> MmId {
+        let _span = cx.span("exec_mmap");
+        cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
+        let new = self.new_mm(name);
+        self.activate_mm(cx, new);
+        self.mmput(cx, old).await;
+        new
+    }
+
+    /// `mmput`: drops a user; the last one tears the address space down.
+    pub async fn mmput(&self, cx: &Cx, mm: MmId) {
+        let users = {
+            let mut st = self.st();
+            let users = &mut st.mm_mut(mm).users;
+            *users -= 1;
+            *users
+        };
+        if users == 0 {
+            self.exit_mmap(cx, mm).await;
+        }
+    }
+
+    /// `get_task_mm`: one more user.
+    pub fn mmget(&self, mm: MmId) {
+        self.st().mm_mut(mm).users += 1;
+    }
+
+    async fn exit_mmap(&self, cx: &Cx, mm: MmId) {
+        let _span = cx.span("exit_mmap");
+        self.notify_release(cx, mm, Point::TeardownBegin).await;
+        self.lru_add_drain(cx).await;
+        let vmas: Vec<VmaId> = self.st().mm(mm).vmas.iter().collect();
+        let parts: Vec<(VmaId, VaRange)> = vmas.iter().map(|v| (*v, self.st().vma(*v).range)).collect();
+        let whole = VaRange::new(Va::new(0), Va::new(LOWER_HALF_END)).expect("the user half is not empty");
+        let gather = Gather::new(self, cx, mm);
+        let zapped = self
+            .unmap_vmas(cx, gather, mm, &parts, whole, ZapDetails::default())
+            .await;
+        let mut gather = zapped.gather.expect("only truncation is broken off");
+        self.free_pgtables(cx, &mut gather, mm, &vmas, Va::new(0), None)
+            .await;
+        gather.finish(FlushPoint::Final).await;
+        self.notify_release(cx, mm, Point::TeardownEnd).await;
+        self.touch_lines(cx, work::UNLINK_VMA * vmas.len() as u64);
+        let mut st = self.st();
+        for vma in vmas {
+            let start = st.vma(vma).range.start();
+            st.mm_mut(mm).vmas.remove(start);
+        }
+    }
+}

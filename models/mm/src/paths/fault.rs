@@ -1,0 +1,461 @@
+//! `do_page_fault`, `handle_mm_fault` and what they dispatch to.
+//!
+//! Follows arch/x86/mm/fault.c and mm/memory.c of 2.6.27 (host-mm-paths B.5). mmap_sem is held for
+//! read throughout. The pte is looked at unlocked, the page is prepared, and the pte is looked at
+//! again under its lock before it is set: whoever lost the race gives the page back. Read faults on
+//! anonymous memory allocate, too (no zero page in 2.6.27). x86 flushes whenever a present pte
+//! changes on a write, and also when it finds nothing to change (`ptep_set_access_flags`).
+//!
+//! Copy on write: get_page(old); drop the pte lock; allocate and copy; retake, recheck; clear and
+//! flush the pte; tell the secondary MMUs; only then set the new pte. Under the sleepable design
+//! they are told after the lock was dropped, while the old page is still held.
+//!
+//! Deviations: contents are always at hand (no I/O in `->fault`), `page_mkwrite` has nothing to do,
+//! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
+//! not grow.
+
+use sim::{Cx, Guard};
+use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
+
+use crate::FileId;
+use crate::access::Refused;
+use crate::account::{BOOKKEEPING, ENTRY, PAGE_ALLOC, PAGE_COPY, PAGE_TABLE};
+use crate::file::CachedPage;
+use crate::frame::{Owner, PageFlags};
+use crate::kernel::Kernel;
+use crate::mm::{AnonVmaId, MmId};
+use crate::notifier::{Path, Point};
+use crate::profile::work;
+use crate::vma::{Backing, Sharing, VmaId};
+
+/// Where a fault happened.
+#[derive(Clone, Copy)]
+struct Fault {
+    mm: MmId,
+    vma: VmaId,
+    va: Va,
+    access: Access,
+    table: TableId,
+    index: usize,
+}
+
+impl Kernel {
+    /// `do_page_fault`.
+    pub(crate) async fn do_page_fault(
+        &self,
+        cx: &Cx,
+        mm: MmId,
+        va: Va,
+        access: Access,
+    ) -> Result<(), Refused> {
+        let _span = cx.span("do_page_fault");
+        cx.charge(ENTRY, self.machine.costs.exception_entry_exit);
+        let sem = {
+            let mut st = self.st();
+            st.metrics.faults_total += 1;
+            st.mm(mm).mmap_sem
+        };
+        let _sem = cx.lock_shared(sem).await;
+        let served = self.handle_mm_fault(cx, mm, va, access).await;
+        if served.is_err() {
+            self.st().metrics.faults_refused += 1;
+        }
+        served
+    }
+
+    /// `handle_mm_fault` after `find_vma` and the check of rights; mmap_sem is held for read.
+    pub(crate) async fn handle_mm_fault(
+        &self,
+        cx: &Cx,
+        mm: MmId,
+        va: Va,
+        access: Access,
+    ) -> Result<(), Refused> {
+        let vma = self.find_vma(cx, mm, va).ok_or(Refused::NoMapping)?;
+        let (backing, table) = {
+            let st = self.st();
+            let v = st.vma(vma);
+            let allowed = if access.is_write() {
+                v.prot.can_write()
+            } else {
+                v.prot.can_read()
+            };
+            if !allowed || v.backing == Backing::Driver {
+                return Err(Refused::NoMapping);
+            }
+            (v.backing, st.tables.leaf_table(st.mm(mm).pgd, va.vpn()))
+        };
+        let table = match table {
+            Some(table) => table,
+            None => self.pte_alloc(cx, mm, va).await,
+        };
+        let fault = Fault {
+            mm,
+            vma,
+            va,
+            access,
+            table,
+            index: Level::Pte.index(va),
+        };
+        let entry = self.st().tables.get(table, fault.index);
+        if entry.present() {
+            return self.handle_pte_fault(cx, fault, entry).await;
+        }
+        match backing {
+            Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
+            Backing::File(file) => self.do_linear_fault(cx, fault, file).await,
+            Backing::Driver => unreachable!("refused above"),
+        }
+    }
+
+    /// `pud_alloc`, `pmd_alloc`, `pte_alloc_map`.
+    pub(crate) async fn pte_alloc(&self, cx: &Cx, mm: MmId, va: Va) -> TableId {
+        let lock = self.st().mm(mm).page_table_lock;
+        let _lock = cx.lock(lock).await;
+        let mut new_tables = 0;
+        let mut st = self.st();
+        let pgd = st.mm(mm).pgd;
+        let table = st.tables.populate(pgd, va.vpn(), |_, _| new_tables += 1);
+        for _ in 0..new_tables {
+            cx.charge(PAGE_ALLOC, self.machine.costs.page_alloc);
+            cx.charge(PAGE_COPY, self.machine.costs.clear_page);
+            cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
+        }
+        let slot = table.get() as usize;
+        if st.pte_locks.len() <= slot {
+            st.pte_locks.resize(slot + 1, None);
+        }
+        if st.pte_locks[slot].is_none() {
+            st.pte_locks[slot] = Some(self.engine.new_lock(self.classes.pte));
+            st.mm_mut(mm).nr_ptes += 1;
+        }
+        table
+    }
+
+    /// Takes the pte lock and tells whether the entry is still what it was.
+    async fn relock<'a>(&self, cx: &'a Cx, fault: &Fault, expected: Entry) -> (Guard<'a>, Entry, Still) {
+        let ptl = self.st().ptl(fault.table);
+        let guard = cx.lock(ptl).await;
+        cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
+        let now = self.st().tables.get(fault.table, fault.index);
+        // The walker may have set A or D meanwhile; pte_same would fail, and the fault be retried.
+        let still = if now == expected {
+            Still::Same
+        } else {
+            Still::Changed
+        };
+        (guard, now, still)
+    }
+
+    /// `anon_vma_prepare`.
+    async fn anon_vma_prepare(&self, cx: &Cx, mm: MmId, vma: VmaId) -> AnonVmaId {
+        if let Some(anon) = self.st().vma(vma).anon_vma {
+            return anon;
+        }
+        let _span = cx.span("anon_vma_prepare");
+        let anon = {
+            let mut st = self.st();
+            self.new_anon_vma(&mut st)
+        };
+        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::LINK_VMA);
+        let lock = self.st().mm(mm).page_table_lock;
+        let _lock = cx.lock(lock).await;
+        let mut st = self.st();
+        if let Some(winner) = st.vma(vma).anon_vma {
+            return winner;
+        }
+        st.vma_mut(vma).anon_vma = Some(anon);
+        st.anon_vma_mut(anon).vmas.push(vma);
+        anon
+    }
+
+    /// `do_anonymous_page`.
+    async fn do_anonymous_page(&self, cx: &Cx, fault: Fault) -> Result<(), Refused> {
+        let _span = cx.span("do_anonymous_page");
+        let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
+        let pfn = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory)?;
+        cx.charge(PAGE_COPY, self.machine.costs.clear_page);
+        let (_ptl, _, still) = self.relock(cx, &fault, Entry::NONE).await;
+        if still == Still::Changed {
+            self.put_page(cx, pfn);
+            return Ok(());
+        }
+        self.lru_cache_add(cx, pfn).await;
+        self.install_anon(cx, &fault, anon, pfn);
+        let mut st = self.st();
+        st.metrics.faults_anon += 1;
+        st.mm_mut(fault.mm).anon_rss += 1;
+        Ok(())
+    }
+
+    /// `page_add_new_anon_rmap` and `set_pte_at` under the pte lock.
+    fn install_anon(&self, cx: &Cx, fault: &Fault, anon: AnonVmaId, pfn: Pfn) {
+        let mut st = self.st();
+        let vma = st.vma(fault.vma);
+        let index = vma.pgoff_of(fault.va);
+        let rights = vma.rights();
+        let mut entry = Entry::leaf(pfn, rights).with_accessed();
+        if vma.prot.can_write() {
+            entry = entry.with_dirty();
+        }
+        st.tables.set(fault.table, fault.index, entry);
+        drop(st);
+        let mut frames = self.frames();
+        let frame = frames.get_mut(pfn);
+        frame.owner = Owner::Anon(anon);
+        frame.index = index;
+        frame.mapcount = 1;
+        drop(frames);
+        cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
+        self.touch_lines(cx, work::RMAP);
+    }
+
+    /// `do_linear_fault`, `__do_fault`: a page of a file.
+    async fn do_linear_fault(&self, cx: &Cx, fault: Fault, file: FileId) -> Result<(), Refused> {
+        let _span = cx.span("__do_fault");
+        let (index, private_write) = {
+            let st = self.st();
+            let v = st.vma(fault.vma);
+            (
+                v.pgoff_of(fault.va),
+                v.sharing == Sharing::Private && fault.access.is_write(),
+            )
+        };
+        let (page, locked) = self.filemap_fault(cx, file, index).await?;
+        if private_write {
+            let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
+            let copy = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory);
+            let Ok(copy) = copy else {
+                drop(locked);
+                self.put_page(cx, page.pfn);
+                return Err(Refused::OutOfMemory);
+            };
+            cx.charge(PAGE_COPY, self.machine.costs.copy_page);
+            self.install_copy(cx, &fault, anon, copy).await;
+            drop(locked);
+            self.put_page(cx, page.pfn);
+            return Ok(());
+        }
+        let (ptl, _, still) = self.relock(cx, &fault, Entry::NONE).await;
+        if still == Still::Same {
+            self.install_file_page(cx, &fault, page.pfn);
+        }
+        drop(ptl);
+        drop(locked);
+        if still == Still::Changed {
+            self.put_page(cx, page.pfn);
+        }
+        Ok(())
+    }
+
+    async fn install_copy(&self, cx: &Cx, fault: &Fault, anon: AnonVmaId, copy: Pfn) {
+        let (_ptl, _, still) = self.relock(cx, fault, Entry::NONE).await;
+        if still == Still::Changed {
+            self.put_page(cx, copy);
+            return;
+        }
+        self.lru_cache_add(cx, copy).await;
+        self.install_anon(cx, fault, anon, copy);
+        let mut st = self.st();
+        st.metrics.faults_cow += 1;
+        st.mm_mut(fault.mm).anon_rss += 1;
+    }
+
+    fn install_file_page(&self, cx: &Cx, fault: &Fault, pfn: Pfn) {
+        let mut st = self.st();
+        let vma = st.vma(fault.vma);
+        let mut rights = vma.rights();
+        // A private page of the file itself is never writable; a shared one only after a write.
+        let write = fault.access.is_write() && vma.sharing == Sharing::Shared;
+        if !write {
+            rights = rights.without(x86::Rights::WRITE);
+        }
+        let mut entry = Entry::leaf(pfn, rights).with_accessed();
+        if write {
+            entry = entry.with_dirty();
+        }
+        st.tables.set(fault.table, fault.index, entry);
+        st.metrics.faults_file += 1;
+        st.mm_mut(fault.mm).file_rss += 1;
+        drop(st);
+        let mut frames = self.frames();
+        let frame = frames.get_mut(pfn);
+        frame.mapcount += 1;
+        if write {
+            frame.flags.set(PageFlags::DIRTY);
+        }
+        drop(frames);
+        cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
+        self.touch_lines(cx, work::RMAP);
+    }
+
+    /// `filemap_fault`: the page, locked and with a reference of the caller's. i_size is checked with
+    /// the page locked, which is what keeps truncate and faults apart.
+    async fn filemap_fault<'a>(
+        &self,
+        cx: &'a Cx,
+        file: FileId,
+        index: Pgoff,
+    ) -> Result<(CachedPage, Guard<'a>), Refused> {
+        loop {
+            if index.get() >= self.st().file(file).size {
+                return Err(Refused::BeyondEof);
+            }
+            let page = self.find_or_create_page(cx, file, index).await?;
+            self.frames().get_page(page.pfn);
+            let locked = cx.lock(page.lock).await;
+            let st = self.st();
+            let cached = st.file(file).pages.get(&index) == Some(&page);
+            let inside = index.get() < st.file(file).size;
+            drop(st);
+            match (cached, inside) {
+                (true, true) => return Ok((page, locked)),
+                (true, false) => {
+                    drop(locked);
+                    self.put_page(cx, page.pfn);
+                    return Err(Refused::BeyondEof);
+                }
+                // Truncated while we waited for its lock.
+                (false, _) => {
+                    drop(locked);
+                    self.put_page(cx, page.pfn);
+                }
+            }
+        }
+    }
+
+    /// `find_or_create_page`: look-ups are lockless since 2.6.27, insertion takes tree_lock with
+    /// interrupts off.
+    async fn find_or_create_page(&self, cx: &Cx, file: FileId, index: Pgoff) -> Result<CachedPage, Refused> {
+        self.touch_lines(cx, work::PAGE_CACHE);
+        if let Some(page) = self.st().file(file).pages.get(&index) {
+            return Ok(*page);
+        }
+        let pfn = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory)?;
+        cx.charge(PAGE_COPY, self.machine.costs.clear_page);
+        let lock = self.engine.new_lock(self.classes.page_locked);
+        let page = CachedPage { pfn, lock };
+        let tree_lock = self.st().file(file).tree_lock;
+        {
+            let _irqs = cx.irq_disable();
+            let _tree = cx.lock(tree_lock).await;
+            let mut st = self.st();
+            if let Some(winner) = st.file(file).pages.get(&index).copied() {
+                drop(st);
+                self.engine.free_lock(lock);
+                self.put_page(cx, pfn);
+                return Ok(winner);
+            }
+            st.file_mut(file).pages.insert(index, page);
+            let mut frames = self.frames();
+            let frame = frames.get_mut(pfn);
+            frame.owner = Owner::File(file);
+            frame.index = index;
+            frame.flags.set(PageFlags::CACHED);
+        }
+        self.lru_cache_add(cx, pfn).await;
+        Ok(page)
+    }
+
+    /// `handle_pte_fault` for a present entry.
+    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
+        let (ptl, now, still) = self.relock(cx, &fault, entry).await;
+        if still == Still::Changed {
+            return Ok(());
+        }
+        if fault.access.is_write() && !now.writable() {
+            return self.do_wp_page(cx, fault, now, ptl).await;
+        }
+        // `ptep_set_access_flags`: young (and dirty); a read fault does not even write.
+        if fault.access.is_write() {
+            let updated = now.with_accessed().with_dirty();
+            self.st().tables.set(fault.table, fault.index, updated);
+            self.flush_tlb_page(cx, fault.mm, fault.va).await;
+        }
+        self.st().metrics.faults_spurious += 1;
+        drop(ptl);
+        Ok(())
+    }
+
+    /// `do_wp_page`: a write to a present read-only entry; the pte lock is held.
+    async fn do_wp_page(&self, cx: &Cx, fault: Fault, entry: Entry, ptl: Guard<'_>) -> Result<(), Refused> {
+        let _span = cx.span("do_wp_page");
+        let old = entry.pfn();
+        let shared = self.st().vma(fault.vma).sharing == Sharing::Shared;
+        let sole_owner = {
+            let frames = self.frames.borrow();
+            let frame = frames.get(old);
+            matches!(frame.owner, Owner::Anon(_)) && frame.mapcount == 1
+        };
+        if shared || sole_owner {
+            let writable = entry.with_write().with_accessed().with_dirty();
+            self.st().tables.set(fault.table, fault.index, writable);
+            if shared {
+                self.frames().get_mut(old).flags.set(PageFlags::DIRTY);
+            }
+            self.flush_tlb_page(cx, fault.mm, fault.va).await;
+            self.st().metrics.faults_reuse += 1;
+            drop(ptl);
+            return Ok(());
+        }
+        self.frames().get_page(old);
+        drop(ptl);
+        self.wp_page_copy(cx, fault, entry).await
+    }
+
+    /// The copying half of `do_wp_page`; a reference to the old page is held.
+    async fn wp_page_copy(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
+        let old = entry.pfn();
+        let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
+        let Ok(new) = self.alloc_page(cx) else {
+            self.put_page(cx, old);
+            return Err(Refused::OutOfMemory);
+        };
+        cx.charge(PAGE_COPY, self.machine.costs.copy_page);
+        let (ptl, now, still) = self.relock(cx, &fault, entry).await;
+        if still == Still::Changed {
+            drop(ptl);
+            self.put_page(cx, new);
+            self.put_page(cx, old);
+            return Ok(());
+        }
+        // ptep_clear_flush, and whom the design tells here.
+        self.st().tables.set(fault.table, fault.index, Entry::NONE);
+        self.flush_tlb_page(cx, fault.mm, fault.va).await;
+        self.notify_page(cx, fault.mm, Path::Cow, Point::AfterFlush, fault.va)
+            .await;
+        self.install_anon(cx, &fault, anon, new);
+        self.lru_cache_add(cx, new).await;
+        self.account_copy(cx, &fault, now.pfn());
+        drop(ptl);
+        self.notify_page(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va)
+            .await;
+        // The entry's reference, then the one taken above.
+        self.put_page(cx, old);
+        self.put_page(cx, old);
+        Ok(())
+    }
+
+    fn account_copy(&self, cx: &Cx, fault: &Fault, old: Pfn) {
+        let mut frames = self.frames();
+        let frame = frames.get_mut(old);
+        frame.mapcount -= 1;
+        let was_file = !matches!(frame.owner, Owner::Anon(_));
+        drop(frames);
+        self.touch_lines(cx, work::RMAP);
+        let mut st = self.st();
+        st.metrics.faults_cow += 1;
+        if was_file {
+            let mm = st.mm_mut(fault.mm);
+            mm.file_rss -= 1;
+            mm.anon_rss += 1;
+        }
+    }
+}
+
+/// `pte_same`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Still {
+    Same,
+    Changed,
+}

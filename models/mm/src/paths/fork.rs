@@ -1,0 +1,259 @@
+//! `dup_mmap`, `copy_page_range`: the address space of a forked child.
+//!
+//! Follows kernel/fork.c and mm/memory.c of 2.6.27 (host-mm-paths B.6). mmap_sem of the parent, then
+//! of the child, both for write. A child VMA joins the parent's anon_vma at the tail and, beside its
+//! parent's node, i_mmap. Pages are copied only where a VMA has an anon_vma: file mappings refault.
+//! Writable private entries become read-only in both; the parent's TLBs are flushed once, after all
+//! VMAs and after every bracket was closed, so until then other CPUs may still write through stale
+//! entries.
+//!
+//! Locks of copy_pte_range: the child's pte lock, then the parent's, nested; every 32 units of
+//! progress (8 an entry copied, 1 a none entry) it looks for a reason to let go of both.
+//!
+//! Deviations: no DONTCOPY, hugetlb or special mappings; driver mappings are not inherited (the only
+//! ones, XPMEM's, are DONTCOPY).
+
+use std::rc::Rc;
+
+use sim::{Action, Cx, Object};
+use x86::{EntryFlags, Level, TableId, VaRange, Vpn};
+
+use crate::account::{ENTRY, PAGE_TABLE};
+use crate::frame::Owner;
+use crate::i_mmap::{IntervalIndex as _, Sibling};
+use crate::kernel::Kernel;
+use crate::mm::MmId;
+use crate::notifier::Path;
+use crate::profile::{FORK_PROGRESS_ENTRY, FORK_PROGRESS_LIMIT, work};
+use crate::vma::{Backing, VmaId};
+
+/// One page table's worth of copy_page_range.
+struct CopyPtes {
+    parent: MmId,
+    child: MmId,
+    src: TableId,
+    dst: TableId,
+    write_protect: WriteProtect,
+    at: Vpn,
+    end: Vpn,
+    anon: u64,
+    file: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WriteProtect {
+    No,
+    Cow,
+}
+
+enum Pause {
+    Done,
+    Progress,
+    Sync,
+}
+
+impl Kernel {
+    /// fork(2), the part that concerns memory. Returns the child's address space.
+    pub async fn sys_fork(&self, cx: &Cx, parent: MmId, name: Rc<str>) -> MmId {
+        let _span = cx.span("sys_fork");
+        cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
+        let child = self.new_mm(name);
+        self.dup_mmap(cx, parent, child).await;
+        child
+    }
+
+    async fn dup_mmap(&self, cx: &Cx, parent: MmId, child: MmId) {
+        let _span = cx.span("dup_mmap");
+        let _old = cx.lock(self.mmap_sem(parent)).await;
+        let new = cx.lock(self.mmap_sem(child)).await;
+        {
+            let mut st = self.st();
+            let (base, brk) = (st.mm(parent).mmap_base, st.mm(parent).brk);
+            let mm = st.mm_mut(child);
+            (mm.mmap_base, mm.brk) = (base, brk);
+        }
+        let vmas: Vec<VmaId> = self.st().mm(parent).vmas.iter().collect();
+        for vma in vmas {
+            if self.st().vma(vma).backing == Backing::Driver {
+                continue;
+            }
+            self.dup_vma(cx, child, vma).await;
+            self.copy_page_range(cx, parent, child, vma).await;
+        }
+        drop(new);
+        self.flush_tlb_mm(cx, parent).await;
+    }
+
+    async fn dup_vma(&self, cx: &Cx, child: MmId, vma: VmaId) -> VmaId {
+        self.touch_lines(cx, work::LINK_VMA);
+        let copy = {
+            let mut st = self.st();
+            let copy = st.vma(vma).clone();
+            st.add_vma(child, copy)
+        };
+        let (anon, file) = {
+            let st = self.st();
+            let v = st.vma(vma);
+            (
+                v.anon_vma.map(|a| (a, st.anon_vma(a).lock)),
+                v.file().map(|f| (f, st.file(f).i_mmap_lock)),
+            )
+        };
+        if let Some((anon, lock)) = anon {
+            let _anon = cx.lock(lock).await;
+            self.st().anon_vma_mut(anon).vmas.push(copy);
+        }
+        if let Some((file, lock)) = file {
+            let _i_mmap = cx.lock(lock).await;
+            let mut st = self.st();
+            let pages = st.vma(vma).pgoffs();
+            let (first, last) = (pages.first().get(), pages.last().get());
+            st.file_mut(file)
+                .i_mmap
+                .insert_beside(Sibling { id: vma, first, last }, first, last, copy);
+        }
+        let mut st = self.st();
+        let range = st.vma(copy).range;
+        st.mm_mut(child).vmas.insert(range, copy);
+        copy
+    }
+
+    /// `copy_page_range`.
+    async fn copy_page_range(&self, cx: &Cx, parent: MmId, child: MmId, vma: VmaId) {
+        let (range, cow, copied) = {
+            let st = self.st();
+            let v = st.vma(vma);
+            (v.range, v.is_cow(), v.anon_vma.is_some())
+        };
+        if !copied {
+            return;
+        }
+        let _span = cx.span("copy_page_range");
+        let bracket = if cow {
+            Some(self.notify_open(cx, parent, Path::Fork, range).await)
+        } else {
+            None
+        };
+        let write_protect = if cow { WriteProtect::Cow } else { WriteProtect::No };
+        self.copy_tables(cx, parent, child, range, write_protect).await;
+        if let Some(bracket) = bracket {
+            self.notify_close(cx, bracket).await;
+        }
+    }
+
+    async fn copy_tables(
+        &self,
+        cx: &Cx,
+        parent: MmId,
+        child: MmId,
+        range: VaRange,
+        write_protect: WriteProtect,
+    ) {
+        let mut at = range.start().vpn();
+        loop {
+            let next = {
+                let st = self.st();
+                st.tables
+                    .next_leaf_table(st.mm(parent).pgd, at, range.end().vpn())
+            };
+            let Some((src, pages, _)) = next else { return };
+            let dst = self.pte_alloc(cx, child, pages.start().va()).await;
+            let job = CopyPtes {
+                parent,
+                child,
+                src,
+                dst,
+                write_protect,
+                at: pages.start(),
+                end: pages.end(),
+                anon: 0,
+                file: 0,
+            };
+            self.copy_pte_range(cx, job).await;
+            at = pages.end();
+        }
+    }
+
+    /// `copy_pte_range`.
+    async fn copy_pte_range(&self, cx: &Cx, mut job: CopyPtes) {
+        let _span = cx.span("copy_pte_range");
+        let (dst_ptl, src_ptl) = {
+            let st = self.st();
+            (st.ptl(job.dst), st.ptl(job.src))
+        };
+        while job.at < job.end {
+            let begin = job.at.va();
+            let dst = cx.lock(dst_ptl).await;
+            let src = cx.lock(src_ptl).await;
+            let mut done = false;
+            while !done {
+                match self.copy_ptes(cx, &mut job) {
+                    Pause::Done => done = true,
+                    Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
+                    Pause::Progress => {
+                        done = cx.need_resched() || cx.is_contended(src_ptl) || cx.is_contended(dst_ptl);
+                    }
+                }
+            }
+            if job.write_protect == WriteProtect::Cow
+                && let Some(block) = VaRange::new(begin, job.at.va())
+            {
+                self.notify_block(cx, job.parent, Path::Fork, block).await;
+            }
+            drop(src);
+            drop(dst);
+            cx.cond_resched().await;
+        }
+        let mut st = self.st();
+        let mm = st.mm_mut(job.child);
+        mm.anon_rss += job.anon;
+        mm.file_rss += job.file;
+    }
+
+    /// `copy_one_pte` in a loop, until the table ends, it is time to look up, or somebody else comes
+    /// first.
+    fn copy_ptes(&self, cx: &Cx, job: &mut CopyPtes) -> Pause {
+        let costs = &self.machine.costs;
+        let copied_cost = costs.pte_access * 2 + costs.cacheline_touch * work::RMAP;
+        let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
+        let mut progress = 0;
+        let mut st = self.st();
+        let mut frames = self.frames();
+        while job.at < job.end {
+            if cx.must_sync() {
+                return Pause::Sync;
+            }
+            if progress >= FORK_PROGRESS_LIMIT {
+                return Pause::Progress;
+            }
+            let index = Level::Pte.index_of(job.at);
+            job.at = job.at.add(1);
+            let entry = st.tables.get(job.src, index);
+            if !entry.present() {
+                progress += 1;
+                cx.charge(PAGE_TABLE, none_cost);
+                continue;
+            }
+            progress += FORK_PROGRESS_ENTRY;
+            cx.charge(PAGE_TABLE, copied_cost);
+            let mut inherited = entry;
+            if job.write_protect == WriteProtect::Cow {
+                inherited = entry.without_write();
+                st.tables.set(job.src, index, inherited);
+            } else {
+                inherited = inherited.without_dirty();
+            }
+            st.tables
+                .set(job.dst, index, inherited.without(EntryFlags::ACCESSED));
+            st.metrics.pages_forked += 1;
+            let frame = frames.get_mut(entry.pfn());
+            frame.count += 1;
+            frame.mapcount += 1;
+            match frame.owner {
+                Owner::Anon(_) => job.anon += 1,
+                Owner::File(_) | Owner::None => job.file += 1,
+            }
+        }
+        Pause::Done
+    }
+}

@@ -1,0 +1,107 @@
+//! `free_pgtables`: unlinking VMAs from the reverse maps and freeing their page tables.
+//!
+//! Follows mm/memory.c and mm/mmap.c of 2.6.27 (host-mm-paths B.2). VMAs within one PMD span of
+//! each other are freed in one call. A table goes only if no neighbouring VMA uses its span (floor
+//! and ceiling); it is queued in the gather like a page, so it is freed after a flush (F2), and a
+//! VMA leaves i_mmap and its anon_vma before that (F12). No page-table lock: the VMAs are hidden.
+
+use sim::Cx;
+use x86::{Level, PT_SPAN_PAGES, TableId, Va, VaRange};
+
+use crate::gather::Gather;
+use crate::i_mmap::IntervalIndex as _;
+use crate::kernel::Kernel;
+use crate::mm::MmId;
+use crate::profile::work;
+use crate::vma::VmaId;
+
+impl Kernel {
+    /// `free_pgtables` for detached VMAs, ascending; `floor` and `ceiling` are the nearest mappings
+    /// left and right of them.
+    pub(crate) async fn free_pgtables(
+        &self,
+        cx: &Cx,
+        gather: &mut Gather<'_>,
+        mm: MmId,
+        vmas: &[VmaId],
+        floor: Va,
+        ceiling: Option<Va>,
+    ) {
+        let _span = cx.span("free_pgtables");
+        let ranges: Vec<VaRange> = vmas.iter().map(|v| self.st().vma(*v).range).collect();
+        let mut first = 0;
+        while first < vmas.len() {
+            let mut last = first;
+            self.unlink_vma(cx, vmas[first]).await;
+            while last + 1 < vmas.len()
+                && ranges[last + 1].start() <= ranges[last].end().add_pages(PT_SPAN_PAGES)
+            {
+                last += 1;
+                self.unlink_vma(cx, vmas[last]).await;
+            }
+            let next = ranges.get(last + 1).map(VaRange::start).or(ceiling);
+            let detached = self.detach_tables(mm, ranges[first].start(), ranges[last].end(), floor, next);
+            for table in detached {
+                cx.charge(crate::account::PAGE_TABLE, self.machine.costs.pte_access);
+                gather.remove_table(table).await;
+            }
+            first = last + 1;
+        }
+    }
+
+    fn detach_tables(&self, mm: MmId, start: Va, end: Va, floor: Va, ceiling: Option<Va>) -> Vec<TableId> {
+        let mut st = self.st();
+        let pgd = st.mm(mm).pgd;
+        let mut detached = Vec::new();
+        let mut ptes = 0;
+        st.tables
+            .free_pgd_range(pgd, start, end, floor, ceiling, |level, table| {
+                ptes += u64::from(level == Level::Pte);
+                detached.push(table);
+            });
+        st.mm_mut(mm).nr_ptes -= ptes;
+        detached
+    }
+
+    /// `anon_vma_unlink` and `unlink_file_vma`.
+    pub(crate) async fn unlink_vma(&self, cx: &Cx, vma: VmaId) {
+        let (anon, file) = {
+            let st = self.st();
+            (st.vma(vma).anon_vma, st.vma(vma).file())
+        };
+        if let Some(anon) = anon {
+            let _span = cx.span("anon_vma_unlink");
+            let lock = self.st().anon_vma(anon).lock;
+            let _anon = cx.lock(lock).await;
+            self.touch_lines(cx, work::RMAP);
+            self.st().anon_vma_mut(anon).vmas.retain(|v| *v != vma);
+        }
+        if let Some(file) = file {
+            let _span = cx.span("unlink_file_vma");
+            let lock = self.st().file(file).i_mmap_lock;
+            let _i_mmap = cx.lock(lock).await;
+            self.touch_lines(cx, work::I_MMAP_NODE);
+            self.i_mmap_remove(file, vma);
+        }
+    }
+
+    /// Takes a VMA out of i_mmap; i_mmap_lock is held.
+    pub(crate) fn i_mmap_remove(&self, file: crate::FileId, vma: VmaId) {
+        let mut st = self.st();
+        let pages = st.vma(vma).pgoffs();
+        let removed = st
+            .file_mut(file)
+            .i_mmap
+            .remove(pages.first().get(), pages.last().get(), vma);
+        debug_assert!(removed.is_ok(), "{vma:?} is in i_mmap while it is linked");
+    }
+
+    /// Puts a VMA into i_mmap; i_mmap_lock is held.
+    pub(crate) fn i_mmap_insert(&self, file: crate::FileId, vma: VmaId) {
+        let mut st = self.st();
+        let pages = st.vma(vma).pgoffs();
+        st.file_mut(file)
+            .i_mmap
+            .insert(pages.first().get(), pages.last().get(), vma);
+    }
+}

@@ -1,0 +1,163 @@
+//! `do_mmap_pgoff`, `do_brk`.
+//!
+//! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.4): mmap_sem for write; what lies at a fixed address
+//! is unmapped first; a mapping that continues its neighbour is merged into it. No TLB flush and no
+//! notifier on pure growth; shrinking brk is a munmap. Deviation: the search for free space goes
+//! down from `mmap_base`, as in the top-down layout, but keeps the next candidate instead of
+//! walking the VMAs (`arch_get_unmapped_area_topdown` with its cache); addresses change no count.
+
+use sim::Cx;
+use x86::{Pgoff, Va, VaRange};
+
+use crate::FileId;
+use crate::account::ENTRY;
+use crate::kernel::Kernel;
+use crate::mm::MmId;
+use crate::profile::{MAX_MAP_COUNT, work};
+use crate::vma::{Backing, Prot, Sharing, Vma, VmaId};
+
+/// What to map.
+#[derive(Clone, Copy, Debug)]
+pub struct MapRequest {
+    /// MAP_FIXED address; `None` lets the kernel choose.
+    pub at: Option<Va>,
+    /// Length.
+    pub pages: u64,
+    /// Source.
+    pub backing: Backing,
+    /// First page of the file.
+    pub pgoff: Pgoff,
+    /// Shared or private.
+    pub sharing: Sharing,
+    /// Rights.
+    pub prot: Prot,
+}
+
+/// Why a mapping cannot be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapError {
+    /// The length is zero or the range leaves the user half (-EINVAL).
+    BadRange,
+    /// `sysctl_max_map_count` mappings already (-ENOMEM).
+    TooManyMappings,
+}
+
+/// Alignment of addresses that the kernel chooses here, in pages: one page table, so that the
+/// page-table arithmetic of a scenario does not depend on what was mapped before.
+const CHOSEN_ALIGN_PAGES: u64 = x86::PT_SPAN_PAGES;
+
+impl Kernel {
+    /// mmap(2).
+    ///
+    /// # Errors
+    /// As the system call: see [`MapError`].
+    pub async fn sys_mmap(&self, cx: &Cx, mm: MmId, request: MapRequest) -> Result<VaRange, MapError> {
+        let _span = cx.span("sys_mmap");
+        cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
+        let _sem = cx.lock(self.mmap_sem(mm)).await;
+        self.do_mmap(cx, mm, request).await
+    }
+
+    /// `do_mmap_pgoff`; the caller holds mmap_sem for write.
+    pub(crate) async fn do_mmap(&self, cx: &Cx, mm: MmId, request: MapRequest) -> Result<VaRange, MapError> {
+        let _span = cx.span("do_mmap_pgoff");
+        let start = request
+            .at
+            .unwrap_or_else(|| self.get_unmapped_area(mm, request.pages));
+        let range = VaRange::from_pages(start, request.pages).ok_or(MapError::BadRange)?;
+        if range.end().get() > x86::addr::LOWER_HALF_END {
+            return Err(MapError::BadRange);
+        }
+        self.do_munmap(cx, mm, range).await;
+        if self.st().mm(mm).vmas.len() >= MAX_MAP_COUNT {
+            return Err(MapError::TooManyMappings);
+        }
+        let pgoff = match request.backing {
+            Backing::File(_) | Backing::Driver => request.pgoff,
+            Backing::Anonymous => Pgoff::new(start.vpn().get()),
+        };
+        let vma = Vma {
+            range,
+            prot: request.prot,
+            sharing: request.sharing,
+            backing: self.backing_of(&request),
+            pgoff,
+            anon_vma: None,
+            truncate_count: 0,
+        };
+        if self.vma_merge(cx, mm, &vma).await.is_none() {
+            self.vma_link(cx, mm, vma).await;
+        }
+        Ok(range)
+    }
+
+    /// Shared anonymous memory is a file of its own (`shmem_zero_setup`).
+    fn backing_of(&self, request: &MapRequest) -> Backing {
+        match (request.backing, request.sharing) {
+            (Backing::Anonymous, Sharing::Shared) => Backing::File(self.shmem_file(request.pages)),
+            (backing, _) => backing,
+        }
+    }
+
+    fn shmem_file(&self, pages: u64) -> FileId {
+        self.new_file("dev/zero", pages)
+    }
+
+    pub(crate) fn get_unmapped_area(&self, mm: MmId, pages: u64) -> Va {
+        let span = CHOSEN_ALIGN_PAGES << x86::PAGE_SHIFT;
+        let bytes = pages << x86::PAGE_SHIFT;
+        let mut st = self.st();
+        let m = st.mm_mut(mm);
+        loop {
+            // One unmapped page table's span to the next mapping on either side.
+            let top = m.mmap_base.get().saturating_sub(span);
+            let start = Va::new(top.saturating_sub(bytes) / span * span);
+            m.mmap_base = start;
+            let Some(range) = VaRange::from_pages(start, pages) else {
+                return start;
+            };
+            if m.vmas.overlapping(range).next().is_none() {
+                return start;
+            }
+        }
+    }
+
+    /// brk(2). The first call of an address space says where its heap starts.
+    ///
+    /// # Errors
+    /// As the system call: see [`MapError`].
+    pub async fn sys_brk(&self, cx: &Cx, mm: MmId, to: Va) -> Result<(), MapError> {
+        let _span = cx.span("sys_brk");
+        cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
+        let _sem = cx.lock(self.mmap_sem(mm)).await;
+        let Some((start, now)) = self.st().mm(mm).brk else {
+            self.st().mm_mut(mm).brk = Some((to, to));
+            return Ok(());
+        };
+        if let Some(gone) = VaRange::new(to.max(start), now) {
+            self.do_munmap(cx, mm, gone).await;
+        } else if let Some(grown) = VaRange::new(now, to) {
+            self.do_mmap(
+                cx,
+                mm,
+                MapRequest {
+                    at: Some(now),
+                    pages: grown.pages(),
+                    backing: Backing::Anonymous,
+                    pgoff: Pgoff::new(0),
+                    sharing: Sharing::Private,
+                    prot: Prot::READ_WRITE,
+                },
+            )
+            .await?;
+        }
+        self.st().mm_mut(mm).brk = Some((start, to.max(start)));
+        Ok(())
+    }
+
+    /// The VMA of an address, for callers that hold mmap_sem.
+    pub fn find_vma(&self, cx: &Cx, mm: MmId, va: Va) -> Option<VmaId> {
+        self.touch_lines(cx, work::FIND_VMA);
+        self.st().mm_mut(mm).vmas.find(va)
+    }
+}

@@ -1,0 +1,19 @@
+//! Kernel paths, one a file, named as in Linux.
+
+mod exit;
+mod fault;
+mod fork;
+mod free_pgtables;
+mod gup;
+mod madvise;
+mod mmap;
+mod mprotect;
+mod mremap;
+mod munmap;
+mod truncate;
+mod vma_adjust;
+mod zap;
+
+pub use gup::Gup;
+pub use mmap::{MapError, MapRequest};
+pub(crate) use zap::ZapDetails;

@@ -1,0 +1,74 @@
+//! `sys_munmap`, `do_munmap`.
+//!
+//! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.2). mmap_sem is held for write from start to end,
+//! flushes and frees included. VMAs are hidden from faults first (detached), but stay on the reverse
+//! maps until free_pgtables, so that truncate and reclaim still find them.
+
+use sim::Cx;
+use x86::VaRange;
+
+use crate::account::ENTRY;
+use crate::gather::{FlushPoint, Gather};
+use crate::kernel::Kernel;
+use crate::mm::MmId;
+use crate::paths::ZapDetails;
+use crate::profile::work;
+use crate::vma::VmaId;
+
+impl Kernel {
+    /// munmap(2).
+    pub async fn sys_munmap(&self, cx: &Cx, mm: MmId, range: VaRange) {
+        let _span = cx.span("sys_munmap");
+        cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
+        let _sem = cx.lock(self.mmap_sem(mm)).await;
+        self.do_munmap(cx, mm, range).await;
+    }
+
+    /// `do_munmap`; the caller holds mmap_sem for write.
+    pub(crate) async fn do_munmap(&self, cx: &Cx, mm: MmId, range: VaRange) {
+        let _span = cx.span("do_munmap");
+        self.touch_lines(cx, work::FIND_VMA);
+        if self.st().mm(mm).vmas.overlapping(range).next().is_none() {
+            return;
+        }
+        self.split_at(cx, mm, range.start()).await;
+        self.split_at(cx, mm, range.end()).await;
+        let vmas = self.detach_vmas(cx, mm, range);
+        self.unmap_region(cx, mm, &vmas, range).await;
+        self.touch_lines(cx, work::UNLINK_VMA * vmas.len() as u64);
+    }
+
+    /// `detach_vmas_to_be_unmapped`.
+    fn detach_vmas(&self, cx: &Cx, mm: MmId, range: VaRange) -> Vec<VmaId> {
+        let mut st = self.st();
+        let vmas: Vec<VmaId> = st.mm(mm).vmas.overlapping(range).collect();
+        for vma in &vmas {
+            let start = st.vma(*vma).range.start();
+            st.mm_mut(mm).vmas.remove(start);
+            self.touch_lines(cx, work::FIND_VMA);
+        }
+        vmas
+    }
+
+    /// `unmap_region`.
+    async fn unmap_region(&self, cx: &Cx, mm: MmId, vmas: &[VmaId], range: VaRange) {
+        let _span = cx.span("unmap_region");
+        self.lru_add_drain(cx).await;
+        let parts: Vec<(VmaId, VaRange)> = vmas.iter().map(|v| (*v, self.st().vma(*v).range)).collect();
+        let (floor, ceiling) = {
+            let st = self.st();
+            (
+                st.mm(mm).vmas.end_before(range.start()),
+                st.mm(mm).vmas.start_after(range.end()),
+            )
+        };
+        let gather = Gather::new(self, cx, mm);
+        let zapped = self
+            .unmap_vmas(cx, gather, mm, &parts, range, ZapDetails::default())
+            .await;
+        let mut gather = zapped.gather.expect("only truncation is broken off");
+        self.free_pgtables(cx, &mut gather, mm, vmas, floor, ceiling)
+            .await;
+        gather.finish(FlushPoint::Final).await;
+    }
+}

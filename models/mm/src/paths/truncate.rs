@@ -1,0 +1,275 @@
+//! `vmtruncate`, `unmap_mapping_range`, `truncate_inode_pages`.
+//!
+//! Follows mm/memory.c and mm/truncate.c of 2.6.27 (host-mm-paths B.10, G.1-G.4, G.10). The caller of
+//! vmtruncate holds i_mutex and W(i_alloc_sem), and no mmap_sem: the victims' address spaces are
+//! reached through i_mmap, under i_mmap_lock, which is held over *all* VMAs of the file.
+//!
+//! Pass 1 unmaps, then the pages leave the cache (anything faulted in meanwhile is unmapped again,
+//! page by page), then pass 2 unmaps once more to catch private copies made meanwhile; it walks the
+//! tree and opens a bracket a VMA even if nothing is mapped.
+//!
+//! Where the spinning kernel wants to reschedule (or, with CONFIG_PREEMPT, sees contention) at a
+//! block end, it ends the bracket, drops i_mmap_lock and later walks the tree again from the
+//! beginning. `truncate_count` and `vm_truncate_count` share a word: equal to the file's counter
+//! means done, page aligned means resume there.
+//!
+//! Deviations: sizes are whole pages, so there is no partial page to zero and `truncate_inode_pages`
+//! needs its second pass only for pages that were locked in the first; no writeback to wait for.
+
+use sim::{Cx, Guard, LockId};
+use x86::{PAGE_SIZE, Pgoff, PgoffRange, Va, VaRange};
+
+use crate::FileId;
+use crate::account::{BOOKKEEPING, ENTRY};
+use crate::file::CachedPage;
+use crate::frame::{Owner, PageFlags};
+use crate::i_mmap::IntervalIndex as _;
+use crate::kernel::Kernel;
+use crate::paths::ZapDetails;
+use crate::profile::{PAGEVEC_SIZE, work};
+use crate::vma::VmaId;
+
+/// Which pages `unmap_mapping_range` removes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum EvenCows {
+    /// Private copies, too (truncate).
+    Yes,
+    /// Only pages of the file.
+    No,
+}
+
+/// How far one VMA got.
+enum Step {
+    NextVma,
+    Restart,
+}
+
+impl Kernel {
+    /// ftruncate(2): grows the file or throws away its end.
+    pub async fn do_truncate(&self, cx: &Cx, file: FileId, pages: u64) {
+        let _span = cx.span("do_truncate");
+        cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
+        let (i_mutex, i_alloc_sem) = {
+            let st = self.st();
+            (st.file(file).i_mutex, st.file(file).i_alloc_sem)
+        };
+        let _inode = cx.lock(i_mutex).await;
+        let _alloc = cx.lock(i_alloc_sem).await;
+        self.vmtruncate(cx, file, pages).await;
+    }
+
+    /// `vmtruncate`.
+    async fn vmtruncate(&self, cx: &Cx, file: FileId, pages: u64) {
+        let _span = cx.span("vmtruncate");
+        let before = {
+            let mut st = self.st();
+            std::mem::replace(&mut st.file_mut(file).size, pages)
+        };
+        if pages >= before {
+            return;
+        }
+        let gone = PgoffRange::to_eof(Pgoff::new(pages));
+        self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
+        self.truncate_inode_pages(cx, file, gone.first()).await;
+        self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
+    }
+
+    /// `unmap_mapping_range`.
+    async fn unmap_mapping_range(&self, cx: &Cx, file: FileId, pages: PgoffRange, even_cows: EvenCows) {
+        let _span = cx.span("unmap_mapping_range");
+        let lock = self.st().file(file).i_mmap_lock;
+        let details = ZapDetails {
+            check_mapping: (even_cows == EvenCows::No).then_some(file),
+            i_mmap_lock: Some(lock),
+        };
+        let mut held = cx.lock(lock).await;
+        self.next_truncate_count(file);
+        'restart: loop {
+            for vma in self.mappers(cx, file, &pages) {
+                if let Step::Restart = self.unmap_mapping_vma(cx, file, vma, &pages, details).await {
+                    held = self.break_lock(cx, held, lock).await;
+                    continue 'restart;
+                }
+            }
+            break;
+        }
+        drop(held);
+    }
+
+    /// `truncate_count++`, skipping values that look like restart addresses; at the wrap all VMAs
+    /// are reset first.
+    fn next_truncate_count(&self, file: FileId) {
+        let mut st = self.st();
+        let next = st.file(file).truncate_count.wrapping_add(1);
+        let next = if next.is_multiple_of(PAGE_SIZE) {
+            next + 1
+        } else {
+            next
+        };
+        if next == 1 {
+            for vma in st.file(file).i_mmap.visit(0, u64::MAX).ids {
+                st.vma_mut(vma).truncate_count = 0;
+            }
+        }
+        st.file_mut(file).truncate_count = next;
+    }
+
+    /// VMAs that map some of the pages, in the tree's order; charged by nodes visited.
+    fn mappers(&self, cx: &Cx, file: FileId, pages: &PgoffRange) -> Vec<VmaId> {
+        let mut st = self.st();
+        let visit = st
+            .file(file)
+            .i_mmap
+            .visit(pages.first().get(), pages.last().get());
+        let (nodes, members) = (visit.tree_nodes as u64, visit.list_members as u64);
+        st.metrics.i_mmap_nodes += nodes;
+        st.metrics.i_mmap_members += members;
+        drop(st);
+        self.touch_lines(cx, (nodes + members) * work::I_MMAP_NODE);
+        visit.ids
+    }
+
+    /// `unmap_mapping_range_vma`.
+    async fn unmap_mapping_vma(
+        &self,
+        cx: &Cx,
+        file: FileId,
+        vma: VmaId,
+        pages: &PgoffRange,
+        details: ZapDetails,
+    ) -> Step {
+        let (done, mut at, end) = {
+            let st = self.st();
+            let v = st.vma(vma);
+            let part = v.addresses_of(pages).expect("the tree visits mappers only");
+            let resumed =
+                v.truncate_count.is_multiple_of(PAGE_SIZE) && v.truncate_count >= part.start().get();
+            let start = if resumed {
+                Va::new(v.truncate_count)
+            } else {
+                part.start()
+            };
+            (st.file(file).truncate_count, start, part.end())
+        };
+        if self.st().vma(vma).truncate_count == done {
+            return Step::NextVma;
+        }
+        while let Some(rest) = VaRange::new(at, end) {
+            at = self.zap_page_range(cx, vma, rest, details).await;
+            let break_now = details
+                .i_mmap_lock
+                .is_some_and(|lock| self.must_break_truncate(cx, lock));
+            let finished = at >= end;
+            self.st().vma_mut(vma).truncate_count = if finished { done } else { at.get() };
+            if break_now {
+                return Step::Restart;
+            }
+        }
+        self.st().vma_mut(vma).truncate_count = done;
+        Step::NextVma
+    }
+
+    /// Lets go of i_mmap_lock for a moment.
+    async fn break_lock<'a>(&self, cx: &'a Cx, held: Guard<'a>, lock: LockId) -> Guard<'a> {
+        self.st().metrics.truncate_restarts += 1;
+        drop(held);
+        cx.cond_resched().await;
+        cx.lock(lock).await
+    }
+
+    /// `truncate_inode_pages`: pagevecs of 14; the first pass skips locked pages, the second waits
+    /// for them.
+    async fn truncate_inode_pages(&self, cx: &Cx, file: FileId, from: Pgoff) {
+        let _span = cx.span("truncate_inode_pages");
+        let mut at = from;
+        loop {
+            let batch = self.pagevec_lookup(cx, file, at);
+            let Some((last, _)) = batch.last() else { break };
+            at = Pgoff::new(last.get() + 1);
+            let mut released = Vec::with_capacity(PAGEVEC_SIZE);
+            for (index, page) in batch {
+                if let Some(locked) = cx.try_lock(page.lock).await {
+                    self.truncate_complete_page(cx, file, index, page, locked).await;
+                }
+                released.push(page.pfn);
+            }
+            self.release_pages(cx, &released).await;
+            cx.cond_resched().await;
+        }
+        loop {
+            let batch = self.pagevec_lookup(cx, file, from);
+            if batch.is_empty() {
+                return;
+            }
+            let mut released = Vec::with_capacity(PAGEVEC_SIZE);
+            for (index, page) in batch {
+                let locked = cx.lock(page.lock).await;
+                self.truncate_complete_page(cx, file, index, page, locked).await;
+                released.push(page.pfn);
+            }
+            self.release_pages(cx, &released).await;
+            cx.cond_resched().await;
+        }
+    }
+
+    /// `pagevec_lookup`: up to 14 pages, each with a reference for us.
+    fn pagevec_lookup(&self, cx: &Cx, file: FileId, from: Pgoff) -> Vec<(Pgoff, CachedPage)> {
+        self.touch_lines(cx, work::PAGE_CACHE);
+        let mut st = self.st();
+        let batch: Vec<_> = st
+            .file(file)
+            .pages
+            .range(from..)
+            .take(PAGEVEC_SIZE)
+            .map(|(i, p)| (*i, *p))
+            .collect();
+        let mut frames = self.frames();
+        for (_, page) in &batch {
+            frames.get_page(page.pfn);
+        }
+        st.metrics.truncate_batches += u64::from(!batch.is_empty());
+        batch
+    }
+
+    /// `truncate_complete_page`: unmap if it was faulted in again, out of the cache, drop the cache's
+    /// reference. The page is locked.
+    async fn truncate_complete_page(
+        &self,
+        cx: &Cx,
+        file: FileId,
+        index: Pgoff,
+        page: CachedPage,
+        locked: Guard<'_>,
+    ) {
+        let (cached, mapped) = {
+            let st = self.st();
+            let frames = self.frames.borrow();
+            (
+                st.file(file).pages.get(&index) == Some(&page),
+                frames.get(page.pfn).mapcount > 0,
+            )
+        };
+        if !cached {
+            return;
+        }
+        if mapped {
+            let only = PgoffRange::new(index, index).expect("one page");
+            self.unmap_mapping_range(cx, file, only, EvenCows::No).await;
+        }
+        let tree_lock = self.st().file(file).tree_lock;
+        {
+            let _irqs = cx.irq_disable();
+            let _tree = cx.lock(tree_lock).await;
+            cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
+            self.st().file_mut(file).pages.remove(&index);
+            let mut frames = self.frames();
+            let frame = frames.get_mut(page.pfn);
+            debug_assert_eq!(frame.mapcount, 0, "a page leaves the cache unmapped (F14)");
+            frame.owner = Owner::None;
+            frame.flags.clear(PageFlags::CACHED);
+            frame.flags.clear(PageFlags::DIRTY);
+        }
+        drop(locked);
+        self.put_page(cx, page.pfn);
+    }
+}

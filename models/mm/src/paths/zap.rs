@@ -1,0 +1,350 @@
+//! `unmap_vmas`, `zap_page_range`, `zap_pte_range`: removing page-table entries.
+//!
+//! Follows mm/memory.c of 2.6.27 (host-mm-paths B.1, B.9). Work is measured in bytes: a present
+//! entry counts a page, a none entry 1, an absent upper entry 1. When a block (8 pages with
+//! CONFIG_PREEMPT, else 1024) is used up the gather is finished (flush, free) and a new one begins;
+//! that is the only place where the path lets others run. A full gather is flushed and freed inside
+//! the pte lock. The notifier bracket spans the whole range, gaps included, and closes *before* the
+//! caller finishes the last gather: at its end the entries are clear, but the last batch of pages is
+//! neither flushed nor freed.
+//!
+//! Locks: the caller holds mmap_sem (munmap, madvise), i_mmap_lock (truncate), or nothing (exit).
+//! Inside: one pte lock at a time, never across page tables.
+//!
+//! Deviations: no huge pages, swap, nonlinear or special entries yet; entries of driver mappings have
+//! no page and only need the flush. `set_page_dirty` sets the page's flag.
+
+use sim::{Action, Cx, LockId, Object};
+use x86::{Entry, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
+
+use crate::account::PAGE_TABLE;
+use crate::frame::{Owner, PageFlags};
+use crate::gather::{FlushPoint, Gather, Room};
+use crate::kernel::{Kernel, State};
+use crate::mm::MmId;
+use crate::notifier::{Path, Point};
+use crate::profile::{ZAP_NONE_BYTES, work};
+use crate::vma::{Backing, VmaId};
+use crate::{FileId, KernelPreemption};
+
+/// `struct zap_details`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ZapDetails {
+    /// Only pages of this file: private copies stay (`check_mapping`).
+    pub(crate) check_mapping: Option<FileId>,
+    /// Truncating: the lock that is held throughout and given up at block ends when asked for.
+    pub(crate) i_mmap_lock: Option<LockId>,
+}
+
+/// Where a zap stopped.
+pub(crate) struct Zapped<'a> {
+    /// The gather still open; none if the zap was broken off.
+    pub(crate) gather: Option<Gather<'a>>,
+    /// First address not zapped.
+    pub(crate) reached: Va,
+}
+
+/// Why the inner loop of zap_pte_range comes up for air.
+enum Pause {
+    /// End of the table or of the block.
+    Done,
+    /// The gather is full.
+    Full,
+    /// A page was cleared that somebody must be told of before it is queued.
+    Notify(Va, Option<Pfn>),
+    /// Somebody else comes first.
+    Sync,
+}
+
+/// What zap_pte_range works on.
+struct PteRange {
+    backing: Backing,
+    table: TableId,
+    pages: VpnRange,
+    check_mapping: Option<FileId>,
+    notify: Notify,
+    anon: u64,
+    file: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Notify {
+    Nobody,
+    EachPage,
+}
+
+impl Kernel {
+    /// `zap_page_range`: one VMA, with a gather, bracket and final flush of its own. Returns the
+    /// address reached.
+    pub(crate) async fn zap_page_range(
+        &self,
+        cx: &Cx,
+        vma: VmaId,
+        range: VaRange,
+        details: ZapDetails,
+    ) -> Va {
+        let _span = cx.span("zap_page_range");
+        let mm = self.st().mm_of(vma);
+        self.lru_add_drain(cx).await;
+        let gather = Gather::new(self, cx, mm);
+        let zapped = self
+            .unmap_vmas(cx, gather, mm, &[(vma, range)], range, details)
+            .await;
+        if let Some(gather) = zapped.gather {
+            gather.finish(FlushPoint::Final).await;
+        }
+        zapped.reached
+    }
+
+    /// `unmap_vmas`: parts of VMAs of one address space, ascending; `whole` is what the bracket
+    /// tells.
+    pub(crate) async fn unmap_vmas<'a>(
+        &'a self,
+        cx: &'a Cx,
+        gather: Gather<'a>,
+        mm: MmId,
+        parts: &[(VmaId, VaRange)],
+        whole: VaRange,
+        details: ZapDetails,
+    ) -> Zapped<'a> {
+        let _span = cx.span("unmap_vmas");
+        let bracket = self.notify_open(cx, mm, Path::Zap, whole).await;
+        let zapped = self.unmap_parts(cx, gather, mm, parts, whole, details).await;
+        self.notify_close(cx, bracket).await;
+        zapped
+    }
+
+    async fn unmap_parts<'a>(
+        &'a self,
+        cx: &'a Cx,
+        gather: Gather<'a>,
+        mm: MmId,
+        parts: &[(VmaId, VaRange)],
+        whole: VaRange,
+        details: ZapDetails,
+    ) -> Zapped<'a> {
+        let mut gather = gather;
+        let mut left = self.profile.zap_block_bytes();
+        for &(vma, part) in parts {
+            let mut at = part.start();
+            while at < part.end() {
+                at = self
+                    .unmap_page_range(cx, &mut gather, vma, at, part.end(), &mut left, details)
+                    .await;
+                if left > 0 {
+                    break;
+                }
+                self.st().metrics.zap_blocks += 1;
+                gather.finish(FlushPoint::BlockEnd).await;
+                match details.i_mmap_lock {
+                    Some(lock) if self.must_break_truncate(cx, lock) => {
+                        return Zapped {
+                            gather: None,
+                            reached: at,
+                        };
+                    }
+                    // Without a lock-break the sleepable kernel reschedules with the rwsem held.
+                    _ => {
+                        if cx.need_resched() && self.may_resched(details) {
+                            cx.cond_resched().await;
+                        }
+                    }
+                }
+                gather = Gather::new(self, cx, mm);
+                left = self.profile.zap_block_bytes();
+            }
+        }
+        Zapped {
+            gather: Some(gather),
+            reached: whole.end(),
+        }
+    }
+
+    fn may_resched(&self, details: ZapDetails) -> bool {
+        details.i_mmap_lock.is_none() || self.profile.truncate_break == crate::profile::TruncateBreak::Never
+    }
+
+    /// `need_resched() || spin_needbreak(i_mmap_lock)`: contention is only looked at with
+    /// CONFIG_PREEMPT (include/linux/sched.h 2.6.27).
+    pub(crate) fn must_break_truncate(&self, cx: &Cx, i_mmap_lock: LockId) -> bool {
+        if self.profile.truncate_break == crate::profile::TruncateBreak::Never {
+            return false;
+        }
+        let needbreak = self.profile.preemption == KernelPreemption::Full && cx.is_contended(i_mmap_lock);
+        cx.need_resched() || needbreak
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the kernel function's own parameters")]
+    /// `unmap_page_range`: until the end or until the block is used up. Returns the address reached.
+    async fn unmap_page_range(
+        &self,
+        cx: &Cx,
+        gather: &mut Gather<'_>,
+        vma: VmaId,
+        start: Va,
+        end: Va,
+        left: &mut i64,
+        details: ZapDetails,
+    ) -> Va {
+        let mut at = start.vpn();
+        while at < end.vpn() && *left > 0 {
+            let (mm, scan) = {
+                let st = self.st();
+                let mm = st.mm_of(vma);
+                (
+                    mm,
+                    st.tables
+                        .scan_leaf_tables(st.mm(mm).pgd, at, end.vpn(), (*left).max(0) as u64),
+                )
+            };
+            *left -= scan.skipped as i64 * ZAP_NONE_BYTES;
+            cx.charge(PAGE_TABLE, self.machine.costs.cacheline_touch * scan.skipped);
+            let Some((table, pages)) = scan.found else {
+                at = scan.reached;
+                continue;
+            };
+            if *left <= 0 {
+                // The block ended on the absent entries; the table is looked at in the next one.
+                return scan.reached.va();
+            }
+            at = self
+                .zap_pte_range(cx, gather, vma, mm, table, pages, left, details)
+                .await;
+        }
+        at.va()
+    }
+
+    /// `zap_pte_range`: one hold of one page table's lock. Returns the page reached.
+    #[expect(clippy::too_many_arguments, reason = "the kernel function's own parameters")]
+    async fn zap_pte_range(
+        &self,
+        cx: &Cx,
+        gather: &mut Gather<'_>,
+        vma: VmaId,
+        mm: MmId,
+        table: TableId,
+        pages: VpnRange,
+        left: &mut i64,
+        details: ZapDetails,
+    ) -> Vpn {
+        let _span = cx.span("zap_pte_range");
+        let (ptl, backing) = {
+            let mut st = self.st();
+            st.metrics.ptl_holds += 1;
+            (st.ptl(table), st.vma(vma).backing)
+        };
+        let told = self.table.at(Path::Zap, Point::AfterClear).is_some() && self.has_subscribers(mm);
+        let notify = if told { Notify::EachPage } else { Notify::Nobody };
+        let check_mapping = details.check_mapping;
+        let mut range = PteRange {
+            backing,
+            table,
+            pages,
+            check_mapping,
+            notify,
+            anon: 0,
+            file: 0,
+        };
+        let mut at = pages.start();
+        let _ptl = cx.lock(ptl).await;
+        loop {
+            match self.zap_ptes(cx, gather, &mut range, &mut at, left) {
+                Pause::Done => break,
+                Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
+                Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
+                Pause::Notify(va, pfn) => {
+                    self.notify_page(cx, mm, Path::Zap, Point::AfterClear, va).await;
+                    if pfn.map(|p| gather.remove_page(p)) == Some(Room::Full) {
+                        gather.flush_mmu(FlushPoint::Full).await;
+                    }
+                }
+            }
+        }
+        let mut st = self.st();
+        let mm = st.mm_mut(mm);
+        mm.anon_rss -= range.anon;
+        mm.file_rss -= range.file;
+        at
+    }
+
+    /// The loop over entries, as far as it goes without letting anybody else in.
+    fn zap_ptes(
+        &self,
+        cx: &Cx,
+        gather: &mut Gather<'_>,
+        range: &mut PteRange,
+        at: &mut Vpn,
+        left: &mut i64,
+    ) -> Pause {
+        let costs = &self.machine.costs;
+        // Eight entries share a cache line.
+        let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
+        let present_cost = costs.pte_access + costs.cacheline_touch * work::RMAP;
+        while *at < range.pages.end() && *left > 0 {
+            if cx.must_sync() {
+                return Pause::Sync;
+            }
+            let mut st = self.st();
+            let index = x86::Level::Pte.index_of(*at);
+            let entry = st.tables.get(range.table, index);
+            if !entry.present() {
+                *left -= ZAP_NONE_BYTES;
+                *at = at.add(1);
+                cx.charge(PAGE_TABLE, none_cost);
+                continue;
+            }
+            *left -= x86::PAGE_SIZE as i64;
+            let va = at.va();
+            *at = at.add(1);
+            if self.keeps(range, entry) {
+                continue;
+            }
+            st.tables.set(range.table, index, Entry::NONE);
+            cx.charge(PAGE_TABLE, present_cost);
+            gather.cleared_entry();
+            let page = self.forget_mapping(&mut st, range, entry);
+            drop(st);
+            if range.notify == Notify::EachPage {
+                return Pause::Notify(va, page);
+            }
+            if page.map(|p| gather.remove_page(p)) == Some(Room::Full) {
+                return Pause::Full;
+            }
+        }
+        Pause::Done
+    }
+
+    /// Whether `details.check_mapping` spares the entry (a private copy).
+    fn keeps(&self, range: &PteRange, entry: Entry) -> bool {
+        let Some(file) = range.check_mapping else {
+            return false;
+        };
+        self.frames.borrow().get(entry.pfn()).owner != Owner::File(file)
+    }
+
+    /// rss, dirty and accessed bits, `page_remove_rmap`. Returns the page whose reference is to be
+    /// dropped after the flush.
+    #[inline]
+    fn forget_mapping(&self, st: &mut State, range: &mut PteRange, entry: Entry) -> Option<Pfn> {
+        st.metrics.pages_zapped += 1;
+        if range.backing == Backing::Driver {
+            return None;
+        }
+        let pfn = entry.pfn();
+        let mut frames = self.frames();
+        let frame = frames.get_mut(pfn);
+        if let Owner::Anon(_) = frame.owner {
+            range.anon += 1;
+        } else {
+            range.file += 1;
+            if entry.dirty() {
+                frame.flags.set(PageFlags::DIRTY);
+            }
+            if entry.accessed() {
+                frame.flags.set(PageFlags::REFERENCED);
+            }
+        }
+        frame.mapcount -= 1;
+        Some(pfn)
+    }
+}

@@ -1,0 +1,144 @@
+//! Kernel profiles: what differs between the kernels we imitate, as data.
+//!
+//! Sources: host-mm-paths A.6, B.1, C.1, E. `linux-2.6.27-sleepable` is the tree of the seed's
+//! post-2.6.26 patches (notifier-variants V9): i_mmap_lock and the anon_vma lock are rwsems, the
+//! gather is on the stack and preemptible but keeps its 506 entries, so that flush counts stay
+//! those of 2.6.27. With sleeping rmap locks the truncate lock-break and its restarts disappear
+//! (host-mm-paths E, point 2): the holder sleeps where the spinning kernel had to let go. The text
+//! of the May 2008 patches was not available (host-mm-paths H); all users take the rwsems for
+//! write, as the later mainline conversion did first (same place, point 6).
+
+use sim::KernelPreemption;
+use x86::PAGE_SIZE;
+
+/// How rmap locks (i_mmap_lock, anon_vma->lock) behave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RmapLocks {
+    /// Spinlocks.
+    Spin,
+    /// rw semaphores.
+    RwSem,
+}
+
+/// Where the mmu_gather lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GatherKind {
+    /// One a CPU: preemption is off from `tlb_gather_mmu` to `tlb_finish_mmu`.
+    PerCpu,
+    /// On the caller's stack; preemptible.
+    OnStack,
+}
+
+/// Whether truncate drops i_mmap_lock when it should reschedule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TruncateBreak {
+    /// At block ends, and the tree walk restarts.
+    AtBlockEnds,
+    /// Never: the lock may be slept with.
+    Never,
+}
+
+/// A kernel to imitate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KernelProfile {
+    /// Name in scenarios.
+    pub name: &'static str,
+    /// One line.
+    pub title: &'static str,
+    /// CONFIG_PREEMPT.
+    pub preemption: KernelPreemption,
+    /// rmap locks.
+    pub rmap_locks: RmapLocks,
+    /// Gather.
+    pub gather: GatherKind,
+    /// Truncate.
+    pub truncate_break: TruncateBreak,
+}
+
+/// `FREE_PTE_NR` on SMP: pages a gather holds before it flushes, include/asm-generic/tlb.h 2.6.27.
+pub const FREE_PTE_NR: usize = 506;
+
+/// `PAGEVEC_SIZE`: pages handled under one hold of lru_lock, include/linux/pagevec.h 2.6.27.
+pub const PAGEVEC_SIZE: usize = 14;
+
+/// Bytes that a none entry counts against the zap block; a present one counts a page.
+pub const ZAP_NONE_BYTES: i64 = 1;
+
+/// `progress` of copy_pte_range after which it looks for a reason to drop its locks.
+pub const FORK_PROGRESS_LIMIT: u32 = 32;
+
+/// `progress` of copy_pte_range for an entry that is copied; a none entry counts 1.
+pub const FORK_PROGRESS_ENTRY: u32 = 8;
+
+/// `sysctl_max_map_count`, include/linux/sched.h 2.6.27.
+pub const MAX_MAP_COUNT: usize = 65536;
+
+/// `LATENCY_LIMIT` of mremap: pages moved under one hold of i_mmap_lock, mm/mremap.c 2.6.27.
+pub const MREMAP_CHUNK_PAGES: u64 = 64;
+
+/// Width of the preemption count, notifier-variants 2.1 (2.6.25 include/linux/hardirq.h: 8 bits).
+pub const PREEMPT_COUNT_LIMIT: u32 = 255;
+
+impl KernelProfile {
+    /// Linux 2.6.27, after the merge of mmu notifiers.
+    pub const LINUX_2_6_27: KernelProfile = KernelProfile {
+        name: "linux-2.6.27",
+        title: "Linux 2.6.27: spinning rmap locks, per-CPU gather of 506 pages",
+        preemption: KernelPreemption::Voluntary,
+        rmap_locks: RmapLocks::Spin,
+        gather: GatherKind::PerCpu,
+        truncate_break: TruncateBreak::AtBlockEnds,
+    };
+
+    /// Linux 2.6.27 with the sleepable-notifier series on top.
+    pub const LINUX_2_6_27_SLEEPABLE: KernelProfile = KernelProfile {
+        name: "linux-2.6.27-sleepable",
+        title: "Linux 2.6.27 with rwsems for i_mmap_lock and anon_vma->lock and an on-stack gather",
+        rmap_locks: RmapLocks::RwSem,
+        gather: GatherKind::OnStack,
+        truncate_break: TruncateBreak::Never,
+        ..KernelProfile::LINUX_2_6_27
+    };
+
+    /// All profiles.
+    pub const ALL: [KernelProfile; 2] = [KernelProfile::LINUX_2_6_27, KernelProfile::LINUX_2_6_27_SLEEPABLE];
+
+    /// The profile of a name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<&'static KernelProfile> {
+        const ALL: &[KernelProfile] = &KernelProfile::ALL;
+        ALL.iter().find(|p| p.name == name)
+    }
+
+    /// `ZAP_BLOCK_SIZE` in bytes: 8 pages with CONFIG_PREEMPT, else 1024 (mm/memory.c 2.6.27).
+    #[must_use]
+    pub fn zap_block_bytes(&self) -> i64 {
+        let pages = match self.preemption {
+            KernelPreemption::Full => 8,
+            KernelPreemption::Voluntary => 1024,
+        };
+        pages * PAGE_SIZE as i64
+    }
+}
+
+/// Software work of the paths in units of hardware primitives: cache lines touched, each charged
+/// as [`x86::Costs::cacheline_touch`]. No source gives these; they are inferred from the structures
+/// involved and only shift costs, never counts.
+pub mod work {
+    /// find_vma: rb-tree nodes down to a leaf among some tens of VMAs.
+    pub const FIND_VMA: u64 = 4;
+    /// Allocating, filling and linking a VMA.
+    pub const LINK_VMA: u64 = 24;
+    /// Unlinking and freeing a VMA.
+    pub const UNLINK_VMA: u64 = 16;
+    /// Reverse map and rss of one page: the page's line and the mm's.
+    pub const RMAP: u64 = 2;
+    /// Page-cache lookup: radix-tree levels of a file of some thousand pages.
+    pub const PAGE_CACHE: u64 = 3;
+    /// One node of the i_mmap tree.
+    pub const I_MMAP_NODE: u64 = 1;
+    /// Finding and testing one subscriber of the notifier list.
+    pub const SUBSCRIBER: u64 = 2;
+    /// Adding a page to, or taking it from, an LRU list.
+    pub const LRU: u64 = 1;
+}

@@ -1,0 +1,261 @@
+//! `vm_area_struct` and the VMAs of an address space.
+//!
+//! Rules: host-mm-paths A.2 and B.4. A private file VMA can be in i_mmap and in an anon_vma at
+//! once, a shared one only in i_mmap, a purely anonymous one only in an anon_vma. The list, the
+//! red-black tree and `mmap_cache` of 2.6.27 are one ordered map here; their lookups are charged,
+//! not modelled.
+
+use std::collections::BTreeMap;
+
+use x86::{PAGE_SHIFT, Pgoff, PgoffRange, Rights, Va, VaRange};
+
+use crate::{AnonVmaId, FileId};
+
+/// A VMA. Numbers are not reused within a run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct VmaId(pub(crate) u32);
+
+/// MAP_SHARED or MAP_PRIVATE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Sharing {
+    /// Changes are seen by all mappers of the file.
+    Shared,
+    /// Changes are the mapper's own.
+    Private,
+}
+
+/// What the pages of a mapping come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Backing {
+    /// Zero-filled memory.
+    Anonymous,
+    /// A file in the page cache.
+    File(FileId),
+    /// Frames inserted by a driver (VM_PFNMAP); they have no `struct page` for this kernel.
+    Driver,
+}
+
+/// What a program may do with a mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub struct Prot {
+    /// PROT_READ (any right implies it on x86).
+    pub readable: Allowed,
+    /// PROT_WRITE.
+    pub writable: Allowed,
+    /// PROT_EXEC.
+    pub executable: Allowed,
+}
+
+/// Whether something is allowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Allowed {
+    /// No.
+    #[default]
+    No,
+    /// Yes.
+    Yes,
+}
+
+impl Prot {
+    /// PROT_NONE.
+    pub const NONE: Prot = Prot {
+        readable: Allowed::No,
+        writable: Allowed::No,
+        executable: Allowed::No,
+    };
+    /// PROT_READ.
+    pub const READ: Prot = Prot {
+        readable: Allowed::Yes,
+        ..Prot::NONE
+    };
+    /// PROT_READ | PROT_WRITE.
+    pub const READ_WRITE: Prot = Prot {
+        writable: Allowed::Yes,
+        ..Prot::READ
+    };
+    /// PROT_READ | PROT_EXEC.
+    pub const READ_EXEC: Prot = Prot {
+        executable: Allowed::Yes,
+        ..Prot::READ
+    };
+    /// All three.
+    pub const ALL: Prot = Prot {
+        executable: Allowed::Yes,
+        ..Prot::READ_WRITE
+    };
+
+    /// Whether stores are allowed.
+    #[must_use]
+    pub fn can_write(self) -> bool {
+        self.writable == Allowed::Yes
+    }
+
+    /// Whether loads are allowed.
+    #[must_use]
+    pub fn can_read(self) -> bool {
+        self.readable == Allowed::Yes || self.can_write() || self.executable == Allowed::Yes
+    }
+}
+
+/// A mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Vma {
+    /// Addresses.
+    pub range: VaRange,
+    /// Rights.
+    pub prot: Prot,
+    /// Shared or private.
+    pub sharing: Sharing,
+    /// Source of pages.
+    pub backing: Backing,
+    /// `vm_pgoff`: file page of the first page, or address >> PAGE_SHIFT for anonymous memory.
+    pub pgoff: Pgoff,
+    /// Family for anonymous reverse maps, set at the first anonymous page.
+    pub anon_vma: Option<AnonVmaId>,
+    /// `vm_truncate_count`: done (the file's counter) or resume here (a page aligned address).
+    pub truncate_count: u64,
+}
+
+impl Vma {
+    /// File behind it.
+    #[must_use]
+    pub fn file(&self) -> Option<FileId> {
+        match self.backing {
+            Backing::File(file) => Some(file),
+            Backing::Anonymous | Backing::Driver => None,
+        }
+    }
+
+    /// `linear_page_index`: file page, or index among anonymous pages, of an address.
+    #[inline]
+    #[must_use]
+    pub fn pgoff_of(&self, va: Va) -> Pgoff {
+        Pgoff::new(self.pgoff.get() + ((va.get() - self.range.start().get()) >> PAGE_SHIFT))
+    }
+
+    /// File pages it maps.
+    #[must_use]
+    pub fn pgoffs(&self) -> PgoffRange {
+        PgoffRange::from_pages(self.pgoff, self.range.pages()).expect("a VMA is not empty")
+    }
+
+    /// The part of it that maps some of `pages` (host-mm-paths D.3).
+    #[must_use]
+    pub fn addresses_of(&self, pages: &PgoffRange) -> Option<VaRange> {
+        let part = self.pgoffs().intersect(pages)?;
+        let first = self
+            .range
+            .start()
+            .add_pages(part.first().get() - self.pgoff.get());
+        let end = self
+            .range
+            .start()
+            .add_pages(part.last().get() - self.pgoff.get() + 1);
+        VaRange::new(first, end)
+    }
+
+    /// A mapping whose written pages are copied (`is_cow_mapping`).
+    #[must_use]
+    pub fn is_cow(&self) -> bool {
+        self.sharing == Sharing::Private && self.prot.can_write() && self.backing != Backing::Driver
+    }
+
+    /// Rights of a leaf entry that allows what the mapping allows.
+    #[inline]
+    #[must_use]
+    pub fn rights(&self) -> Rights {
+        let mut rights = Rights::USER;
+        if self.prot.can_write() {
+            rights = rights.with(Rights::WRITE);
+        }
+        if self.prot.executable == Allowed::Yes {
+            rights = rights.with(Rights::EXEC);
+        }
+        rights
+    }
+}
+
+/// The VMAs of an address space, ordered and disjoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct VmaTree {
+    by_start: BTreeMap<Va, (Va, VmaId)>,
+    /// `mmap_cache`: the last VMA found.
+    cache: Option<(Va, Va, VmaId)>,
+}
+
+impl VmaTree {
+    /// The VMA that contains an address.
+    #[inline]
+    pub fn find(&mut self, va: Va) -> Option<VmaId> {
+        if let Some((start, end, id)) = self.cache
+            && start <= va
+            && va < end
+        {
+            return Some(id);
+        }
+        let (&start, &(end, id)) = self.by_start.range(..=va).next_back()?;
+        if va >= end {
+            return None;
+        }
+        self.cache = Some((start, end, id));
+        Some(id)
+    }
+
+    /// Adds a VMA; the place must be free.
+    pub fn insert(&mut self, range: VaRange, id: VmaId) {
+        debug_assert!(self.overlapping(range).next().is_none(), "overlapping VMAs");
+        self.by_start.insert(range.start(), (range.end(), id));
+        self.cache = None;
+    }
+
+    /// Removes the VMA that starts at an address.
+    pub fn remove(&mut self, start: Va) -> Option<VmaId> {
+        self.cache = None;
+        self.by_start.remove(&start).map(|(_, id)| id)
+    }
+
+    /// VMAs that overlap a range, ascending.
+    pub fn overlapping(&self, range: VaRange) -> impl Iterator<Item = VmaId> + '_ {
+        let before = self.by_start.range(..range.start()).next_back();
+        let first = before
+            .filter(|(_, (end, _))| *end > range.start())
+            .map(|(_, (_, id))| *id);
+        first.into_iter().chain(
+            self.by_start
+                .range(range.start()..range.end())
+                .map(|(_, (_, id))| *id),
+        )
+    }
+
+    /// End of the last VMA that ends at or before an address (0 if none): `free_pgtables`' floor.
+    #[must_use]
+    pub fn end_before(&self, va: Va) -> Va {
+        self.by_start
+            .range(..va)
+            .next_back()
+            .map_or(Va::new(0), |(_, (end, _))| *end)
+    }
+
+    /// Start of the first VMA at or after an address: `free_pgtables`' ceiling.
+    #[must_use]
+    pub fn start_after(&self, va: Va) -> Option<Va> {
+        self.by_start.range(va..).next().map(|(start, _)| *start)
+    }
+
+    /// All VMAs, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = VmaId> + '_ {
+        self.by_start.values().map(|(_, id)| *id)
+    }
+
+    /// `map_count`.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_start.len()
+    }
+
+    /// Whether there is no VMA.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_start.is_empty()
+    }
+}

@@ -1,0 +1,115 @@
+//! The primitives a machine charges for, in one table.
+//!
+//! Primitives only. A whole minor fault or a whole zap is the sum of its parts, and is listed in the
+//! machine file as a target to calibrate against, see [`super::Target`].
+
+use sim::Cycles;
+
+use super::spec::CostSpec;
+
+macro_rules! costs {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Price of each primitive in cycles of the machine. Value, range and source of each are in
+        /// the machine file; [`super::Machine::cost_table`] lists them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Costs {
+            $($(#[doc = $doc])+ pub $name: Cycles,)+
+        }
+
+        impl Costs {
+            /// Names of all primitives, in the order of the table.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// The price of a primitive by name.
+            #[must_use]
+            pub fn get(&self, name: &str) -> Option<Cycles> {
+                match name {
+                    $(stringify!($name) => Some(self.$name),)+
+                    _ => None,
+                }
+            }
+
+            /// The price of a primitive by name, to be changed.
+            pub fn get_mut(&mut self, name: &str) -> Option<&mut Cycles> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)+
+                    _ => None,
+                }
+            }
+        }
+
+        /// The `costs` object of a machine file.
+        #[derive(Clone, Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct CostSheet {
+            $($name: CostSpec,)+
+        }
+
+        impl CostSheet {
+            pub(super) fn in_cycles(&self, cycle_ps: u64) -> Costs {
+                Costs { $($name: self.$name.in_cycles(cycle_ps),)+ }
+            }
+
+            pub(super) fn rows(&self) -> Vec<(&'static str, &'static str, &CostSpec)> {
+                vec![$((stringify!($name), concat!($($doc),+).trim_ascii(), &self.$name),)+]
+            }
+        }
+    };
+}
+
+costs! {
+    /// Extra latency of a lookup that misses the first TLB level and hits the second.
+    tlb_l2_hit,
+    /// Fixed part of a hardware page walk.
+    walk_base,
+    /// One page-table reference of a walk, the line being cached.
+    walk_reference,
+    /// One INVLPG.
+    invlpg,
+    /// CR3 write that drops all non-global translations.
+    cr3_reload,
+    /// Flush including global translations (CR4.PGE toggled twice).
+    global_flush,
+    /// One write to the interrupt command register.
+    icr_write,
+    /// IPI from the end of the sender's ICR write to the first instruction of the target's handler; includes the interrupt entry.
+    ipi_latency,
+    /// Handler's last store becoming visible to the sender; acknowledgements to one mask word serialise.
+    ipi_ack,
+    /// Time an interrupt takes from the interrupted task, entry and exit, handler body excluded.
+    interrupt_entry_exit,
+    /// Cache line from another CPU of the same socket.
+    line_transfer_near,
+    /// Cache line from a CPU of another socket.
+    line_transfer_far,
+    /// Uncontended lock: acquire and release together.
+    lock_uncontended,
+    /// One locked read-modify-write of a line this CPU owns.
+    atomic_op,
+    /// Exception (page fault) entry and return, handler body excluded.
+    exception_entry_exit,
+    /// System call entry and return, body excluded.
+    syscall_entry_exit,
+    /// Taking one frame from the page allocator.
+    page_alloc,
+    /// Giving one frame back to the page allocator.
+    page_free,
+    /// Zeroing 4 KiB.
+    clear_page,
+    /// Copying 4 KiB.
+    copy_page,
+    /// Software read-modify-write of one page-table entry, the line being cached.
+    pte_access,
+    /// Load of one line that is in this CPU's caches, second level.
+    cacheline_touch,
+    /// Switch from one runnable thread to another.
+    context_switch,
+    /// Wakeup of a blocked thread until it is runnable on its CPU.
+    wakeup,
+    /// VM exit and re-entry with a minimal handler.
+    vm_exit,
+    /// Hypervisor invalidation of one guest's tagged translations (INVEPT, INVVPID or SVM TLB_CONTROL).
+    vm_flush,
+    /// Time a thread runs before the scheduler wants the CPU back.
+    sched_slice,
+}

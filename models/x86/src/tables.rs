@@ -1,0 +1,402 @@
+//! Page tables: an arena of 512-entry tables and the walks Linux makes over them.
+//!
+//! The arena knows tables, not address spaces: a root is the [`TableId`] of a PGD. A table that was
+//! detached from its parent stays allocated until [`PageTables::free`]; the caller frees it after
+//! the TLB flush, since a walker may still be inside it (reference rows R15, R23).
+
+use std::fmt;
+
+use crate::addr::{ENTRIES_PER_TABLE, PAGE_SHIFT, Va, Vpn, VpnRange};
+use crate::entry::Entry;
+
+const INDEX_BITS: u32 = ENTRIES_PER_TABLE.trailing_zeros();
+const INDEX_MASK: u64 = ENTRIES_PER_TABLE as u64 - 1;
+
+/// Names a table of the arena.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(u32);
+
+impl TableId {
+    /// The table with this number.
+    #[inline]
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        TableId(number)
+    }
+
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    #[inline]
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Debug for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "table {}", self.0)
+    }
+}
+
+/// A level of the tree, by Linux's names. Ordered from the leaves up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Page table: its entries map 4 KiB pages.
+    Pte,
+    /// Page middle directory: its entries point at page tables (2 MiB each).
+    Pmd,
+    /// Page upper directory: its entries cover 1 GiB each.
+    Pud,
+    /// Page global directory, the root: its entries cover 512 GiB each.
+    Pgd,
+}
+
+impl Level {
+    /// The levels whose entries point at tables, in the order a walk meets them.
+    pub const UPPER: [Level; 3] = [Level::Pgd, Level::Pud, Level::Pmd];
+
+    const fn depth_below(self) -> u32 {
+        match self {
+            Level::Pte => 0,
+            Level::Pmd => 1,
+            Level::Pud => 2,
+            Level::Pgd => 3,
+        }
+    }
+
+    const fn vpn_shift(self) -> u32 {
+        self.depth_below() * INDEX_BITS
+    }
+
+    /// The level below, `None` for the lowest.
+    #[must_use]
+    pub const fn below(self) -> Option<Level> {
+        match self {
+            Level::Pte => None,
+            Level::Pmd => Some(Level::Pte),
+            Level::Pud => Some(Level::Pmd),
+            Level::Pgd => Some(Level::Pud),
+        }
+    }
+
+    /// Index of an address in a table of this level.
+    #[inline]
+    #[must_use]
+    pub const fn index(self, va: Va) -> usize {
+        self.index_of(va.vpn())
+    }
+
+    /// Index of a page in a table of this level.
+    #[inline]
+    #[must_use]
+    pub const fn index_of(self, vpn: Vpn) -> usize {
+        ((vpn.get() >> self.vpn_shift()) & INDEX_MASK) as usize
+    }
+
+    /// Pages covered by one entry of a table of this level (1 for [`Level::Pte`]).
+    #[inline]
+    #[must_use]
+    pub const fn entry_pages(self) -> u64 {
+        1 << self.vpn_shift()
+    }
+
+    /// Pages covered by one whole table of this level (512 for [`Level::Pte`]).
+    #[inline]
+    #[must_use]
+    pub const fn span_pages(self) -> u64 {
+        self.entry_pages() << INDEX_BITS
+    }
+
+    // Bytes covered by one entry.
+    const fn entry_bytes(self) -> u64 {
+        self.entry_pages() << PAGE_SHIFT
+    }
+
+    // First page of the next entry's span.
+    #[inline]
+    const fn next_entry(self, vpn: Vpn) -> Vpn {
+        Vpn::new(((vpn.get() >> self.vpn_shift()) + 1) << self.vpn_shift())
+    }
+}
+
+type Table = [Entry; ENTRIES_PER_TABLE];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Live,
+    Free,
+}
+
+/// Where [`PageTables::scan_leaf_tables`] stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeafScan {
+    /// The next page table and the part of the asked range it covers, if one was found.
+    pub found: Option<(TableId, VpnRange)>,
+    /// Absent PGD, PUD and PMD entries stepped over.
+    pub skipped: u64,
+    /// Where to go on: the first page of the table found, or the first page not looked at.
+    pub reached: Vpn,
+}
+
+/// All page tables of a simulated machine.
+#[derive(Clone, Default)]
+pub struct PageTables {
+    tables: Vec<Box<Table>>,
+    uses: Vec<Use>,
+    // Free tables are all zero.
+    free: Vec<TableId>,
+}
+
+impl PageTables {
+    /// No tables.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty table.
+    ///
+    /// # Panics
+    /// If the simulated machine has more than 2^32 tables (16 TiB of them).
+    pub fn alloc(&mut self) -> TableId {
+        if let Some(id) = self.free.pop() {
+            self.uses[id.index()] = Use::Live;
+            return id;
+        }
+        let id = TableId(u32::try_from(self.tables.len()).expect("more than 2^32 page tables"));
+        self.tables.push(Box::new([Entry::NONE; ENTRIES_PER_TABLE]));
+        self.uses.push(Use::Live);
+        id
+    }
+
+    /// Gives a table back; its number may be used again.
+    ///
+    /// # Panics
+    /// If the table is free already.
+    pub fn free(&mut self, id: TableId) {
+        assert!(self.is_live(id), "{id:?} freed twice");
+        self.uses[id.index()] = Use::Free;
+        self.tables[id.index()].fill(Entry::NONE);
+        self.free.push(id);
+    }
+
+    /// Whether the table is allocated.
+    #[must_use]
+    pub fn is_live(&self, id: TableId) -> bool {
+        self.uses.get(id.index()) == Some(&Use::Live)
+    }
+
+    /// Tables allocated and not freed.
+    #[must_use]
+    pub fn live_tables(&self) -> usize {
+        self.tables.len() - self.free.len()
+    }
+
+    /// An entry.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, id: TableId, index: usize) -> Entry {
+        self.table(id)[index]
+    }
+
+    /// Overwrites an entry.
+    #[inline]
+    pub fn set(&mut self, id: TableId, index: usize, entry: Entry) {
+        self.table_mut(id)[index] = entry;
+    }
+
+    /// All entries of a table.
+    #[inline]
+    #[must_use]
+    pub fn table(&self, id: TableId) -> &[Entry; ENTRIES_PER_TABLE] {
+        debug_assert!(self.is_live(id), "{id:?} used after free");
+        &self.tables[id.index()]
+    }
+
+    /// All entries of a table, to be changed.
+    #[inline]
+    #[must_use]
+    pub fn table_mut(&mut self, id: TableId) -> &mut [Entry; ENTRIES_PER_TABLE] {
+        debug_assert!(self.is_live(id), "{id:?} used after free");
+        &mut self.tables[id.index()]
+    }
+
+    /// Present entries of a table.
+    #[must_use]
+    pub fn count_present(&self, id: TableId) -> usize {
+        self.table(id).iter().filter(|entry| entry.present()).count()
+    }
+
+    /// The page table (lowest level) covering a page, if all tables above it exist.
+    #[inline]
+    #[must_use]
+    pub fn leaf_table(&self, root: TableId, vpn: Vpn) -> Option<TableId> {
+        let pud = self.get(root, Level::Pgd.index_of(vpn)).table_id()?;
+        let pmd = self.get(pud, Level::Pud.index_of(vpn)).table_id()?;
+        self.get(pmd, Level::Pmd.index_of(vpn)).table_id()
+    }
+
+    /// The leaf entry for a page; [`Entry::NONE`] if a table above it is missing.
+    #[inline]
+    #[must_use]
+    pub fn leaf(&self, root: TableId, vpn: Vpn) -> Entry {
+        match self.leaf_table(root, vpn) {
+            Some(table) => self.get(table, Level::Pte.index_of(vpn)),
+            None => Entry::NONE,
+        }
+    }
+
+    /// The page table covering a page, creating the missing ones on the way. `on_new` hears the level
+    /// of each new table, topmost first.
+    #[inline]
+    pub fn populate(&mut self, root: TableId, vpn: Vpn, mut on_new: impl FnMut(Level, TableId)) -> TableId {
+        let mut table = root;
+        for (level, below) in [
+            (Level::Pgd, Level::Pud),
+            (Level::Pud, Level::Pmd),
+            (Level::Pmd, Level::Pte),
+        ] {
+            let index = level.index_of(vpn);
+            table = match self.get(table, index).table_id() {
+                Some(next) => next,
+                None => {
+                    let next = self.alloc();
+                    self.set(table, index, Entry::table(next));
+                    on_new(below, next);
+                    next
+                }
+            };
+        }
+        table
+    }
+
+    /// The first page table covering part of `from..end`, the part it covers, and the absent PGD, PUD
+    /// and PMD entries stepped over before it. Absent entries after the last page table are not
+    /// reported; [`PageTables::scan_leaf_tables`] does.
+    #[must_use]
+    pub fn next_leaf_table(&self, root: TableId, from: Vpn, end: Vpn) -> Option<(TableId, VpnRange, u64)> {
+        let scan = self.scan_leaf_tables(root, from, end, u64::MAX);
+        scan.found.map(|(table, range)| (table, range, scan.skipped))
+    }
+
+    /// Like [`PageTables::next_leaf_table`], but gives up after `most_skips` absent entries and always
+    /// says how many there were and where it stopped.
+    ///
+    /// Linux 2.6.27's `unmap_page_range` charges one byte of its zap block for each absent entry and
+    /// stops when the block is used up, so both numbers matter to it.
+    #[must_use]
+    pub fn scan_leaf_tables(&self, root: TableId, from: Vpn, end: Vpn, most_skips: u64) -> LeafScan {
+        let mut at = from;
+        let mut skipped = 0;
+        while at < end && skipped < most_skips {
+            match self.descend(root, at) {
+                Ok(table) => {
+                    let stop = Level::Pmd.next_entry(at).min(end);
+                    let found = VpnRange::new(at, stop).map(|range| (table, range));
+                    return LeafScan {
+                        found,
+                        skipped,
+                        reached: at,
+                    };
+                }
+                Err(absent) => {
+                    skipped += 1;
+                    at = absent.next_entry(at).min(end);
+                }
+            }
+        }
+        LeafScan {
+            found: None,
+            skipped,
+            reached: at,
+        }
+    }
+
+    // The page table covering a page, or the level of the entry that is absent.
+    #[inline]
+    fn descend(&self, root: TableId, vpn: Vpn) -> Result<TableId, Level> {
+        let mut table = root;
+        for level in Level::UPPER {
+            table = self.get(table, level.index_of(vpn)).table_id().ok_or(level)?;
+        }
+        Ok(table)
+    }
+
+    /// Detaches the tables that only `start..end` used, as `free_pgd_range` of Linux 2.6.27 mm/memory.c
+    /// does with `floor` the end of the previous mapping (0 if none) and `ceiling` the start of the next
+    /// (`None` if none): a table is detached exactly if its whole span, as rounded, lies inside
+    /// `floor..ceiling`. `on_freed` hears each table after its parent's entry was cleared, children
+    /// before parents.
+    ///
+    /// Detached tables stay allocated; give them to [`PageTables::free`] after the TLB flush. The root
+    /// is never detached. As in Linux, entries inside a detached table are not looked at.
+    pub fn free_pgd_range(
+        &mut self,
+        root: TableId,
+        start: Va,
+        end: Va,
+        floor: Va,
+        ceiling: Option<Va>,
+        mut on_freed: impl FnMut(Level, TableId),
+    ) {
+        let bounds = Bounds {
+            floor: floor.get(),
+            ceiling: ceiling.map_or(u64::MAX, Va::get),
+        };
+        if start >= end {
+            return;
+        }
+        self.free_level(root, Level::Pgd, start.get(), end.get(), bounds, &mut on_freed);
+    }
+
+    fn free_level(
+        &mut self,
+        table: TableId,
+        level: Level,
+        start: u64,
+        end: u64,
+        bounds: Bounds,
+        on_freed: &mut impl FnMut(Level, TableId),
+    ) {
+        let Some(below) = level.below() else { return };
+        let entry_bytes = level.entry_bytes();
+        let mut at = start;
+        while at < end {
+            let span_start = at & !(entry_bytes - 1);
+            let span_end = span_start.saturating_add(entry_bytes);
+            let index = level.index(Va::new(at));
+            if let Some(child) = self.get(table, index).table_id() {
+                self.free_level(child, below, at, end.min(span_end), bounds, on_freed);
+                if bounds.enclose(span_start, span_end) {
+                    self.set(table, index, Entry::NONE);
+                    on_freed(below, child);
+                }
+            }
+            at = span_end;
+        }
+    }
+}
+
+// What no neighbouring mapping uses, in bytes.
+#[derive(Clone, Copy)]
+struct Bounds {
+    floor: u64,
+    ceiling: u64,
+}
+
+impl Bounds {
+    const fn enclose(self, start: u64, end: u64) -> bool {
+        self.floor <= start && end <= self.ceiling
+    }
+}
+
+impl fmt::Debug for PageTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} live page tables", self.live_tables())
+    }
+}

@@ -1,0 +1,130 @@
+//! Whether a scenario that has the right shape makes sense: names that exist, sizes that fit,
+//! scripts that can be run. Runs nothing.
+
+mod address;
+mod expect;
+mod facts;
+mod path;
+mod script;
+mod world;
+
+use std::collections::BTreeSet;
+
+use crate::ast::Scenario;
+use crate::diagnostic::{Code, Diagnostic, Diagnostics, Label};
+use crate::load::Loaded;
+use crate::load::source::Part;
+
+pub use address::{AddressError, PAGE, Release, USER_END, parse_address, parse_release};
+pub use script::{MAX_ACCESSES, MAX_OPS};
+pub use world::{MAX_CPUS, MAX_MAPS};
+
+/// Partition of a process that names none.
+pub const DEFAULT_PARTITION: &str = "host";
+
+/// What the checker must know of a machine preset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MachineFacts {
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Memory in pages.
+    pub memory_pages: u64,
+    /// Whether it has EPT or NPT.
+    pub nested_paging: bool,
+}
+
+/// Names that a scenario may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Machine presets.
+    pub machines: &'a [(&'a str, MachineFacts)],
+    /// Kernel profiles.
+    pub kernels: &'a [&'a str],
+    /// Notifier designs, long and short names.
+    pub designs: &'a [&'a str],
+}
+
+/// Checks the meaning of a scenario; the result holds errors and warnings.
+#[must_use]
+pub fn check(loaded: &Loaded, known: &Known<'_>) -> Diagnostics {
+    let scenario = &loaded.scenario;
+    let machine = known.machines.iter().find(|(name, _)| *name == scenario.machine);
+    let machine = machine.map(|(_, facts)| *facts);
+    let cpus = scenario
+        .cpus
+        .filter(|cpus| *cpus > 0)
+        .or(machine.map(|machine| machine.cpus));
+    let mut checker = Checker {
+        loaded,
+        scenario,
+        known: *known,
+        machine,
+        cpus,
+        facts: facts::Facts::gather(scenario),
+        forked: BTreeSet::new(),
+        found: Diagnostics::new(),
+    };
+    checker.head();
+    checker.mappings();
+    checker.processes();
+    checker.expectations();
+    checker.found
+}
+
+/// A check in progress.
+struct Checker<'a> {
+    loaded: &'a Loaded,
+    scenario: &'a Scenario,
+    known: Known<'a>,
+    machine: Option<MachineFacts>,
+    cpus: Option<u32>,
+    facts: facts::Facts<'a>,
+    /// Children whose `fork` was seen.
+    forked: BTreeSet<&'a str>,
+    found: Diagnostics,
+}
+
+impl Checker<'_> {
+    fn place(&self, at: &path::At<'_>, part: Part) -> crate::load::source::Place {
+        let segments = at.segments();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        self.loaded.map.locate(&segments, part)
+    }
+
+    fn diagnostic(
+        &self,
+        code: Code,
+        at: &path::At<'_>,
+        part: Part,
+        message: impl Into<String>,
+    ) -> Diagnostic {
+        self.loaded.map.diagnose(code, self.place(at, part), message)
+    }
+
+    fn label(&self, at: &path::At<'_>, message: &str) -> Label {
+        self.loaded.map.label(self.place(at, Part::Value), message)
+    }
+
+    /// An error at a value.
+    fn error(&mut self, code: Code, at: &path::At<'_>, message: impl Into<String>, help: impl Into<String>) {
+        let diagnostic = self.diagnostic(code, at, Part::Value, message).with_help(help);
+        self.found.push(diagnostic);
+    }
+
+    /// A warning at a value.
+    fn warn(&mut self, code: Code, at: &path::At<'_>, message: impl Into<String>, help: impl Into<String>) {
+        self.error(code, at, message, help);
+    }
+
+    /// A warning at the key of a member.
+    fn warn_key(
+        &mut self,
+        code: Code,
+        at: &path::At<'_>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let diagnostic = self.diagnostic(code, at, Part::Key, message).with_help(help);
+        self.found.push(diagnostic);
+    }
+}

@@ -1,0 +1,365 @@
+//! Scenarios of the right shape that make no sense: each finding has its code, its exact place and
+//! a helpful text.
+
+mod common;
+
+use common::cases::{case, head, op, process, run};
+use scenarios::diagnostic::Code;
+
+#[test]
+fn names_of_the_world() {
+    run(&[
+        head(Code::EmptyTitle, "\"title\": §\" \"", "title is empty"),
+        head(
+            Code::UnknownMachine,
+            "\"title\": \"t\", \"machine\": §\"barcelona-2009\"",
+            "did you mean `barcelona-2008`?",
+        ),
+        head(
+            Code::UnknownKernel,
+            "\"title\": \"t\", \"kernel\": §\"linux-2.6.26\"",
+            "2.6.25",
+        ),
+        head(
+            Code::UnknownKernel,
+            "\"title\": \"t\", \"kernel\": { \"base\": §\"bsd\" }",
+            "unknown kernel profile `bsd`",
+        ),
+        head(
+            Code::UnknownDesign,
+            "\"title\": \"t\", \"notifier\": §\"v99\"",
+            "v8-merged",
+        ),
+        head(
+            Code::CpuCount,
+            "\"title\": \"t\", \"cpus\": §1000000",
+            "1000000 CPUs",
+        ),
+        head(Code::CpuCount, "\"title\": \"t\", \"cpus\": §0", "write 1 to 256"),
+        head(
+            Code::CpuCount,
+            "\"title\": \"t\", \"cpus\": §9",
+            "`harpertown-2008` has 8",
+        ),
+        head(
+            Code::Memory,
+            "\"title\": \"t\", \"files\": { \"f\": { \"pages\": §99999999999 } }",
+            "4194304 pages of memory",
+        ),
+        case(
+            Code::NoProcess,
+            "{ \"title\": \"t\", \"processes\": §{} }",
+            "the scenario has no process",
+        ),
+    ]);
+}
+
+#[test]
+fn mappings() {
+    let threads = "\"threads\": { \"t\": { \"script\": [] } }";
+    let maps =
+        |code, maps: &str, fragment| process(code, &format!("\"maps\": {{ {maps} }},\n{threads}"), fragment);
+    run(&[
+        maps(Code::NoSize, "\"m\": §{}", "neither `file` nor `pages`"),
+        maps(
+            Code::UnknownFile,
+            "\"m\": { \"file\": §\"haep\" }",
+            "did you mean `heap`?",
+        ),
+        maps(
+            Code::BeyondFile,
+            "\"m\": { \"file\": \"heap\", \"offset\": 60, \"pages\": §5 }",
+            "ends at page 65 of file `heap`, which has 64",
+        ),
+        maps(
+            Code::BeyondFile,
+            "\"m\": { \"pages\": 1, \"offset\": §3 }",
+            "without `file`",
+        ),
+        maps(Code::Zero, "\"m\": { \"pages\": §0 }", "0 pages"),
+        maps(
+            Code::Zero,
+            "\"m\": { \"pages\": 1, \"copies\": §0 }",
+            "`copies` is 0",
+        ),
+        maps(
+            Code::Memory,
+            "\"m\": { \"pages\": §1000, \"copies\": 60000 }",
+            "needs 60000000 pages",
+        ),
+        maps(
+            Code::BadAddress,
+            "\"m\": { \"pages\": §0xffffffffffff, \"copies\": 2 }",
+            "beyond the address space",
+        ),
+        maps(
+            Code::BadAddress,
+            "\"m\": { \"pages\": 1, \"at\": §0x1234 }",
+            "not page aligned",
+        ),
+        maps(
+            Code::BadAddress,
+            "\"m\": { \"pages\": 1, \"at\": §\"0x1000000000000\" }",
+            "not canonical",
+        ),
+        maps(
+            Code::BadAddress,
+            "\"m\": { \"pages\": 1, \"at\": §\"top\" }",
+            "not a number",
+        ),
+        maps(
+            Code::Overlap,
+            "\"m\": { \"pages\": 4, \"at\": 0x10000 },\n  \"n\": { \"pages\": 1, \"at\": §0x13000 }",
+            "the other mapping",
+        ),
+    ]);
+}
+
+#[test]
+fn secondary_mmus() {
+    let attach = |code, attach: &str, fragment| {
+        let members = format!(
+            "\"maps\": {{ \"ram\": {{ \"pages\": 16 }} }},\n\"attach\": {{ {attach} }},\n\
+             \"threads\": {{ \"t\": {{ \"script\": [] }} }}"
+        );
+        process(code, &members, fragment)
+    };
+    run(&[
+        attach(
+            Code::NoNestedPaging,
+            "\"vm\": { \"kvm\": { \"paging\": §\"tdp\" } }",
+            "`\"paging\": \"direct\"`",
+        ),
+        attach(
+            Code::UnknownMap,
+            "\"vm\": { \"kvm\": { \"maps\": [§\"rom\"] } }",
+            "`ram`",
+        ),
+        attach(
+            Code::BadVersion,
+            "\"vm\": { \"kvm\": { \"version\": §\"2.6\" } }",
+            "`2.6`",
+        ),
+        attach(
+            Code::BadVersion,
+            "\"vm\": { \"kvm\": { \"version\": §\"2.6.16\" } }",
+            "with KVM",
+        ),
+        attach(
+            Code::OwnImporter,
+            "\"x\": { \"xpmem\": { \"importer\": §\"host\" } }",
+            "own partition",
+        ),
+        attach(
+            Code::Zero,
+            "\"g\": { \"gru\": { \"chiplets\": §0 } }",
+            "`chiplets` is 0",
+        ),
+        attach(
+            Code::NeverRegistered,
+            "\"g\": §{ \"gru\": { \"register\": \"by-op\" } }",
+            "never registered",
+        ),
+        process(
+            Code::ShadowsNothing,
+            "\"attach\": { \"vm\": { \"kvm\": §{} } }, \"threads\": { \"t\": { \"script\": [] } }",
+            "shadows nothing",
+        ),
+    ]);
+}
+
+#[test]
+fn operations() {
+    run(&[
+        op(
+            Code::UnknownMap,
+            "{ \"touch\": { \"map\": §\"rma\" } }",
+            "did you mean `ram`?",
+        ),
+        op(
+            Code::BadRegion,
+            "{ \"touch\": §{ \"write\": true } }",
+            "neither `map` nor `at`",
+        ),
+        op(
+            Code::BadRegion,
+            "{ \"touch\": { \"map\": \"ram\", \"at\": §4096, \"pages\": 1 } }",
+            "both `map` and `at`",
+        ),
+        op(
+            Code::BadRegion,
+            "{ \"munmap\": §{ \"at\": 4096 } }",
+            "needs `pages`",
+        ),
+        op(
+            Code::BeyondMap,
+            "{ \"touch\": { \"map\": \"ram\", \"first\": 10, \"pages\": §7 } }",
+            "ends at page 17 of mapping `ram`, which has 16",
+        ),
+        op(
+            Code::BeyondMap,
+            "{ \"touch\": { \"map\": \"ram\", \"first\": §16 } }",
+            "starts at",
+        ),
+        op(
+            Code::Zero,
+            "{ \"munmap\": { \"map\": \"ram\", \"pages\": §0 } }",
+            "0 pages",
+        ),
+        op(
+            Code::Zero,
+            "{ \"touch\": { \"map\": \"ram\", \"stride\": §0 } }",
+            "`stride` is 0",
+        ),
+        op(
+            Code::Zero,
+            "{ \"access\": { \"map\": \"ram\", \"count\": §0 } }",
+            "`count` is 0",
+        ),
+        op(
+            Code::Zero,
+            "{ \"repeat\": { \"times\": §0, \"script\": [] } }",
+            "0 times",
+        ),
+        op(Code::Zero, "{ \"mmap\": { \"pages\": §0 } }", "0 pages"),
+        op(
+            Code::Zero,
+            "{ \"mremap\": { \"region\": { \"map\": \"ram\" }, \"new_pages\": §0 } }",
+            "munmap",
+        ),
+        op(
+            Code::BadPattern,
+            "{ \"access\": { \"map\": \"ram\", \"count\": 1, \"pattern\": { \"zipf\": §0 } } }",
+            "exponent 0",
+        ),
+        op(
+            Code::BadPattern,
+            "{ \"access\": { \"map\": \"ram\", \"count\": 1, \"pattern\": { \"zipf\": §-1.5 } } }",
+            "exponent -1.5",
+        ),
+        op(
+            Code::BadPattern,
+            "{ \"access\": { \"map\": \"ram\", \"count\": 1, \"pattern\": { \"stride\": §0 } } }",
+            "stride of 0",
+        ),
+        op(
+            Code::BadPercent,
+            "{ \"access\": { \"map\": \"ram\", \"count\": 1, \"write_percent\": §101 } }",
+            "write 0 to 100",
+        ),
+        op(
+            Code::UnknownFile,
+            "{ \"truncate\": { \"file\": §\"f\", \"pages\": 1 } }",
+            "heap",
+        ),
+        op(
+            Code::BadAddress,
+            "{ \"brk\": { \"to\": §0xffff800000000000 } }",
+            "user half",
+        ),
+        op(
+            Code::UnknownMmu,
+            "{ \"register\": { \"mmu\": §\"vm\" } }",
+            "attached here: none",
+        ),
+        op(
+            Code::UnknownProcess,
+            "{ \"fork\": { \"child\": §\"q\" } }",
+            "unknown process `q`",
+        ),
+        op(
+            Code::BadFork,
+            "{ \"fork\": { \"child\": §\"p\" } }",
+            "forks itself",
+        ),
+        op(
+            Code::BadFork,
+            "{ \"wait\": { \"child\": §\"p\" } }",
+            "not a child",
+        ),
+        op(
+            Code::LonelyBarrier,
+            "{ \"barrier\": { \"name\": §\"b\" } }",
+            "only this thread",
+        ),
+    ]);
+}
+
+#[test]
+fn too_many_operations() {
+    let inner = "{ \"repeat\": { \"times\": 100000, \"script\": [ { \"exit\": {} } ] } }";
+    let members = format!(
+        "\"threads\": {{ \"t\": {{ \"script\": §[ \
+         {{ \"repeat\": {{ \"times\": 100000, \"script\": [ {inner} ] }} }} ] }} }}"
+    );
+    run(&[process(
+        Code::TooManyOps,
+        &members,
+        "executes 10000000000 operations",
+    )]);
+}
+
+#[test]
+fn processes_and_threads() {
+    let thread = |code, thread: &str, fragment| {
+        process(
+            code,
+            &format!("\"threads\": {{ \"t\": {{ {thread} }} }}"),
+            fragment,
+        )
+    };
+    run(&[
+        thread(Code::CpuRange, "\"cpu\": §8, \"script\": []", "write 0 to 7"),
+        thread(
+            Code::UnknownMmu,
+            "\"as\": §\"vm\", \"script\": []",
+            "unknown secondary MMU `vm`",
+        ),
+        thread(Code::MissingKey, "\"cpu\": 1", "script").object_marked(),
+        process(Code::BadFork, "\"forked\": §\"by-parent\"", "no thread forks it"),
+        case(
+            Code::NoThreads,
+            "{ \"title\": \"t\", \"processes\": { §\"p\": {} } }",
+            "process `p` has no thread",
+        ),
+        case(
+            Code::BadFork,
+            "{ \"title\": \"t\", \"processes\": { \"p\": { \"threads\": { \"t\": { \"script\": [\n\
+             { \"fork\": { \"child\": \"k\" } },\n{ \"fork\": { \"child\": §\"k\" } } ] } } },\n\
+             \"k\": { \"forked\": \"by-parent\" } } }",
+            "a second time",
+        ),
+        case(
+            Code::BadFork,
+            "{ \"title\": \"t\", \"processes\": { \"p\": { \"threads\": { \"t\": { \"script\": [\n\
+             { \"fork\": { \"child\": §\"k\" } } ] } } },\n\
+             \"k\": { \"threads\": { \"t\": { \"script\": [] } } } } }",
+            "not declared so",
+        ),
+    ]);
+}
+
+#[test]
+fn expectations() {
+    let expect = |expect: &str, fragment| {
+        head(
+            Code::BadExpect,
+            &format!("\"title\": \"t\", \"expect\": [ {expect} ]"),
+            fragment,
+        )
+    };
+    run(&[
+        expect("§{ \"subject\": \"tlb.flush.local\" }", "has no condition"),
+        expect("{ \"subject\": §\"ned\", \"equals\": 1 }", "did you mean `end`?"),
+        expect("§{ \"subject\": \"end\", \"equals\": 1 }", "is a text"),
+        expect("{ \"subject\": \"tlb.flush\", \"is\": §\"1\" }", "is a number"),
+        expect(
+            "{ \"subject\": \"end\", \"is\": §\"complete\" }",
+            "did you mean `completed`?",
+        ),
+        expect(
+            "§{ \"subject\": \"a.b\", \"at_least\": 2, \"at_most\": 1 }",
+            "no number",
+        ),
+    ]);
+}
