@@ -113,16 +113,16 @@ impl Kernel {
                 .min(to_border(from))
                 .min(to_border(to))
                 .min(MREMAP_CHUNK_PAGES);
-            if self.st().tables.leaf_table(self.pgd(mm), from.vpn()).is_some() {
+            let populated = {
+                let st = self.st();
+                st.tables.leaf_table(st.mm(mm).pgd, from.vpn()).is_some()
+            };
+            if populated {
                 self.pte_alloc(cx, mm, to).await;
                 self.move_ptes(cx, mm, vma, from, to, chunk).await;
             }
             done += chunk;
         }
-    }
-
-    fn pgd(&self, mm: MmId) -> x86::TableId {
-        self.state.borrow().mm(mm).pgd
     }
 
     /// `move_ptes`.
