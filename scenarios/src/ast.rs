@@ -518,6 +518,8 @@ pub enum Op {
     Wait(WaitOp),
     /// Meet all other threads that name the same barrier.
     Barrier(BarrierOp),
+    /// Compute in user mode: keeps the CPU busy in this address space without accessing memory.
+    Compute(ComputeOp),
     /// Sleep.
     Sleep(SleepOp),
     /// Register a secondary MMU that was declared with `"register": "by-op"`.
@@ -719,6 +721,14 @@ pub struct WaitOp {
 pub struct BarrierOp {
     /// Name; all threads whose scripts mention it take part.
     pub name: String,
+}
+
+/// Arguments of `compute`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ComputeOp {
+    /// Duration in nanoseconds, interrupts not counted.
+    pub ns: u64,
 }
 
 /// Arguments of `sleep`.

@@ -4,4 +4,5 @@ pub mod check;
 pub mod diagnostic;
 pub mod import;
 pub mod load;
+pub mod run;
 pub mod schema;

@@ -118,6 +118,7 @@ pub(crate) struct Inner {
     halted: bool,
     /// Present moment, for code that has no access to the engine's cells.
     now: Cycles,
+    measured_from: Cycles,
 }
 
 impl Inner {
@@ -286,6 +287,7 @@ impl Engine {
             workers: 0,
             halted: false,
             now: Cycles::ZERO,
+            measured_from: Cycles::ZERO,
         };
         Rc::new(Engine {
             clock: Cell::new(Cycles::ZERO),
@@ -596,6 +598,38 @@ impl Engine {
             return;
         }
         inner.push(now, EventKind::Resume(id));
+    }
+
+    /// Forgets everything counted so far and counts from the present moment: accounts, lock
+    /// statistics, interrupts, life times. What happened before was preparation.
+    pub fn start_measuring(&self) {
+        let now = self.clock.get();
+        for account in &self.accounts {
+            account.set(0);
+        }
+        let mut inner = self.inner.borrow_mut();
+        let cpus = inner.cpus.len();
+        inner.waited = [0; MAX_ACCOUNTS];
+        inner.ipi_matrix = vec![vec![0; cpus]; cpus];
+        inner.max_preempt_depth = 0;
+        inner.measured_from = now;
+        for class in &mut inner.classes {
+            class.reset();
+        }
+        for task in &mut inner.tasks {
+            if task.state == State::Done {
+                task.died = task.born;
+            } else {
+                task.born = now;
+                task.suspended_at = now;
+            }
+        }
+    }
+
+    /// Time since measuring began.
+    #[must_use]
+    pub fn measured_time(&self) -> Cycles {
+        self.now() - self.inner.borrow().measured_from
     }
 
     // -- what a finished run tells --------------------------------------------------------------

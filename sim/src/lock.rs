@@ -127,6 +127,11 @@ pub struct Class {
 }
 
 impl Class {
+    pub(crate) fn reset(&mut self) {
+        self.exclusive = ClassStats::default();
+        self.shared = ClassStats::default();
+    }
+
     fn stats(&mut self, mode: Mode) -> &mut ClassStats {
         match mode {
             Mode::Exclusive => &mut self.exclusive,

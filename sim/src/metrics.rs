@@ -63,6 +63,15 @@ macro_rules! metric_set {
                 Self::DEFS.iter().zip([$(self.$field,)+])
             }
 
+            /// What was counted since an earlier moment; gauges keep their value.
+            #[must_use]
+            pub fn since(&self, before: &Self) -> Self {
+                Self { $($field: match $crate::MetricKind::$kind {
+                    $crate::MetricKind::Counter => self.$field - before.$field,
+                    $crate::MetricKind::Gauge => self.$field,
+                },)+ }
+            }
+
             /// Adds counters and takes the larger of gauges.
             pub fn merge(&mut self, other: &Self) {
                 $(self.$field = match $crate::MetricKind::$kind {

@@ -25,8 +25,12 @@ pub enum Refused {
     OutOfMemory,
 }
 
-enum Tried {
+/// What one attempt of the hardware led to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// The access was made.
     Hit,
+    /// The TLB or the page tables do not allow it.
     Fault,
 }
 
@@ -42,31 +46,37 @@ impl Kernel {
             cx.cond_resched().await;
         }
         let vpn = va.vpn();
-        let slot = self.local(cx.cpu());
-        {
-            let mut st = self.st();
-            let found = st.cpus[slot].tlb.lookup(Asid::UNTAGGED, vpn);
-            match found {
-                Lookup::Hit1(e) if allows(e, access) => {
-                    cx.charge(USER, self.machine.costs.cacheline_touch);
-                    self.check_generation(cx, e);
-                    return Ok(());
-                }
-                Lookup::Hit2(e) if allows(e, access) => {
-                    cx.charge(WALK, self.machine.costs.tlb_l2_hit);
-                    cx.charge(USER, self.machine.costs.cacheline_touch);
-                    self.check_generation(cx, e);
-                    let mut frames = self.frames();
-                    let gained = st.cpus[slot]
-                        .tlb
-                        .promote(Asid::UNTAGGED, vpn, e, &mut |pfn| drop_slot(&mut frames, pfn));
-                    frames.get_mut(e.pfn).tlb_slots += gained;
-                    return Ok(());
-                }
-                Lookup::Hit1(_) | Lookup::Hit2(_) | Lookup::Miss => {}
-            }
+        if self.try_tlb(cx, vpn, access) == Tried::Hit {
+            return Ok(());
         }
         self.access_slow(cx, mm, vpn, access).await
+    }
+
+    /// Looks the page up in this CPU's TLB and makes the access if it is there with this right.
+    #[inline]
+    pub(crate) fn try_tlb(&self, cx: &Cx, vpn: Vpn, access: Access) -> Tried {
+        let slot = self.local(cx.cpu());
+        let mut st = self.st();
+        let found = st.cpus[slot].tlb.lookup(Asid::UNTAGGED, vpn);
+        match found {
+            Lookup::Hit1(e) if allows(e, access) => {
+                cx.charge(USER, self.machine.costs.cacheline_touch);
+                self.check_generation(cx, e);
+                Tried::Hit
+            }
+            Lookup::Hit2(e) if allows(e, access) => {
+                cx.charge(WALK, self.machine.costs.tlb_l2_hit);
+                cx.charge(USER, self.machine.costs.cacheline_touch);
+                self.check_generation(cx, e);
+                let mut frames = self.frames();
+                let gained = st.cpus[slot]
+                    .tlb
+                    .promote(Asid::UNTAGGED, vpn, e, &mut |pfn| drop_slot(&mut frames, pfn));
+                frames.get_mut(e.pfn).tlb_slots += gained;
+                Tried::Hit
+            }
+            Lookup::Hit1(_) | Lookup::Hit2(_) | Lookup::Miss => Tried::Fault,
+        }
     }
 
     async fn access_slow(&self, cx: &Cx, mm: MmId, vpn: Vpn, access: Access) -> Result<(), Refused> {
@@ -86,7 +96,7 @@ impl Kernel {
 
     /// Hardware walk; fills the TLB when the entry allows the access. A fault drops what the TLB
     /// held for the page (hardware-costs R10).
-    fn try_walk(&self, cx: &Cx, mm: MmId, vpn: Vpn, access: Access) -> Tried {
+    pub(crate) fn try_walk(&self, cx: &Cx, mm: MmId, vpn: Vpn, access: Access) -> Tried {
         let slot = self.local(cx.cpu());
         let mut st = self.st();
         let st: &mut State = &mut st;

@@ -198,6 +198,14 @@ impl Frames {
         }
     }
 
+    /// Maxima count from now on.
+    pub(crate) fn start_measuring(&mut self) {
+        self.most_pinned = self.pinned;
+        for zone in &mut self.zones {
+            zone.most_in_use = zone.in_use;
+        }
+    }
+
     /// Pages pinned now and at most.
     #[must_use]
     pub fn pinned(&self) -> (u64, u64) {

@@ -11,7 +11,7 @@ use sim::{
     ClassDef, ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, Handled, Interrupt, LockId, LockKind,
     Nesting, Platform, ReaderKind, TaskId,
 };
-use x86::{Machine, PageTables, Pfn, TableId, Tlb, Va, Vector};
+use x86::{Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, Vector};
 
 use crate::file::AddressSpace;
 use crate::frame::{Frames, Zone};
@@ -82,6 +82,8 @@ pub struct State {
     pub subscriptions: Vec<Subscription>,
     /// Counters.
     pub metrics: MmMetrics,
+    /// What the TLBs had counted when measuring began.
+    tlb_before: TlbStats,
 }
 
 /// Lock classes, named as in the era of the profile.
@@ -295,17 +297,26 @@ impl Kernel {
         self.state.borrow().task_mm.get(task.index()).copied().flatten()
     }
 
+    /// Forgets what was counted so far; what happened before was preparation.
+    pub fn start_measuring(&self) {
+        let mut st = self.st();
+        st.metrics = MmMetrics::default();
+        st.tlb_before = st.tlb_totals();
+        for subscription in &st.subscriptions {
+            subscription.reset_counts();
+        }
+        self.frames().start_measuring();
+    }
+
     /// Counters so far, with what the hardware counted itself.
     #[must_use]
     pub fn metrics(&self) -> MmMetrics {
         let st = self.state.borrow();
         let mut m = st.metrics.clone();
-        for cpu in &st.cpus {
-            let stats = cpu.tlb.stats();
-            m.tlb_l1_hits += stats.l1_hits;
-            m.tlb_l2_hits += stats.l2_hits;
-            m.tlb_misses += stats.misses;
-        }
+        let (now, before) = (st.tlb_totals(), &st.tlb_before);
+        m.tlb_l1_hits = now.l1_hits - before.l1_hits;
+        m.tlb_l2_hits = now.l2_hits - before.l2_hits;
+        m.tlb_misses = now.misses - before.misses;
         let frames = self.frames.borrow();
         m.pages_in_use_max = frames.in_use(self.zone).1;
         (m.pages_pinned_end, m.pages_pinned_max) = frames.pinned();
@@ -321,6 +332,16 @@ impl Kernel {
 }
 
 impl State {
+    fn tlb_totals(&self) -> TlbStats {
+        let mut sum = TlbStats::default();
+        for stats in self.cpus.iter().map(|cpu| cpu.tlb.stats()) {
+            sum.l1_hits += stats.l1_hits;
+            sum.l2_hits += stats.l2_hits;
+            sum.misses += stats.misses;
+        }
+        sum
+    }
+
     /// An address space.
     #[inline]
     #[must_use]
@@ -493,6 +514,7 @@ impl World {
                 task_mm: Vec::new(),
                 subscriptions: Vec::new(),
                 metrics: MmMetrics::default(),
+                tlb_before: TlbStats::default(),
             }),
         });
         kernels.push(Rc::clone(&kernel));

@@ -30,7 +30,7 @@ pub use frame::{Frames, OutOfMemory, Owner};
 pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, World};
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
-pub use paths::{Gup, MapError, MapRequest};
+pub use paths::{Attempt, Gup, Inserted, MapError, MapRequest, Mapped};
 pub use profile::KernelProfile;
 pub use sim::KernelPreemption;
 pub use vma::{Backing, Prot, Sharing, VmaId};

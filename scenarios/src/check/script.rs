@@ -188,7 +188,7 @@ impl<'a> Checker<'a> {
                 let times = context.times.saturating_mul(op.times.into());
                 self.script(&op.script, Context { times, ..context }, &at.key("script"));
             }
-            Op::Exec(_) | Op::Exit(_) | Op::Barrier(_) | Op::Sleep(_) => {}
+            Op::Exec(_) | Op::Exit(_) | Op::Barrier(_) | Op::Compute(_) | Op::Sleep(_) => {}
         }
     }
 

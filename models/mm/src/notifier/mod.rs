@@ -178,6 +178,10 @@ impl Subscription {
         });
     }
 
+    pub(crate) fn reset_counts(&self) {
+        self.counts.iter().for_each(|c| c.set(CallCount::default()));
+    }
+
     /// What it was told so far.
     pub fn counts(&self) -> impl Iterator<Item = (Callback, CallCount)> + '_ {
         Callback::ALL.into_iter().zip(self.counts.iter().map(Cell::get))

@@ -10,10 +10,12 @@ mod mmap;
 mod mprotect;
 mod mremap;
 mod munmap;
+mod pfnmap;
 mod truncate;
 mod vma_adjust;
 mod zap;
 
 pub use gup::Gup;
 pub use mmap::{MapError, MapRequest};
+pub use pfnmap::{Attempt, Inserted, Mapped};
 pub(crate) use zap::ZapDetails;

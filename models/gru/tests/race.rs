@@ -1,0 +1,273 @@
+//! Misses against invalidations (secondary-mmus R-G1, R-G2, R-G5, notifier-variants 10.12).
+
+mod common;
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use common::{BASE, Bench, Setup, prepare, range, shared_file};
+use gru::{DropinCancel, Gru, GruMetrics, MissMode};
+use mm::page::{FREE_WHILE_MAPPED, STALE_USE};
+use mm::notifier::{CallbackFuture, Design, MmuKind, Subscriber};
+use sim::{Action, Chooser, Cx, Cycles, Enabled, End, Object, RandomWalk, Stream, ViolationKind};
+use x86::{Access, Pfn, Va, VaRange};
+
+/// A subscriber that is told after the GRU and takes its time, so that windows stay open.
+struct Slow {
+    open: Rc<Cell<bool>>,
+}
+
+const SLOW: Cycles = Cycles::new(1_000_000);
+
+impl Subscriber for Slow {
+    fn name(&self) -> Rc<str> {
+        "slow".into()
+    }
+    fn kind(&self) -> MmuKind {
+        MmuKind::Device
+    }
+    fn invalidate_page<'a>(&'a self, _: &'a Cx, _: Va) -> CallbackFuture<'a> {
+        Box::pin(async {})
+    }
+    fn invalidate_range_start<'a>(&'a self, cx: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
+        Box::pin(async move {
+            self.open.set(true);
+            cx.charge(mm::account::CALLBACK_DEVICE, SLOW);
+            cx.step(Object::None, Action::Run).await;
+        })
+    }
+    fn invalidate_range_end<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
+        Box::pin(async { self.open.set(false) })
+    }
+    fn invalidate_pages<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
+        Box::pin(async {})
+    }
+    fn release<'a>(&'a self, _: &'a Cx) -> CallbackFuture<'a> {
+        Box::pin(async {})
+    }
+    fn reaches(&self, _: Pfn) -> bool {
+        false
+    }
+}
+
+/// Half of a file is truncated while the GRU touches the other half.
+fn access_in_window(miss: MissMode) -> GruMetrics {
+    const PAGES: u64 = 8;
+    let b = Setup { miss, ..Setup::v8() }.timed();
+    let file = b.kernel.new_file("heap", PAGES);
+    let open = Rc::new(Cell::new(false));
+    let ready = Rc::new(Cell::new(false));
+    let (slow, told, seen) = (Rc::clone(&open), Rc::clone(&ready), Rc::clone(&open));
+    b.thread("truncate", 0, None, move |cx, k, gru| async move {
+        k.mmu_notifier_register(&cx, gru.mm(), Rc::new(Slow { open: slow })).await;
+        k.mmu_notifier_register(&cx, gru.mm(), gru.clone()).await;
+        k.sys_mmap(&cx, gru.mm(), shared_file(PAGES, file)).await.expect("free");
+        gru.access(&cx, 0, BASE, Access::Write).await.expect("mapped");
+        ready.set(true);
+        k.do_truncate(&cx, file, 1).await;
+    });
+    b.thread("user", 1, Some(b.mm), move |cx, _, gru| async move {
+        while !(told.get() && seen.get()) {
+            cx.charge(mm::account::USER, Cycles::new(1_000));
+            cx.step(Object::None, Action::Run).await;
+        }
+        let before = cx.now();
+        gru.access(&cx, 1, BASE, Access::Write).await.expect("still mapped");
+        assert!(cx.now() - before > Cycles::new(SLOW.get() / 2), "it had to wait for the end");
+    });
+    assert_eq!(b.engine.run(), End::Completed);
+    assert_eq!(b.audit(), Vec::<String>::new());
+    b.gru.metrics()
+}
+
+#[test]
+fn a_drop_in_during_an_open_window_is_refused_and_completes_after_its_end() {
+    let m = access_in_window(MissMode::Interrupt);
+    assert!(m.dropin_fail_range_active >= 1, "{m:?}");
+    assert!(m.call_os_waits >= 1 && m.polled >= 1, "{m:?}");
+    let m = access_in_window(MissMode::UserPolling);
+    assert!(m.call_os_waits >= 1, "{m:?}");
+}
+
+#[test]
+fn a_miss_while_mmap_sem_is_held_for_write_is_left_to_polling() {
+    let b = Setup::v8().timed();
+    let ready = Rc::new(Cell::new(false));
+    let told = Rc::clone(&ready);
+    b.thread("holder", 0, Some(b.mm), move |cx, k, gru| async move {
+        prepare(&cx, &k, &gru, 1).await;
+        let _sem = cx.lock(k.mmap_sem(gru.mm())).await;
+        ready.set(true);
+        cx.sleep(SLOW).await;
+    });
+    b.thread("user", 1, Some(b.mm), move |cx, _, gru| async move {
+        while !told.get() {
+            cx.charge(mm::account::USER, Cycles::new(1_000));
+            cx.step(Object::None, Action::Run).await;
+        }
+        gru.access(&cx, 0, BASE, Access::Read).await.expect("mapped");
+        assert_eq!((gru.metrics().fail_mmap_sem, gru.metrics().polled), (1, 1));
+    });
+    assert_eq!(b.engine.run(), End::Completed);
+}
+
+/// Runs `user` up to the command that would drop the translation in, then everybody else as far as
+/// possible.
+struct HoldDropIn;
+
+impl HoldDropIn {
+    fn is_drop_in(e: &Enabled) -> bool {
+        e.actor == "user"
+            && e.step.action == Action::Write
+            && matches!(e.step.object, Object::Other(gru::STEP_OBJECT, _))
+    }
+}
+
+impl Chooser for HoldDropIn {
+    fn next(&mut self, enabled: &[Enabled]) -> usize {
+        let first = |wanted: &dyn Fn(&Enabled) -> bool| enabled.iter().position(wanted);
+        first(&|e| e.actor == "user" && !Self::is_drop_in(e))
+            .or_else(|| first(&|e| !Self::is_drop_in(e)))
+            .unwrap_or(0)
+    }
+
+    fn draw(&mut self, _: Stream, _: u64) -> u64 {
+        0
+    }
+}
+
+/// A file page is truncated between the look at its entry and the drop-in.
+fn crossing(miss: MissMode, dropin_cancel: DropinCancel) -> (Bench, End) {
+    let b = Setup {
+        miss,
+        dropin_cancel,
+        ..Setup::v8()
+    }
+    .explored(HoldDropIn);
+    let file = b.kernel.new_file("heap", 1);
+    let ready = b.engine.wait_queue("ready");
+    let started = Rc::new(Cell::new(false));
+    let told = Rc::clone(&started);
+    b.thread("user", 1, Some(b.mm), move |cx, k, gru| async move {
+        k.mmu_notifier_register(&cx, gru.mm(), gru.clone()).await;
+        k.sys_mmap(&cx, gru.mm(), shared_file(1, file)).await.expect("free");
+        k.access(&cx, gru.mm(), BASE, Access::Write).await.expect("mapped");
+        gru.load_context(&cx, 0).await;
+        started.set(true);
+        cx.engine().wake_all(ready);
+        let after = gru.access(&cx, 0, BASE, Access::Read).await;
+        assert_eq!(after, Err(mm::Refused::BeyondEof));
+    });
+    b.thread("truncate", 0, None, move |cx, k, _| async move {
+        while !told.get() {
+            cx.wait_on(ready).await;
+        }
+        k.do_truncate(&cx, file, 0).await;
+    });
+    let end = b.engine.run();
+    (b, end)
+}
+
+#[test]
+fn a_drop_in_that_a_purge_crossed_is_ignored() {
+    for miss in [MissMode::Interrupt, MissMode::UserPolling] {
+        let (b, end) = crossing(miss, DropinCancel::On);
+        assert_eq!(end, End::Completed, "{miss:?}");
+        let m = b.gru.metrics();
+        assert_eq!((m.dropin, m.dropin_ignored, m.refused), (1, 1, 1), "{miss:?}");
+        assert_eq!(b.audit(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn without_the_hardware_rule_the_same_schedule_uses_a_freed_page() {
+    let (_, end) = crossing(MissMode::UserPolling, DropinCancel::Off);
+    let End::Violation(v) = end else {
+        panic!("{end:?}");
+    };
+    assert_eq!(v.kind, ViolationKind::Model(STALE_USE), "{}", v.summary);
+
+    // In the interrupt handler the host's shootdown waits for this CPU, so that the page is still
+    // there at the drop-in, and is freed under it.
+    let (_, end) = crossing(MissMode::Interrupt, DropinCancel::Off);
+    let End::Violation(v) = end else {
+        panic!("{end:?}");
+    };
+    assert_eq!(v.kind, ViolationKind::Model(FREE_WHILE_MAPPED), "{}", v.summary);
+}
+
+async fn user(cx: &Cx, gru: &Gru, chiplet: u32) {
+    for round in 0..6 {
+        let access = if round % 2 == 0 { Access::Read } else { Access::Write };
+        // Beyond the end of the file or of the mapping by then: also fine.
+        let _refused = gru.access(cx, chiplet, BASE.add_pages(round % 3), access).await;
+        if round == 3 {
+            gru.unload_context(cx, chiplet).await;
+        }
+    }
+}
+
+/// Two GRU users against truncate, madvise and fork, in a random order.
+fn random_order(design: Design, miss: MissMode, cancel: DropinCancel, seed: u64) -> (Bench, End) {
+    let b = Setup {
+        design,
+        miss,
+        dropin_cancel: cancel,
+        chiplets: 2,
+    }
+    .explored(RandomWalk::new(seed));
+    let file = b.kernel.new_file("heap", 3);
+    let started = Rc::new(Cell::new(false));
+    let mm = b.mm;
+    let told = [(); 3].map(|()| Rc::clone(&started));
+    let [t0, t1, t2] = told;
+    b.thread("main", 0, Some(mm), move |cx, k, gru| async move {
+        k.mmu_notifier_register(&cx, mm, gru.clone()).await;
+        k.sys_mmap(&cx, mm, shared_file(3, file)).await.expect("free");
+        k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+        started.set(true);
+        k.madvise_dontneed(&cx, mm, range(2)).await;
+        let child = k.sys_fork(&cx, mm, "child".into()).await;
+        k.mmput(&cx, child).await;
+        k.sys_munmap(&cx, mm, range(1)).await;
+    });
+    for (n, told) in [t0, t1].into_iter().enumerate() {
+        let n = n as u32;
+        b.thread("user", 1 + n, Some(mm), move |cx, _, gru| async move {
+            while !told.get() {
+                cx.step(Object::None, Action::Run).await;
+            }
+            user(&cx, &gru, n).await;
+        });
+    }
+    b.thread("truncate", 3, None, move |cx, k, _| async move {
+        while !t2.get() {
+            cx.step(Object::None, Action::Run).await;
+        }
+        k.do_truncate(&cx, file, 1).await;
+    });
+    let end = b.engine.run();
+    (b, end)
+}
+
+#[test]
+fn no_order_of_steps_breaks_the_protocol() {
+    for design in [Design::V1, Design::V8] {
+        for miss in [MissMode::Interrupt, MissMode::UserPolling] {
+            for seed in 0..150 {
+                let (b, end) = random_order(design.clone(), miss, DropinCancel::On, seed);
+                assert_eq!(end, End::Completed, "{} {miss:?} seed {seed}", design.id);
+                assert_eq!(b.audit(), Vec::<String>::new(), "{} {miss:?} seed {seed}", design.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn random_orders_find_the_missing_hardware_rule() {
+    let broken = |seed: &u64| {
+        let (_, end) = random_order(Design::V8, MissMode::UserPolling, DropinCancel::Off, *seed);
+        matches!(end, End::Violation(_))
+    };
+    assert!((0..300).any(|seed| broken(&seed)));
+}

@@ -1,0 +1,341 @@
+//! A thread at work: one function an operation.
+
+use std::rc::Rc;
+
+use mm::{Backing, MapRequest, MmId, Prot, Sharing};
+use sim::{Action, Cx, Object, Stream};
+use x86::{Access, Pgoff, Va, VaRange};
+
+use super::RunError;
+use super::attach::{Driver, Mmu, Place};
+use super::pattern::Pages;
+use super::process::Process;
+use super::world::Run;
+use crate::ast::{self, AccessOp, MmapOp, Op, Region, TouchOp};
+use crate::check::parse_address;
+
+/// First stream of random numbers that threads draw from; one each.
+const THREAD_STREAMS: u32 = 16;
+
+/// A running thread.
+pub(super) struct Thread {
+    pub(super) run: Rc<Run>,
+    pub(super) process: Rc<Process>,
+    pub(super) name: String,
+    /// Ordinal among all threads of the scenario.
+    pub(super) ordinal: u32,
+    pub(super) drives: Option<Rc<Mmu>>,
+    pub(super) driver: Option<Driver>,
+    pub(super) mm: MmId,
+    pub(super) epoch: u64,
+}
+
+/// What the thread does after an operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Continue,
+    End,
+}
+
+impl Thread {
+    /// Whether exec or exit of another thread ended this one.
+    pub(super) fn gone(&self) -> bool {
+        self.process.epoch.get() != self.epoch
+    }
+
+    fn stream(&self) -> Stream {
+        Stream(THREAD_STREAMS + self.ordinal)
+    }
+
+    /// Executes a script; ends early on exit.
+    pub(super) async fn script(&mut self, cx: &Cx, script: &[Op]) -> Result<Next, RunError> {
+        for op in script {
+            if self.gone() {
+                return Ok(Next::End);
+            }
+            if let Op::Repeat(r) = op {
+                for _ in 0..r.times {
+                    // Scripts nest, so this call is boxed.
+                    if Box::pin(self.script(cx, &r.script)).await? == Next::End {
+                        return Ok(Next::End);
+                    }
+                }
+                continue;
+            }
+            let begin = cx.now();
+            let next = self.operation(cx, op).await?;
+            self.run.record_latency(name(op), cx.now() - begin);
+            if next == Next::End {
+                return Ok(Next::End);
+            }
+            // Back in user mode: the scheduler may want the CPU.
+            cx.cond_resched().await;
+        }
+        Ok(Next::Continue)
+    }
+
+    async fn operation(&mut self, cx: &Cx, op: &Op) -> Result<Next, RunError> {
+        let kernel = Rc::clone(&self.process.kernel);
+        match op {
+            Op::Touch(o) => self.touch(cx, o).await?,
+            Op::Access(o) => self.access(cx, o).await?,
+            Op::Mmap(o) => self.mmap(cx, o).await?,
+            Op::Munmap(r) => {
+                let range = self.region(r)?;
+                kernel.sys_munmap(cx, self.mm, range).await;
+            }
+            Op::Mprotect(o) => {
+                let range = self.region(&o.region)?;
+                kernel.sys_mprotect(cx, self.mm, range, prot(o.prot)).await;
+            }
+            Op::Mremap(o) => self.mremap(cx, o).await?,
+            Op::Madvise(o) => {
+                let range = self.region(&o.region)?;
+                match o.advice {
+                    ast::Advice::Dontneed => kernel.madvise_dontneed(cx, self.mm, range).await,
+                }
+            }
+            Op::Brk(o) => {
+                let to = self.address(&o.to)?;
+                kernel.sys_brk(cx, self.mm, to).await.map_err(|e| self.refused("brk", &format!("{e:?}")))?;
+            }
+            Op::Truncate(o) => {
+                let file = self.run.file(&kernel, &o.file)?;
+                kernel.do_truncate(cx, file, o.pages).await;
+            }
+            Op::Fork(o) => self.run.fork(cx, self, &o.child).await?,
+            Op::Exec(_) => self.exec(cx).await,
+            Op::Exit(_) => {
+                self.run.end_others(cx, &self.process);
+                return Ok(Next::End);
+            }
+            Op::Wait(o) => self.run.process(&o.child)?.done.wait(cx).await,
+            Op::Barrier(o) => {
+                let barrier = self.run.barrier(&o.name);
+                barrier.meet(cx, || self.gone()).await;
+            }
+            Op::Compute(o) => {
+                cx.charge(mm::account::USER, kernel.machine.ns(o.ns));
+                cx.step(Object::None, Action::Run).await;
+            }
+            Op::Sleep(o) => cx.sleep(kernel.machine.ns(o.ns)).await,
+            Op::Register(o) => {
+                let mmu = self.run.mmu(&self.process, &o.mmu)?;
+                mmu.come_to_life(cx, &self.process, self.mm).await?;
+            }
+            Op::Unregister(o) => self.run.mmu(&self.process, &o.mmu)?.unregister(cx, &kernel).await,
+            Op::Repeat(_) => unreachable!("handled by the caller"),
+        }
+        Ok(Next::Continue)
+    }
+
+    /// Takes hold of the MMU this thread drives; false if there is none to drive.
+    async fn grip(&mut self, cx: &Cx) -> bool {
+        let Some(mmu) = self.drives.clone() else { return true };
+        if self.driver.is_none() {
+            self.driver = mmu.driver(cx, self.ordinal).await;
+        }
+        self.driver.is_some()
+    }
+
+    async fn touch(&mut self, cx: &Cx, o: &TouchOp) -> Result<(), RunError> {
+        let region = Region { map: o.map.clone(), at: o.at.clone(), first: o.first, pages: o.pages };
+        let access = if o.write { Access::Write } else { Access::Read };
+        if !self.grip(cx).await {
+            return Ok(());
+        }
+        let (range, pages) = self.reach(&region)?;
+        let mut page = 0;
+        while page < pages && !self.gone() {
+            self.one_access(cx, range, page, access).await;
+            page += o.stride;
+        }
+        Ok(())
+    }
+
+    async fn access(&mut self, cx: &Cx, o: &AccessOp) -> Result<(), RunError> {
+        const PERCENT: u64 = 100;
+        let region = Region { map: o.map.clone(), at: o.at.clone(), first: o.first, pages: o.pages };
+        if !self.grip(cx).await {
+            return Ok(());
+        }
+        let (range, pages) = self.reach(&region)?;
+        if pages == 0 {
+            return Ok(());
+        }
+        let stream = self.stream();
+        let engine = Rc::clone(cx.engine());
+        let mut order = Pages::new(o.pattern, pages, &engine, stream);
+        let always = [Access::Read, Access::Write];
+        for _ in 0..o.count {
+            if self.gone() {
+                break;
+            }
+            let page = order.next(&engine, stream);
+            let access = match u64::from(o.write_percent) {
+                0 => always[0],
+                PERCENT => always[1],
+                share => always[usize::from(engine.draw(stream, PERCENT) < share)],
+            };
+            self.one_access(cx, range, page, access).await;
+        }
+        Ok(())
+    }
+
+    /// A refused access is counted by whoever refused it; the program goes on, as one that handles
+    /// the signal.
+    async fn one_access(&self, cx: &Cx, range: Option<VaRange>, page: u64, access: Access) {
+        let Some(driver) = &self.driver else {
+            if let Some(range) = range {
+                let va = range.start().add_pages(page);
+                let _ = self.process.kernel.access(cx, self.mm, va, access).await;
+            }
+            return;
+        };
+        let place = match (driver, range) {
+            (Driver::GruJob(..), Some(range)) => Place::Va(range.start().add_pages(page)),
+            (_, None) => Place::Index(page),
+            (_, Some(range)) => {
+                let mmu = self.drives.as_ref().expect("a driver drives an MMU");
+                match mmu.index_of(range.start().add_pages(page)) {
+                    Some(index) => Place::Index(index),
+                    None => return,
+                }
+            }
+        };
+        let _ = driver.access(cx, place, access).await;
+    }
+
+    /// The pages an access operation means: a region of the process, or everything the driven MMU
+    /// shadows.
+    fn reach(&self, region: &Region) -> Result<(Option<VaRange>, u64), RunError> {
+        if region.map.is_none() && region.at.is_none() {
+            if let Some(Driver::GruJob(..)) = self.driver {
+                // The GRU shadows the whole address space; without a region it works on the first
+                // named mapping.
+                let first = self.process.maps.borrow().values().next().copied();
+                return Ok((first, first.map_or(0, |r| r.pages())));
+            }
+            return Ok((None, self.drives.as_ref().map_or(0, |m| m.pages())));
+        }
+        let range = self.region(region)?;
+        Ok((Some(range), range.pages()))
+    }
+
+    async fn mmap(&mut self, cx: &Cx, o: &MmapOp) -> Result<(), RunError> {
+        let kernel = Rc::clone(&self.process.kernel);
+        let at = o.at.as_ref().map(|a| self.address(a)).transpose()?;
+        let backing = match &o.file {
+            Some(name) => Backing::File(self.run.file(&kernel, name)?),
+            None => Backing::Anonymous,
+        };
+        let request = MapRequest {
+            at,
+            pages: o.pages,
+            backing,
+            pgoff: Pgoff::new(o.offset),
+            sharing: sharing(o.sharing),
+            prot: prot(o.prot),
+        };
+        let mapped = kernel.sys_mmap(cx, self.mm, request).await;
+        let range = mapped.map_err(|e| self.refused("mmap", &format!("{e:?}")))?;
+        if let Some(name) = &o.name {
+            self.process.maps.borrow_mut().insert(name.clone(), range);
+        }
+        Ok(())
+    }
+
+    async fn mremap(&mut self, cx: &Cx, o: &ast::MremapOp) -> Result<(), RunError> {
+        let old = self.region(&o.region)?;
+        let to = o.to.as_ref().map(|a| self.address(a)).transpose()?;
+        let kernel = Rc::clone(&self.process.kernel);
+        let moved = kernel.sys_mremap(cx, self.mm, old, o.new_pages, to).await;
+        let range = moved.map_err(|e| self.refused("mremap", &format!("{e:?}")))?;
+        if let Some(name) = &o.region.map {
+            self.process.maps.borrow_mut().insert(name.clone(), range);
+        }
+        Ok(())
+    }
+
+    /// execve(2): the other threads end, then the address space is replaced.
+    async fn exec(&mut self, cx: &Cx) {
+        self.run.end_others(cx, &self.process);
+        self.epoch = self.process.epoch.get();
+        while self.process.alive.get() > 1 {
+            cx.wait_on(self.process.ended).await;
+        }
+        let kernel = Rc::clone(&self.process.kernel);
+        self.mm = kernel.exec_mmap(cx, self.mm, Rc::clone(&self.process.name)).await;
+        self.process.mm.set(Some(self.mm));
+        self.process.maps.borrow_mut().clear();
+    }
+
+    fn address(&self, address: &ast::Address) -> Result<Va, RunError> {
+        parse_address(address).map(Va::new).map_err(|e| self.refused("address", &e.to_string()))
+    }
+
+    pub(super) fn region(&self, region: &Region) -> Result<VaRange, RunError> {
+        let (start, available) = match (&region.map, &region.at) {
+            (Some(name), _) => {
+                let maps = self.process.maps.borrow();
+                let range = maps.get(name).ok_or_else(|| self.refused("region", &format!("no mapping `{name}` now")))?;
+                (range.start(), Some(range.pages()))
+            }
+            (None, Some(at)) => (self.address(at)?, None),
+            (None, None) => return Err(self.refused("region", "neither a mapping nor an address")),
+        };
+        let rest = available.map(|a| a.saturating_sub(region.first));
+        let pages = region.pages.or(rest).ok_or_else(|| self.refused("region", "an address without a length"))?;
+        VaRange::from_pages(start.add_pages(region.first), pages)
+            .ok_or_else(|| self.refused("region", "no page in it"))
+    }
+
+    fn refused(&self, what: &str, why: &str) -> RunError {
+        RunError {
+            message: format!("thread `{}` of process `{}`: {what}: {why}", self.name, self.process.name),
+            help: "mend the script".to_owned(),
+        }
+    }
+}
+
+pub(super) fn prot(p: ast::Prot) -> Prot {
+    match p {
+        ast::Prot::None => Prot::NONE,
+        ast::Prot::Read => Prot::READ,
+        ast::Prot::ReadWrite => Prot::READ_WRITE,
+        ast::Prot::ReadExec => Prot::READ_EXEC,
+        ast::Prot::ReadWriteExec => Prot::ALL,
+    }
+}
+
+pub(super) fn sharing(s: ast::Sharing) -> Sharing {
+    match s {
+        ast::Sharing::Private => Sharing::Private,
+        ast::Sharing::Shared => Sharing::Shared,
+    }
+}
+
+/// Name of an operation in `op.<op>.latency_cycles`.
+pub(super) const fn name(op: &Op) -> &'static str {
+    match op {
+        Op::Touch(_) => "touch",
+        Op::Access(_) => "access",
+        Op::Mmap(_) => "mmap",
+        Op::Munmap(_) => "munmap",
+        Op::Mprotect(_) => "mprotect",
+        Op::Mremap(_) => "mremap",
+        Op::Madvise(_) => "madvise",
+        Op::Brk(_) => "brk",
+        Op::Truncate(_) => "truncate",
+        Op::Fork(_) => "fork",
+        Op::Exec(_) => "exec",
+        Op::Exit(_) => "exit",
+        Op::Wait(_) => "wait",
+        Op::Barrier(_) => "barrier",
+        Op::Compute(_) => "compute",
+        Op::Sleep(_) => "sleep",
+        Op::Register(_) => "register",
+        Op::Unregister(_) => "unregister",
+        Op::Repeat(_) => "repeat",
+    }
+}

@@ -1,0 +1,109 @@
+//! What the runner knows of a process, its threads, and the barriers they meet at.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use mm::{Kernel, MmId};
+use sim::{Completion, CpuId, Cx, Engine, QueueId};
+use x86::VaRange;
+
+use super::attach::Mmu;
+use crate::ast::{Op, ProcessDef};
+
+/// A process.
+pub(super) struct Process {
+    pub(super) name: Rc<str>,
+    pub(super) kernel: Rc<Kernel>,
+    pub(super) def: ProcessDef,
+    /// Present address space; none before a fork gave birth to it.
+    pub(super) mm: Cell<Option<MmId>>,
+    /// Named mappings.
+    pub(super) maps: RefCell<BTreeMap<String, VaRange>>,
+    /// Secondary MMUs, by name.
+    pub(super) mmus: BTreeMap<String, Rc<Mmu>>,
+    /// CPU of each thread, by name.
+    pub(super) cpus: BTreeMap<String, CpuId>,
+    /// Threads of an older epoch end at their next operation (exec and exit end the others).
+    pub(super) epoch: Cell<u64>,
+    /// Threads alive.
+    pub(super) alive: Cell<u32>,
+    /// Woken when a thread ends.
+    pub(super) ended: QueueId,
+    /// All threads have ended.
+    pub(super) done: Completion,
+}
+
+impl Process {
+    /// The CPU on which preparation happens: that of the thread `main`, else of the first one.
+    pub(super) fn home(&self) -> Option<CpuId> {
+        self.cpus.get("main").or_else(|| self.cpus.values().next()).copied()
+    }
+}
+
+/// A place where threads meet. It waits for those of its members that are alive.
+pub(super) struct Barrier {
+    queue: QueueId,
+    members: Cell<u32>,
+    arrived: Cell<u32>,
+    round: Cell<u64>,
+}
+
+impl Barrier {
+    pub(super) fn new(engine: &Engine, members: u32) -> Self {
+        Barrier {
+            queue: engine.wait_queue("barrier"),
+            members: Cell::new(members),
+            arrived: Cell::new(0),
+            round: Cell::new(0),
+        }
+    }
+
+    /// Meets the others, or gives up when `gone` says that the thread must end.
+    pub(super) async fn meet(&self, cx: &Cx, gone: impl Fn() -> bool) {
+        self.arrived.set(self.arrived.get() + 1);
+        let round = self.round.get();
+        self.open_if_complete(cx.engine());
+        while self.round.get() == round {
+            if gone() {
+                self.arrived.set(self.arrived.get() - 1);
+                return;
+            }
+            cx.wait_on(self.queue).await;
+        }
+    }
+
+    /// A member ended.
+    pub(super) fn leave(&self, engine: &Engine) {
+        self.members.set(self.members.get() - 1);
+        self.open_if_complete(engine);
+    }
+
+    /// Lets waiting threads look whether they must end.
+    pub(super) fn nudge(&self, engine: &Engine) {
+        engine.wake_all(self.queue);
+    }
+
+    fn open_if_complete(&self, engine: &Engine) {
+        if self.arrived.get() > 0 && self.arrived.get() >= self.members.get() {
+            self.arrived.set(0);
+            self.round.set(self.round.get() + 1);
+            engine.wake_all(self.queue);
+        }
+    }
+}
+
+/// Names of the barriers a script mentions.
+pub(super) fn barriers_of(script: &[Op]) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for op in script {
+        match op {
+            Op::Barrier(b) => {
+                names.insert(b.name.as_str());
+            }
+            Op::Repeat(r) => names.extend(barriers_of(&r.script)),
+            _ => {}
+        }
+    }
+    names
+}

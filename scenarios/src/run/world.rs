@@ -1,0 +1,515 @@
+//! Building the world of a scenario, preparing it, and letting its threads run.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use mm::{Backing, FileId, Kernel, KernelId, KernelSpec, MapRequest, World};
+use sim::{
+    Affinity, Completion, CpuId, Cx, Cycles, Engine, EngineConfig, Histogram, Role, Schedule, Seeded, TaskId, TaskSpec,
+};
+use x86::{Access, CpuIndex, Machine, Pgoff, Va, VaRange};
+
+use super::attach::{self, Baseline, Importer, Mmu};
+use super::exec::{self, Next, Thread};
+use super::process::{Barrier, Process, barriers_of};
+use super::resolve::Resolved;
+use super::{Outcome, Request, RunError, result};
+use crate::ast::{AttachDef, MapDef, Populate, ProcessDef, RegisterWhen, Scenario, ThreadDef};
+use crate::check::{DEFAULT_PARTITION, parse_address};
+
+/// A scenario at work.
+pub(super) struct Run {
+    pub(super) engine: Rc<Engine>,
+    pub(super) world: Rc<World>,
+    pub(super) resolved: Resolved,
+    files: BTreeMap<(KernelId, String), FileId>,
+    processes: BTreeMap<String, Rc<Process>>,
+    barriers: BTreeMap<String, Barrier>,
+    /// Ordinal of each thread, by process and name.
+    ordinals: BTreeMap<(String, String), u32>,
+    start: Completion,
+    ops: RefCell<BTreeMap<&'static str, Histogram>>,
+    error: OnceCell<RunError>,
+    pub(super) baseline: Baseline,
+    /// Tasks to be prepared before the start, in order.
+    prepared: Cell<u32>,
+}
+
+/// Builds a [`Run`].
+pub(super) struct WorldBuilder<'a> {
+    scenario: &'a Scenario,
+    resolved: Resolved,
+    logging: sim::Logging,
+    max_events: Option<u64>,
+}
+
+/// Stopping a run because its script makes no sense; replaced by the run error afterwards.
+const SCRIPT_ERROR: &str = "script-error";
+
+impl<'a> WorldBuilder<'a> {
+    pub(super) fn new(request: &Request<'a>, resolved: Resolved) -> Self {
+        WorldBuilder {
+            scenario: request.scenario,
+            resolved,
+            logging: request.logging,
+            max_events: request.max_events,
+        }
+    }
+
+    pub(super) fn build(self) -> Result<Rc<Run>, RunError> {
+        let partitions = self.partitions();
+        let cpus = self.resolved.cpus * partitions.len() as u32;
+        if cpus as usize > sim::MAX_CPUS {
+            return Err(RunError {
+                message: format!("{cpus} CPUs in {} partitions", partitions.len()),
+                help: format!("a world has at most {}; lower `cpus`", sim::MAX_CPUS),
+            });
+        }
+        let config = self.engine_config(cpus);
+        let engine = Engine::new(config, Schedule::Timed(Box::new(Seeded::new(self.resolved.seed))));
+        engine.set_logging(self.logging);
+        let world = World::new(Rc::clone(&engine), Rc::new(self.resolved.machine.clone()));
+        let kernels: BTreeMap<&str, Rc<Kernel>> = partitions
+            .iter()
+            .enumerate()
+            .map(|(n, name)| (name.as_str(), self.add_kernel(&world, n as u32, name)))
+            .collect();
+        let mut files = BTreeMap::new();
+        for kernel in kernels.values() {
+            for (name, def) in &self.scenario.files {
+                files.insert((kernel.id, name.clone()), kernel.new_file(name, def.pages));
+            }
+        }
+        let mut next_cpu: BTreeMap<KernelId, u32> = BTreeMap::new();
+        let mut processes = BTreeMap::new();
+        for (name, def) in &self.scenario.processes {
+            let kernel = &kernels[def.partition.as_deref().unwrap_or(DEFAULT_PARTITION)];
+            let process = self.process(&engine, name, def, kernel, &kernels, &mut next_cpu);
+            processes.insert(name.clone(), Rc::new(process));
+        }
+        let start = Completion::new(&engine, "start of the threads");
+        Ok(Rc::new(Run {
+            barriers: self.barriers(&engine),
+            ordinals: self.ordinals(),
+            engine,
+            world,
+            resolved: self.resolved,
+            files,
+            processes,
+            start,
+            ops: RefCell::default(),
+            error: OnceCell::new(),
+            baseline: RefCell::default(),
+            prepared: Cell::new(0),
+        }))
+    }
+
+    /// Partitions in order of first mention; the default one comes first.
+    fn partitions(&self) -> Vec<String> {
+        let mut names = vec![DEFAULT_PARTITION.to_owned()];
+        let mut add = |name: &str| {
+            if !names.iter().any(|n| n == name) {
+                names.push(name.to_owned());
+            }
+        };
+        for process in self.scenario.processes.values() {
+            process.partition.as_deref().into_iter().for_each(&mut add);
+            for mmu in process.attach.values() {
+                if let AttachDef::Xpmem(d) = mmu {
+                    add(&d.importer);
+                }
+            }
+        }
+        names
+    }
+
+    fn engine_config(&self, cpus: u32) -> EngineConfig {
+        let machine = &self.resolved.machine;
+        let costs = &machine.costs;
+        let half = Cycles::new(costs.lock_uncontended.get() / 2);
+        // Partitions do not share sockets.
+        let socket = |cpu: u32| {
+            let (partition, local) = (cpu / self.resolved.cpus, cpu % self.resolved.cpus);
+            (partition * machine.sockets + machine.socket_of(CpuIndex::new(local))) as u16
+        };
+        EngineConfig {
+            socket_of: (0..cpus).map(socket).collect(),
+            lock_acquire: half,
+            lock_release: costs.lock_uncontended - half,
+            transfer_near: costs.line_transfer_near,
+            transfer_far: costs.line_transfer_far,
+            context_switch: costs.context_switch,
+            wakeup: costs.wakeup,
+            ipi_latency: costs.ipi_latency,
+            ipi_per_target: costs.ipi_ack,
+            time_slice: costs.sched_slice,
+            preemption: self.resolved.profile.preemption,
+            preempt_limit: mm::profile::PREEMPT_COUNT_LIMIT,
+            max_events: self.max_events.unwrap_or(u64::MAX),
+        }
+    }
+
+    fn add_kernel(&self, world: &World, number: u32, name: &str) -> Rc<Kernel> {
+        world.add_kernel(KernelSpec {
+            name: name.into(),
+            profile: self.resolved.profile.clone(),
+            design: self.resolved.design.clone(),
+            first_cpu: CpuId::new((number * self.resolved.cpus) as u16),
+            cpus: self.resolved.cpus,
+        })
+    }
+
+    fn process(
+        &self,
+        engine: &Engine,
+        name: &str,
+        def: &ProcessDef,
+        kernel: &Rc<Kernel>,
+        kernels: &BTreeMap<&str, Rc<Kernel>>,
+        next_cpu: &mut BTreeMap<KernelId, u32>,
+    ) -> Process {
+        let mmus = def.attach.iter().map(|(n, d)| (n.clone(), Rc::new(self.mmu(n, d, kernels)))).collect::<BTreeMap<_, _>>();
+        let cpu_of = |(n, t): (&String, &ThreadDef)| {
+            let imported = t.drives.as_ref().and_then(|m| mmus.get(m)).and_then(|m: &Rc<Mmu>| attach::importer_cpu(m, t.cpu));
+            let next = next_cpu.entry(kernel.id).or_default();
+            let cpu = imported.unwrap_or_else(|| {
+                kernel.cpu(t.cpu.unwrap_or_else(|| {
+                    *next += 1;
+                    (*next - 1) % self.resolved.cpus
+                }))
+            });
+            (n.clone(), cpu)
+        };
+        let cpus = def.threads.iter().map(cpu_of).collect();
+        Process {
+            name: name.into(),
+            kernel: Rc::clone(kernel),
+            def: def.clone(),
+            mm: Cell::new(def.forked.is_none().then(|| kernel.new_mm(name.into()))),
+            maps: RefCell::default(),
+            mmus,
+            cpus,
+            epoch: Cell::new(0),
+            alive: Cell::new(0),
+            ended: engine.wait_queue("end of a thread"),
+            done: Completion::new(engine, "end of a process"),
+        }
+    }
+
+    fn mmu(&self, name: &str, def: &AttachDef, kernels: &BTreeMap<&str, Rc<Kernel>>) -> Mmu {
+        let (carried, reason) = attach::carried(&self.resolved.design, self.resolved.unsupported, def);
+        let importer = match def {
+            AttachDef::Xpmem(d) => {
+                let kernel = Rc::clone(&kernels[d.importer.as_str()]);
+                let mm = kernel.new_mm(format!("{name}-importer").into());
+                Some(Importer { kernel, mm, attached: Cell::new(false) })
+            }
+            AttachDef::Kvm(_) | AttachDef::Gru(_) => None,
+        };
+        Mmu {
+            name: name.into(),
+            def: def.clone(),
+            carried,
+            reason,
+            device: OnceCell::new(),
+            subscription: Cell::new(None),
+            importer,
+        }
+    }
+
+    fn threads(&self) -> impl Iterator<Item = (&String, &String, &ThreadDef)> {
+        self.scenario.processes.iter().flat_map(|(p, def)| def.threads.iter().map(move |(n, t)| (p, n, t)))
+    }
+
+    fn barriers(&self, engine: &Engine) -> BTreeMap<String, Barrier> {
+        let mut members: BTreeMap<String, u32> = BTreeMap::new();
+        for (_, _, thread) in self.threads() {
+            for name in barriers_of(&thread.script) {
+                *members.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        members.into_iter().map(|(name, n)| (name, Barrier::new(engine, n))).collect()
+    }
+
+    fn ordinals(&self) -> BTreeMap<(String, String), u32> {
+        self.threads().zip(0..).map(|((p, n, _), i)| ((p.clone(), n.clone()), i)).collect()
+    }
+}
+
+impl Run {
+    /// Runs everything and collects the result.
+    pub(super) fn run(self: Rc<Self>, request: &Request<'_>) -> Result<Outcome, RunError> {
+        let starting: Vec<Rc<Process>> = self.processes.values().filter(|p| p.mm.get().is_some()).cloned().collect();
+        self.spawn_preparation(&starting);
+        for process in &starting {
+            self.spawn_threads(process);
+        }
+        let end = self.engine.run();
+        if let Some(error) = self.error.get() {
+            return Err(error.clone());
+        }
+        Ok(result::collect(&self, request, end))
+    }
+
+    pub(super) fn processes(&self) -> impl Iterator<Item = &Rc<Process>> {
+        self.processes.values()
+    }
+
+    pub(super) fn process(&self, name: &str) -> Result<Rc<Process>, RunError> {
+        self.processes.get(name).cloned().ok_or_else(|| RunError {
+            message: format!("no process `{name}`"),
+            help: "declare it under `processes`".to_owned(),
+        })
+    }
+
+    pub(super) fn file(&self, kernel: &Kernel, name: &str) -> Result<FileId, RunError> {
+        self.files.get(&(kernel.id, name.to_owned())).copied().ok_or_else(|| RunError {
+            message: format!("no file `{name}`"),
+            help: "declare it under `files`".to_owned(),
+        })
+    }
+
+    pub(super) fn barrier(&self, name: &str) -> &Barrier {
+        &self.barriers[name]
+    }
+
+    pub(super) fn mmu(&self, process: &Process, name: &str) -> Result<Rc<Mmu>, RunError> {
+        process.mmus.get(name).cloned().ok_or_else(|| RunError {
+            message: format!("process `{}` has no secondary MMU `{name}`", process.name),
+            help: "declare it under `attach`".to_owned(),
+        })
+    }
+
+    pub(super) fn record_latency(&self, op: &'static str, latency: Cycles) {
+        self.ops.borrow_mut().entry(op).or_default().record(latency.get());
+    }
+
+    pub(super) fn latencies(&self) -> BTreeMap<&'static str, Histogram> {
+        self.ops.borrow().clone()
+    }
+
+    fn fail(&self, error: RunError) {
+        let message = error.message.clone();
+        let _ = self.error.set(error);
+        self.engine.violate(SCRIPT_ERROR, message, None);
+    }
+
+    /// Ends all threads of a process but the caller.
+    pub(super) fn end_others(&self, cx: &Cx, process: &Process) {
+        process.epoch.set(process.epoch.get() + 1);
+        for barrier in self.barriers.values() {
+            barrier.nudge(cx.engine());
+        }
+    }
+
+    fn task(&self, name: &str, cpu: CpuId) -> TaskSpec {
+        TaskSpec { name: name.into(), cpu, affinity: Affinity::Pinned, role: Role::Worker }
+    }
+
+    // -- preparation ----------------------------------------------------------------------------
+
+    /// One task a process prepares it, one after the other; the last one starts the measurement.
+    fn spawn_preparation(self: &Rc<Self>, starting: &[Rc<Process>]) {
+        let total = starting.len() as u32;
+        let turn = self.engine.wait_queue("preparation of another process");
+        for (n, process) in starting.iter().enumerate() {
+            let run = Rc::clone(self);
+            let process = Rc::clone(process);
+            let home = process.home().unwrap_or_else(|| process.kernel.cpu(0));
+            let mm = process.mm.get().expect("it starts with an address space");
+            let kernel = Rc::clone(&process.kernel);
+            let task = self.engine.spawn(self.task(&format!("{}-setup", process.name), home), |cx| async move {
+                while run.prepared.get() < n as u32 {
+                    cx.wait_on(turn).await;
+                }
+                if let Err(error) = run.prepare(&cx, &process).await {
+                    run.fail(error);
+                }
+                run.prepared.set(n as u32 + 1);
+                if run.prepared.get() == total {
+                    run.start_measuring();
+                    run.start.complete_all(&run.engine);
+                }
+                run.engine.wake_all(turn);
+                process.kernel.exit_mm(&cx, mm).await;
+            });
+            kernel.set_task_mm(task, Some(mm));
+        }
+    }
+
+    async fn prepare(&self, cx: &Cx, process: &Rc<Process>) -> Result<(), RunError> {
+        for (name, def) in &process.def.maps {
+            let range = self.initial_map(cx, process, name, def).await?;
+            process.maps.borrow_mut().insert(name.clone(), range);
+        }
+        let mm = process.mm.get().expect("it starts with an address space");
+        for mmu in process.mmus.values() {
+            if attach::register_when(&mmu.def) == RegisterWhen::Start {
+                mmu.come_to_life(cx, process, mm).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn initial_map(&self, cx: &Cx, process: &Process, name: &str, def: &MapDef) -> Result<VaRange, RunError> {
+        let kernel = &process.kernel;
+        let mm = process.mm.get().expect("it starts with an address space");
+        let bad = |why: String| RunError {
+            message: format!("mapping `{name}` of process `{}`: {why}", process.name),
+            help: "mend `maps`".to_owned(),
+        };
+        let (backing, rest) = match &def.file {
+            Some(file) => {
+                let size = self.scenario_file_pages(kernel, file)?;
+                (Backing::File(self.file(kernel, file)?), size.saturating_sub(def.offset))
+            }
+            None => (Backing::Anonymous, 0),
+        };
+        let pages = def.pages.unwrap_or(rest);
+        let at = def.at.as_ref().map(parse_address).transpose().map_err(|e| bad(e.to_string()))?.map(Va::new);
+        let request = MapRequest {
+            at,
+            pages,
+            backing,
+            pgoff: Pgoff::new(def.offset),
+            sharing: exec::sharing(def.sharing),
+            prot: exec::prot(def.prot),
+        };
+        // Many copies: find room for all of them and their gaps first.
+        let room = if def.copies > 1 && at.is_none() {
+            let total = (pages + 1) * def.copies;
+            let all = MapRequest { pages: total, backing: Backing::Anonymous, ..request };
+            let room = kernel.sys_mmap(cx, mm, all).await.map_err(|e| bad(format!("{e:?}")))?;
+            kernel.sys_munmap(cx, mm, room).await;
+            Some(room.start())
+        } else {
+            at
+        };
+        let mut first = None;
+        for copy in 0..def.copies {
+            let at = room.map(|r| r.add_pages(copy * (pages + 1)));
+            let range =
+                kernel.sys_mmap(cx, mm, MapRequest { at, ..request }).await.map_err(|e| bad(format!("{e:?}")))?;
+            first.get_or_insert(range);
+            if let Some(populate) = def.populate {
+                let access = match populate {
+                    Populate::Read => Access::Read,
+                    Populate::Write => Access::Write,
+                };
+                for vpn in range.vpns() {
+                    let touched = kernel.access(cx, mm, vpn.va(), access).await;
+                    touched.map_err(|e| bad(format!("cannot be populated: {e:?}")))?;
+                }
+            }
+        }
+        first.ok_or_else(|| bad("no copies".to_owned()))
+    }
+
+    fn scenario_file_pages(&self, kernel: &Kernel, name: &str) -> Result<u64, RunError> {
+        let file = self.file(kernel, name)?;
+        Ok(kernel.st().file(file).size)
+    }
+
+    fn start_measuring(&self) {
+        self.engine.start_measuring();
+        for kernel in self.world.kernels() {
+            kernel.start_measuring();
+        }
+        let mut baseline = self.baseline.borrow_mut();
+        for mmu in self.processes.values().flat_map(|p| p.mmus.values()) {
+            if let Some(device) = mmu.device.get() {
+                baseline.push((Rc::clone(&mmu.name), attach::metrics(device)));
+            }
+        }
+    }
+
+    // -- threads --------------------------------------------------------------------------------
+
+    /// Creates the threads of a process that has an address space.
+    pub(super) fn spawn_threads(self: &Rc<Self>, process: &Rc<Process>) {
+        let mm = process.mm.get().expect("threads need an address space");
+        let epoch = process.epoch.get();
+        process.alive.set(process.def.threads.len() as u32);
+        if process.def.threads.is_empty() {
+            process.done.complete_all(&self.engine);
+        }
+        for (name, def) in &process.def.threads {
+            let drives = def.drives.as_ref().and_then(|m| process.mmus.get(m)).cloned();
+            let (kernel, own_mm) = match drives.as_ref().and_then(|m| m.importer.as_ref()) {
+                Some(importer) => (Rc::clone(&importer.kernel), importer.mm),
+                None => (Rc::clone(&process.kernel), mm),
+            };
+            kernel.mmget(own_mm);
+            let thread = Thread {
+                run: Rc::clone(self),
+                process: Rc::clone(process),
+                name: name.clone(),
+                ordinal: self.ordinals[&(process.name.to_string(), name.clone())],
+                drives,
+                driver: None,
+                mm: own_mm,
+                epoch,
+            };
+            let script = def.script.clone();
+            let spec = self.task(&format!("{}/{name}", process.name), process.cpus[name]);
+            let task: TaskId = self.engine.spawn(spec, |cx| async move { thread_main(cx, thread, script).await });
+            kernel.set_task_mm(task, Some(own_mm));
+        }
+    }
+
+    /// fork(2) and the start of the child's threads.
+    pub(super) async fn fork(self: &Rc<Self>, cx: &Cx, parent: &Thread, child: &str) -> Result<(), RunError> {
+        let child = self.process(child)?;
+        if child.mm.get().is_some() {
+            return Err(RunError {
+                message: format!("process `{}` is forked a second time", child.name),
+                help: "declare one process a fork".to_owned(),
+            });
+        }
+        let kernel = &parent.process.kernel;
+        let mm = kernel.sys_fork(cx, parent.mm, Rc::clone(&child.name)).await;
+        child.mm.set(Some(mm));
+        *child.maps.borrow_mut() = parent.process.maps.borrow().clone();
+        self.spawn_threads(&child);
+        // sys_fork left one user: the child itself, which its threads have joined.
+        kernel.mmput(cx, mm).await;
+        Ok(())
+    }
+}
+
+async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
+    let run = Rc::clone(&thread.run);
+    run.start.wait(&cx).await;
+    match thread.script(&cx, &script).await {
+        Ok(Next::Continue | Next::End) => {}
+        Err(error) => run.fail(error),
+    }
+    for name in barriers_of(&script) {
+        run.barrier(name).leave(&run.engine);
+    }
+    let process = Rc::clone(&thread.process);
+    let imports = thread.drives.as_ref().and_then(|m| m.importer.as_ref());
+    if let Some(importer) = imports {
+        if let Some(super::attach::Driver::Rank(xpmem)) = &thread.driver {
+            xpmem.detach(&cx).await;
+        }
+        importer.kernel.exit_mm(&cx, thread.mm).await;
+    } else {
+        process.kernel.exit_mm(&cx, thread.mm).await;
+    }
+    process.alive.set(process.alive.get() - 1);
+    if process.alive.get() == 0 {
+        // exit_files: the drivers' files are closed after the address space is gone.
+        for mmu in process.mmus.values() {
+            mmu.destroy(&cx).await;
+        }
+        process.done.complete_all(&run.engine);
+    }
+    run.engine.wake_all(process.ended);
+}
+
+/// The machine's name for results.
+pub(super) fn machine(run: &Run) -> &Machine {
+    &run.resolved.machine
+}
