@@ -108,7 +108,7 @@ pub(crate) enum UnsupportedRule {
 #[command(next_help_heading = "Overrides of the scenario")]
 pub(crate) struct OverrideArgs {
     /// Compile the kernel with or without CONFIG_PREEMPT
-    #[arg(long, value_enum, value_name = "WHEN")]
+    #[arg(long, value_enum, value_name = "STATE")]
     pub(crate) preempt: Option<OnOff>,
     /// Seed of all random draws
     #[arg(long, value_name = "N")]
@@ -149,7 +149,8 @@ pub(crate) struct ImportArgs {
     /// Pages the program is assumed to have touched: all, none, or fraction=0.25 [default: all]
     #[arg(long, value_name = "SHARE", value_parser = touch)]
     pub(crate) touch: Option<Touch>,
-    /// Attach a secondary MMU: <kvm|gru|xpmem>:<largest|heap|file|all|0xSTART-0xEND>[@PROCESS]; repeatable
+    /// Attach a secondary MMU, `kvm`, `gru` or `xpmem`, to `largest`, `heap`, `file`, `all` or
+    /// `0xSTART-0xEND`, for example kvm:largest or gru:heap@redis-server; repeatable
     #[arg(long, value_name = "MMU:MEMORY")]
     pub(crate) attach: Vec<AttachSpec>,
     /// Accesses each attached secondary MMU makes [default: 20000]
@@ -163,7 +164,7 @@ pub(crate) struct ImportArgs {
 pub(crate) struct RunArgs {
     /// Scenario (.jsonc, .json), recording (*.strace, *.strace.gz), or `-` for a scenario on stdin
     pub(crate) scenario: PathBuf,
-    /// Notifier design
+    /// Notifier design, by its long name or its short one (v8)
     #[arg(long, visible_alias = "notifier", value_name = "DESIGN", value_parser = designs(&[]))]
     pub(crate) design: Option<String>,
     /// Kernel profile

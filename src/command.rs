@@ -64,7 +64,12 @@ fn json(value: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Writes one run in one form. Timelines need its events and are not written here.
-fn render_run(result: &RunResult, what: Rendering, text: &TextOptions, out: &mut dyn Write) -> io::Result<()> {
+fn render_run(
+    result: &RunResult,
+    what: Rendering,
+    text: &TextOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     match what {
         Rendering::Json => json(result, out),
         Rendering::Text => out.write_all(reports::text::run_text(result, text).as_bytes()),

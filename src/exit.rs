@@ -48,10 +48,7 @@ impl Verdict {
 
     /// On several runs.
     pub(crate) fn worst<'a>(runs: impl IntoIterator<Item = &'a RunResult>) -> Verdict {
-        runs.into_iter()
-            .map(Verdict::of)
-            .max()
-            .unwrap_or(Verdict::Fine)
+        runs.into_iter().map(Verdict::of).max().unwrap_or(Verdict::Fine)
     }
 }
 

@@ -64,7 +64,11 @@ pub(crate) fn examine(
         for warning in &imported.summary.warnings {
             console.warn(&warning.to_string());
         }
-        load::load_str(&base_name(path), &text(imported.scenario), &MemoryFiles::default())?
+        load::load_str(
+            &base_name(path),
+            &text(imported.scenario),
+            &MemoryFiles::default(),
+        )?
     } else {
         refuse_import_flags(path, wishes.import)?;
         load(path)?

@@ -88,7 +88,9 @@ impl Plan {
             (Rendering::Trace, timeline.and_then(|t| t.trace.as_ref())),
             (Rendering::Events, timeline.and_then(|t| t.events.as_ref())),
         ];
-        let wished = wished.into_iter().filter_map(|(what, to)| Some((what, to?.clone())));
+        let wished = wished
+            .into_iter()
+            .filter_map(|(what, to)| Some((what, to?.clone())));
         Plan::of(wished, output.format.map(Rendering::from), Some(Rendering::Text))
     }
 
@@ -153,7 +155,11 @@ impl Plan {
         }
         for (path, file) in staged {
             let bytes = file.finish().map_err(|e| cannot_write(path, &e))?;
-            console.note(&format!("wrote {} ({} KiB)", path.display(), bytes.div_ceil(1024)));
+            console.note(&format!(
+                "wrote {} ({} KiB)",
+                path.display(),
+                bytes.div_ceil(1024)
+            ));
         }
         match self.stdout {
             Some(what) => to_stdout(|out| render(what, out)),
@@ -177,9 +183,10 @@ fn folder_of(path: &Path) -> &Path {
 pub(crate) fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("stdout cannot be written: {}", reason(&error))))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(format!(
+            "stdout cannot be written: {}",
+            reason(&error)
+        ))),
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -187,7 +194,10 @@ pub(crate) fn to_stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
 /// A file that does not exist under its name yet.
 enum Staged {
     /// Becomes the file by a rename; removed if dropped before.
-    Beside { temporary: NamedTempFile, target: PathBuf },
+    Beside {
+        temporary: NamedTempFile,
+        target: PathBuf,
+    },
     /// A device or a pipe, which cannot be replaced.
     Direct(File),
 }
@@ -274,7 +284,10 @@ mod tests {
         new.and_then(Staged::finish).expect("written");
         assert_eq!(fs::read_to_string(&real).expect("read"), "new");
         assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
-        assert_eq!(fs::metadata(&real).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&real).expect("there").permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]
@@ -290,7 +303,11 @@ mod tests {
             (Rendering::Html, Destination::Stdout),
         ];
         assert!(Plan::of(both, None, None).is_err());
-        let one = Plan::of([(Rendering::Json, Destination::Stdout)], None, Some(Rendering::Text));
+        let one = Plan::of(
+            [(Rendering::Json, Destination::Stdout)],
+            None,
+            Some(Rendering::Text),
+        );
         assert_eq!(one.expect("a plan").stdout, Some(Rendering::Json));
         let none = Plan::of([], None, Some(Rendering::Text));
         assert_eq!(none.expect("a plan").stdout, Some(Rendering::Text));

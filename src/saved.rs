@@ -23,11 +23,17 @@ pub(crate) fn read(path: &Path) -> Result<Loaded, Failure> {
     let file = File::open(path).map_err(cannot)?;
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(Failure::file(path, format!("is larger than {} MiB", MAX_BYTES >> 20)));
+        return Err(Failure::file(
+            path,
+            format!("is larger than {} MiB", MAX_BYTES >> 20),
+        ));
     }
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        Failure::file(path, format!("is not UTF-8 text from byte {at} on: a saved result is JSON"))
+        Failure::file(
+            path,
+            format!("is not UTF-8 text from byte {at} on: a saved result is JSON"),
+        )
     })?;
     load(&text).map_err(|error| placed(path, error))
 }
@@ -36,8 +42,17 @@ pub(crate) fn read(path: &Path) -> Result<Loaded, Failure> {
 fn placed(path: &Path, error: LoadError) -> Failure {
     let file = path.display();
     Failure::new(match error {
-        LoadError::Syntax { line, column, message } => format!("{file}:{line}:{column}: not JSON: {message}"),
-        LoadError::Shape { schema, line, column, message } => {
+        LoadError::Syntax {
+            line,
+            column,
+            message,
+        } => format!("{file}:{line}:{column}: not JSON: {message}"),
+        LoadError::Shape {
+            schema,
+            line,
+            column,
+            message,
+        } => {
             format!("{file}:{line}:{column}: does not follow schema `{schema}`: {message}")
         }
         other => format!("{file}: {other}"),

@@ -379,6 +379,7 @@ impl Engine {
             },
             spans: Vec::new(),
             held: Vec::new(),
+            held_classes: 0,
             atomic_depth: 0,
             preempt_depth: 0,
             irq_depth: 0,

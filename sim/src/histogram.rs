@@ -6,6 +6,9 @@ use hdrhistogram::Histogram as Hdr;
 const PRECISION_DIGITS: u8 = 2;
 
 /// A distribution of integer values: exact count, sum and extremes, bins of 1 % width.
+///
+/// Durations come in long runs of the same value (an undisturbed path always takes as long), so the
+/// last value is only binned when another one comes.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     bins: Hdr<u64>,
@@ -13,6 +16,9 @@ pub struct Histogram {
     total: u64,
     min: u64,
     max: u64,
+    last: u64,
+    /// Times `last` was recorded and not yet binned.
+    repeats: u64,
 }
 
 impl Default for Histogram {
@@ -24,6 +30,8 @@ impl Default for Histogram {
             total: 0,
             min: u64::MAX,
             max: 0,
+            last: 0,
+            repeats: 0,
         }
     }
 }
@@ -34,9 +42,28 @@ impl Histogram {
     pub fn record(&mut self, value: u64) {
         self.count += 1;
         self.total += value;
+        if value == self.last {
+            self.repeats += 1;
+        } else {
+            self.change_to(value);
+        }
+    }
+
+    #[cold]
+    fn change_to(&mut self, value: u64) {
+        self.bin_repeats();
+        self.last = value;
+        self.repeats = 1;
         self.min = self.min.min(value);
         self.max = self.max.max(value);
-        self.bins.record(value).expect("the histogram grows as needed");
+    }
+
+    fn bin_repeats(&mut self) {
+        if self.repeats > 0 {
+            self.bins.record_n(self.last, self.repeats).expect("the histogram grows as needed");
+            self.min = self.min.min(self.last);
+            self.repeats = 0;
+        }
     }
 
     /// Number of values.
@@ -54,7 +81,11 @@ impl Histogram {
     /// Smallest value; 0 when empty.
     #[must_use]
     pub fn min(&self) -> u64 {
-        if self.count == 0 { 0 } else { self.min }
+        match (self.count, self.repeats) {
+            (0, _) => 0,
+            (_, 0) => self.min,
+            _ => self.min.min(self.last),
+        }
     }
 
     /// Largest value; 0 when empty.
@@ -64,10 +95,11 @@ impl Histogram {
     }
 
     /// Non-empty bins, ascending: (largest value of the bin, values in it).
-    pub fn bins(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.bins
-            .iter_recorded()
-            .map(|v| (v.value_iterated_to(), v.count_since_last_iteration()))
+    #[must_use]
+    pub fn bins(&self) -> Vec<(u64, u64)> {
+        let mut all = self.clone();
+        all.bin_repeats();
+        all.bins.iter_recorded().map(|v| (v.value_iterated_to(), v.count_since_last_iteration())).collect()
     }
 }
 
@@ -85,8 +117,8 @@ mod tests {
             (h.count(), h.total(), h.min(), h.max()),
             (4, 1_000_017, 0, 1_000_003)
         );
-        assert_eq!(h.bins().map(|(_, n)| n).sum::<u64>(), 4);
-        let (upper, _) = h.bins().last().expect("not empty");
+        assert_eq!(h.bins().iter().map(|(_, n)| n).sum::<u64>(), 4);
+        let (upper, _) = *h.bins().last().expect("not empty");
         assert!(upper >= 1_000_003 && upper < 1_010_100);
     }
 }

@@ -140,6 +140,13 @@ impl Class {
     }
 }
 
+/// Whether a release let somebody go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    Nobody,
+    Somebody,
+}
+
 #[derive(Debug)]
 struct Waiter {
     task: TaskId,
@@ -218,86 +225,72 @@ impl Inner {
         LockId((self.locks.len() - 1) as u32)
     }
 
-    /// Tries to take a lock for the current task at `now`, without any cost.
-    fn try_take(&mut self, id: LockId, mode: Mode, task: TaskId, now: Cycles) -> bool {
+    /// Takes a lock for `taker` if it can be had at `now`. Returns the cost.
+    #[inline]
+    fn try_take(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Option<Cycles> {
         let lock = &mut self.locks[id.0 as usize];
         let queue_first = !lock.waiters.is_empty() && lock.kind != LockKind::RwLock;
         if queue_first || !lock.admits(mode) || lock.free_from(mode) > now {
-            return false;
+            return None;
         }
-        lock.take(task, mode);
-        true
+        lock.take(taker, mode);
+        Some(self.acquired(id, mode, taker, now))
     }
 
-    /// Bookkeeping of a lock that `task` owns from `now` on. Returns the cost of taking it.
+    /// Bookkeeping of a lock that `taker` owns from `now` on. Returns the cost of taking it.
+    #[inline]
     fn acquired(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Cycles {
-        let cpu = self.tasks[taker.index()].cpu;
         let lock = &mut self.locks[id.0 as usize];
         let class = lock.class;
         let sleeping = lock.kind.sleeps();
-        let transfer = if lock.last_cpu == cpu {
-            Cycles::ZERO
-        } else {
-            self.config.transfer(lock.last_cpu, cpu)
-        };
-        lock.last_cpu = cpu;
-        self.classes[class.index()].stats(mode).acquisitions += 1;
-        self.check_order(id, class, taker);
         let task = &mut self.tasks[taker.index()];
+        let mut cost = self.config.lock_acquire;
+        if lock.last_cpu != task.cpu {
+            cost += self.config.transfer(lock.last_cpu, task.cpu);
+            lock.last_cpu = task.cpu;
+        }
+        self.classes[class.index()].stats(mode).acquisitions += 1;
+        let bit = 1 << class.index();
+        let held_classes = task.held_classes;
+        task.held_classes |= bit;
         let site = task.innermost_span();
-        task.held.push(Held {
-            what: HeldKind::Lock {
-                lock: id,
-                class,
-                mode,
-                sleeping,
-            },
-            since: now,
-            site,
-        });
+        task.held.push(Held { what: HeldKind::Lock { lock: id, class, mode, sleeping }, since: now, site });
         if !sleeping {
             task.atomic_depth += 1;
             task.preempt_depth += 1;
             let depth = task.preempt_depth;
-            self.note_preempt_depth(taker, depth);
+            if depth > self.max_preempt_depth {
+                self.note_preempt_depth(taker, depth);
+            }
         }
-        self.config.lock_acquire + transfer
+        if held_classes & bit != 0 || !self.graph.knows(held_classes, class) {
+            self.check_order(id, class, taker, held_classes);
+        }
+        cost
     }
 
-    /// The preemption counter only exists in a preemptible kernel; there it can overflow.
+    /// A new maximum. The preemption counter only exists in a preemptible kernel; there it can
+    /// overflow.
+    #[cold]
     fn note_preempt_depth(&mut self, task: TaskId, depth: u32) {
-        self.max_preempt_depth = self.max_preempt_depth.max(depth);
+        self.max_preempt_depth = depth;
         let counted = self.config.preemption == KernelPreemption::Full;
         if counted && depth == self.config.preempt_limit.saturating_add(1) {
-            let text = format!(
-                "{depth} spinlocks nested: the preemption counter holds {}",
-                depth - 1
-            );
+            let text = format!("{depth} spinlocks nested: the preemption counter holds {}", depth - 1);
             self.violate(task, ViolationKind::PreemptOverflow, text, None);
         }
     }
 
-    fn check_order(&mut self, id: LockId, class: ClassId, task: TaskId) {
-        let held = &self.tasks[task.index()].held;
-        let mut outer = 0;
-        let mut recursive = false;
-        for h in held {
-            if let HeldKind::Lock { lock, class: c, .. } = h.what {
-                outer |= 1 << c.index();
-                recursive |= lock == id;
-            }
-        }
+    /// Checks a lock just taken against what was held before, a bit a class.
+    #[cold]
+    fn check_order(&mut self, id: LockId, class: ClassId, task: TaskId, outer: u64) {
         let own = 1 << class.index();
+        let same = |h: &&Held| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id);
+        let recursive = self.tasks[task.index()].held.iter().filter(same).count() > 1;
         let nested = outer & own != 0 && self.classes[class.index()].def.nesting == Nesting::Forbidden;
         if recursive || nested {
-            let text = format!(
-                "{} taken while a lock of the same class is held",
-                self.classes[class.index()].def.name
-            );
+            let text = format!("{} taken while a lock of the same class is held", self.classes[class.index()].def.name);
             self.violate(task, ViolationKind::RecursiveLock, text, None);
-        }
-        if self.graph.knows(outer & !own, class) {
-            return;
         }
         for c in (0..self.classes.len()).filter(|c| outer >> c & 1 == 1 && *c != class.index()) {
             let from = ClassId::from_index(c);
@@ -305,12 +298,7 @@ impl Inner {
                 continue;
             }
             let stack = self.tasks[task.index()].spans.clone();
-            if let Some(first) = self.graph.add(Edge {
-                outer: from,
-                inner: class,
-                task,
-                stack,
-            }) {
+            if let Some(first) = self.graph.add(Edge { outer: from, inner: class, task, stack }) {
                 let text = format!(
                     "{} is taken inside {} here, but {} inside {} in {} [{}]",
                     self.classes[class.index()].def.name,
@@ -389,13 +377,28 @@ impl Inner {
             .map_or(self.locks[id.0 as usize].last_site, |h| h.site)
     }
 
-    fn release(&mut self, id: LockId, mode: Mode, task: TaskId, now: Cycles) {
-        let held = &mut self.tasks[task.index()].held;
-        let at = held
-            .iter()
-            .rposition(|h| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id));
-        let held = held.remove(at.expect("a guard's lock is held"));
+    /// Releases a lock. Says whether somebody was waiting for it.
+    #[inline]
+    fn release(&mut self, id: LockId, mode: Mode, holder: TaskId, now: Cycles) -> Waited {
+        let task = &mut self.tasks[holder.index()];
+        let own = |h: &Held| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id);
+        let held = match task.held.last() {
+            Some(last) if own(last) => task.held.pop().expect("looked at it just now"),
+            _ => {
+                let at = task.held.iter().rposition(own).expect("a guard's lock is held");
+                task.held.remove(at)
+            }
+        };
         let lock = &mut self.locks[id.0 as usize];
+        let bit = 1 << lock.class.index();
+        task.held_classes &= !bit;
+        if self.classes[lock.class.index()].def.nesting == Nesting::ByCaller {
+            let class = lock.class;
+            let same = |h: &Held| matches!(h.what, HeldKind::Lock { class: c, .. } if c == class);
+            if task.held.iter().any(same) {
+                task.held_classes |= bit;
+            }
+        }
         match mode {
             Mode::Exclusive => {
                 lock.writer = None;
@@ -407,19 +410,16 @@ impl Inner {
             }
         }
         lock.last_site = held.site;
-        let (class, sleeping, waited_for) = (lock.class, lock.kind.sleeps(), !lock.waiters.is_empty());
-        self.classes[class.index()]
-            .stats(mode)
-            .hold
-            .record((now - held.since).get());
-        if !sleeping {
-            let task = &mut self.tasks[task.index()];
+        if !lock.kind.sleeps() {
             task.atomic_depth -= 1;
             task.preempt_depth -= 1;
         }
-        if waited_for {
-            self.grant(id, now);
+        self.classes[lock.class.index()].stats(mode).hold.record((now - held.since).get());
+        if lock.waiters.is_empty() {
+            return Waited::Nobody;
         }
+        self.grant(id, now);
+        Waited::Somebody
     }
 
     /// Names of the tasks that hold a lock.
@@ -462,18 +462,17 @@ impl Guard<'_> {
 }
 
 impl Drop for Guard<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let engine = &self.cx.engine;
+        let engine = &*self.cx.engine;
         if engine.is_frozen() {
             return;
         }
-        let cost = engine.lock_release_cost;
-        self.cx.charge(Account::LOCK, cost);
-        engine
-            .inner
-            .borrow_mut()
-            .release(self.lock, self.mode, self.cx.task, engine.clock.get());
-        engine.refresh_resched(self.cx.task);
+        self.cx.charge(Account::LOCK, engine.lock_release_cost);
+        let waited = engine.inner.borrow_mut().release(self.lock, self.mode, self.cx.task, engine.clock.get());
+        if waited == Waited::Somebody {
+            engine.refresh_resched(self.cx.task);
+        }
     }
 }
 
@@ -517,24 +516,22 @@ impl<'a> Acquire<'a> {
         }
     }
 
-    fn finish(&self) -> Guard<'a> {
-        let engine = &self.cx.engine;
-        let cost = engine
-            .inner
-            .borrow_mut()
-            .acquired(self.lock, self.mode, self.cx.task, engine.clock.get());
+    fn guard(&self, cost: Cycles) -> Guard<'a> {
         self.cx.charge(Account::LOCK, cost);
-        Guard {
-            cx: self.cx,
-            lock: self.lock,
-            mode: self.mode,
-        }
+        Guard { cx: self.cx, lock: self.lock, mode: self.mode }
     }
 
-    fn sleeps(&self) -> bool {
-        self.cx.engine.inner.borrow().locks[self.lock.0 as usize]
-            .kind
-            .sleeps()
+    /// The lock was handed over while we waited.
+    #[cold]
+    fn granted(&self, since: Cycles) -> Guard<'a> {
+        let engine = &self.cx.engine;
+        let now = engine.clock.get();
+        let mut inner = engine.inner.borrow_mut();
+        let class = inner.locks[self.lock.0 as usize].class;
+        inner.classes[class.index()].stats(self.mode).wait.record((now - since).get());
+        let cost = inner.acquired(self.lock, self.mode, self.cx.task, now);
+        drop(inner);
+        self.guard(cost)
     }
 }
 
@@ -544,33 +541,29 @@ impl<'a> Future for Acquire<'a> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Guard<'a>> {
         let cx = self.cx;
-        let engine = &cx.engine;
+        let engine = &*cx.engine;
         if let Progress::Queued(since) = self.progress {
-            let waited = engine.clock.get() - since;
-            let mut inner = engine.inner.borrow_mut();
-            let class = inner.locks[self.lock.0 as usize].class;
-            inner.classes[class.index()]
-                .stats(self.mode)
-                .wait
-                .record(waited.get());
-            drop(inner);
-            return Poll::Ready(self.finish());
+            return Poll::Ready(self.granted(since));
         }
+        let must_sync = self.progress == Progress::New && engine.must_sync();
+        let now = engine.clock.get();
+        let mut inner = engine.inner.borrow_mut();
         if self.progress == Progress::New {
-            if self.sleeps() {
+            if inner.locks[self.lock.0 as usize].kind.sleeps() && inner.tasks[cx.task.index()].is_atomic() {
+                drop(inner);
                 cx.might_sleep("taking a sleeping lock");
+                inner = engine.inner.borrow_mut();
             }
             self.progress = Progress::Synced;
-            if engine.must_sync() {
+            if must_sync {
+                drop(inner);
                 engine.park_sync(cx.task, self.step());
                 return Poll::Pending;
             }
         }
-        let now = engine.clock.get();
-        let mut inner = engine.inner.borrow_mut();
-        if inner.try_take(self.lock, self.mode, cx.task, now) {
+        if let Some(cost) = inner.try_take(self.lock, self.mode, cx.task, now) {
             drop(inner);
-            return Poll::Ready(self.finish());
+            return Poll::Ready(self.guard(cost));
         }
         self.progress = Progress::Queued(now);
         inner.enqueue(self.lock, self.mode, cx.task, now);
@@ -603,6 +596,6 @@ impl<'a> Future for TryAcquire<'a> {
                 .inner
                 .borrow_mut()
                 .try_take(self.0.lock, self.0.mode, self.0.cx.task, engine.clock.get());
-        Poll::Ready(taken.then(|| self.0.finish()))
+        Poll::Ready(taken.map(|cost| self.0.guard(cost)))
     }
 }

@@ -112,6 +112,8 @@ pub(crate) struct Task {
     pub(crate) pending: Step,
     pub(crate) spans: Vec<&'static str>,
     pub(crate) held: Vec<Held>,
+    /// Classes of the locks among `held`, a bit each.
+    pub(crate) held_classes: u64,
     /// Nesting of everything that forbids sleeping: spinlocks, preemption off, RCU.
     pub(crate) atomic_depth: u32,
     /// Nesting of spinlocks and explicit preempt_disable.
@@ -121,6 +123,13 @@ pub(crate) struct Task {
 }
 
 impl Task {
+    /// Whether sleeping is forbidden.
+    #[inline]
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.atomic_depth > 0 || self.irq_depth > 0
+    }
+
+    #[inline]
     pub(crate) fn innermost_span(&self) -> &'static str {
         self.spans.last().copied().unwrap_or("-")
     }

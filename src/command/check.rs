@@ -44,7 +44,11 @@ pub(crate) fn check(args: &CheckArgs, console: &Console) -> Result<Verdict, Fail
         CheckFormat::Json => to_stdout(|out| super::json(&reports, out))?,
         CheckFormat::Text => to_stdout(|out| out.write_all(lines.as_bytes()))?,
     }
-    if bad { Err(Failure::Reported) } else { Ok(Verdict::Fine) }
+    if bad {
+        Err(Failure::Reported)
+    } else {
+        Ok(Verdict::Fine)
+    }
 }
 
 fn summary(path: &Path, found: &Result<Diagnostics, Failure>) -> String {

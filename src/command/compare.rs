@@ -43,7 +43,10 @@ struct Column {
 impl Column {
     /// Whether the user may mean this column by a name.
     fn answers_to(&self, name: &str) -> bool {
-        self.label == name || self.design.is_some_and(|id| Design::by_name(name).is_some_and(|d| d.id == id))
+        self.label == name
+            || self
+                .design
+                .is_some_and(|id| Design::by_name(name).is_some_and(|d| d.id == id))
     }
 }
 
@@ -117,19 +120,28 @@ fn run(args: &CompareArgs, path: &Path, console: &Console) -> Result<Compared, F
     warn_unseen(&runs, console);
     let verdict = Verdict::worst(runs.iter().flatten());
     let result = side_by_side(runs, input.scenario.title.clone());
-    let regressions = args.fail_above.map_or_else(Vec::new, |bound| gate(&result, bound));
+    let regressions = args
+        .fail_above
+        .map_or_else(Vec::new, |bound| gate(&result, bound));
     Ok(Compared::new(result, regressions, verdict))
 }
 
 /// A comparison shows the end of each column's first run: worse ends of the others are said here.
 fn warn_unseen(runs: &[Vec<RunResult>], console: &Console) {
     for column in runs {
-        let Some((first, others)) = column.split_first() else { continue };
+        let Some((first, others)) = column.split_first() else {
+            continue;
+        };
         let worse = others.iter().filter(|run| Verdict::of(run) > Verdict::of(first));
         for run in worse {
             console.warn(&format!(
-                "{} with seed {}: {}; `mmusim run --design {} --kernel {} --seed {}` shows it",
-                run.label, run.seed, run.end.summary, run.design.id, run.kernel, run.seed
+                "{} with seed {}: {}; to see it: mmusim run --design {} --kernel {} --seed {}",
+                run.label,
+                run.seed,
+                run.end.summary,
+                run.design.id,
+                run.kernel.replace("+preempt", " --preempt on"),
+                run.seed
             ));
         }
     }
@@ -162,7 +174,9 @@ fn columns(args: &CompareArgs) -> Result<Vec<Column>, Failure> {
                 _ => short.to_owned(),
             };
             if columns.iter().any(|c| c.label == label) {
-                return Err(Failure::new(format!("column `{label}` is asked for twice: name it once")));
+                return Err(Failure::new(format!(
+                    "column `{label}` is asked for twice: name it once"
+                )));
             }
             columns.push(Column {
                 label,
@@ -175,7 +189,9 @@ fn columns(args: &CompareArgs) -> Result<Vec<Column>, Failure> {
 }
 
 fn unknown_design(name: &str) -> Failure {
-    Failure::new(format!("no notifier design is called `{name}`: see `mmusim list designs`"))
+    Failure::new(format!(
+        "no notifier design is called `{name}`: see `mmusim list designs`"
+    ))
 }
 
 fn find(columns: &[Column], name: &str) -> Result<usize, Failure> {
@@ -188,7 +204,10 @@ fn find(columns: &[Column], name: &str) -> Result<usize, Failure> {
 /// No column has the name that was asked for.
 fn no_column<'a>(name: &str, labels: impl Iterator<Item = &'a str>) -> Failure {
     let labels: Vec<&str> = labels.collect();
-    Failure::new(format!("--baseline: no column is called `{name}`: the columns are {}", labels.join(", ")))
+    Failure::new(format!(
+        "--baseline: no column is called `{name}`: the columns are {}",
+        labels.join(", ")
+    ))
 }
 
 /// Each design runs on the kernel it was made for: said where the scenario names another.
@@ -202,7 +221,9 @@ fn tell_kernels(columns: &[Column], scenario: &Scenario, console: &Console) {
         if let (Some(design), Some(kernel)) = (column.design, &column.kernel)
             && kernel != named
         {
-            console.note(&format!("{design} runs on {kernel}, not on the scenario's {named}"));
+            console.note(&format!(
+                "{design} runs on {kernel}, not on the scenario's {named}"
+            ));
         }
     }
 }
@@ -223,10 +244,16 @@ fn report_regressions(regressions: &[Regression], bound: Option<f64>, console: &
             Some(ratio) => format!("{:+.1} %", (ratio - 1.0) * 100.0),
             None => "from nothing".to_owned(),
         };
-        console.warn(&format!("{} of {} grew: {} -> {} {} ({change})", r.metric, r.label, r.before, r.after, r.unit));
+        console.warn(&format!(
+            "{} of {} grew: {} -> {} {} ({change})",
+            r.metric, r.label, r.before, r.after, r.unit
+        ));
     }
     if let (Some(bound), false) = (bound, regressions.is_empty()) {
-        console.warn(&format!("{} costs grew by more than {bound} %", regressions.len()));
+        console.warn(&format!(
+            "{} costs grew by more than {bound} %",
+            regressions.len()
+        ));
     }
 }
 

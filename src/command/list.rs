@@ -48,7 +48,15 @@ pub(crate) fn list(args: &ListArgs, console: &Console) -> Result<Verdict, Failur
 }
 
 fn designs() -> Listing {
-    let row = |d: Design| vec![json!(d.id), json!(d.short), json!(d.profile), json!(d.title), json!(d.summary)];
+    let row = |d: Design| {
+        vec![
+            json!(d.id),
+            json!(d.short),
+            json!(d.profile),
+            json!(d.title),
+            json!(d.summary),
+        ]
+    };
     Listing {
         heads: &["design", "short", "kernel", "title", "summary"],
         rows: Design::ALL.into_iter().map(row).collect(),
@@ -89,7 +97,15 @@ fn machines() -> Listing {
         ]
     };
     Listing {
-        heads: &["machine", "cpus", "sockets", "MHz", "GiB", "nested_paging", "title"],
+        heads: &[
+            "machine",
+            "cpus",
+            "sockets",
+            "MHz",
+            "GiB",
+            "nested_paging",
+            "title",
+        ],
         rows: Machine::presets().iter().map(row).collect(),
     }
 }
@@ -100,7 +116,12 @@ fn metrics() -> Listing {
             MetricKind::Counter => "counter",
             MetricKind::Gauge => "gauge",
         };
-        vec![json!(def.name), json!(kind), json!(def.unit), json!(def.description)]
+        vec![
+            json!(def.name),
+            json!(kind),
+            json!(def.unit),
+            json!(def.description),
+        ]
     };
     Listing {
         heads: &["metric", "kind", "unit", "description"],
@@ -123,11 +144,18 @@ fn costs(machine: &str) -> Listing {
             json!(cost.value_cycles.get()),
             json!(cost.source),
             json!(cost.description),
-            json!(cost.note),
         ]
     };
     Listing {
-        heads: &["cost", "value", "unit", "range", "cycles", "source", "description", "note"],
+        heads: &[
+            "cost",
+            "value",
+            "unit",
+            "range",
+            "cycles",
+            "source",
+            "description",
+        ],
         rows: machine.cost_table().into_iter().map(row).collect(),
     }
 }
@@ -142,7 +170,10 @@ fn scenarios(folder: &Path, console: &Console) -> Result<Listing, Failure> {
     walk(folder, &mut files)
         .map_err(|e| Failure::file(folder, format!("cannot be listed: {}", reason(&e))))?;
     if files.len() == MAX_FILES {
-        console.warn(&format!("{}: only the first {MAX_FILES} files are listed", folder.display()));
+        console.warn(&format!(
+            "{}: only the first {MAX_FILES} files are listed",
+            folder.display()
+        ));
     }
     let row = |path: PathBuf| {
         let (kind, title) = if input::is_recording(&path) {
@@ -185,7 +216,11 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
 impl Listing {
     fn objects(&self) -> Vec<Value> {
         let object = |row: &Vec<Value>| {
-            let members = self.heads.iter().map(|h| (*h).to_owned()).zip(row.iter().cloned());
+            let members = self
+                .heads
+                .iter()
+                .map(|h| (*h).to_owned())
+                .zip(row.iter().cloned());
             Value::Object(members.collect())
         };
         self.rows.iter().map(object).collect()
@@ -208,7 +243,11 @@ impl Listing {
         let line = |row: &Vec<String>| {
             let mut out = String::new();
             for (column, (text, width)) in row.iter().zip(&widths).enumerate() {
-                out += &if right(column) { format!("{text:>width$}  ") } else { format!("{text:<width$}  ") };
+                out += &if right(column) {
+                    format!("{text:>width$}  ")
+                } else {
+                    format!("{text:<width$}  ")
+                };
             }
             out.trim_end().to_owned() + "\n"
         };

@@ -264,7 +264,11 @@ mod tests {
     proptest! {
         #[test]
         fn every_fill_is_reported_dropped_once(ops in prop::collection::vec(op(), 1..200)) {
-            let asids = asids();
+            let mut space = AsidSpace::new();
+            let mut fresh = || [(); 2].map(|()| match space.assign() {
+                Assigned::Next(a) | Assigned::Wrapped(a) => a,
+            });
+            let mut asids = fresh();
             let mut tlb = GruTlb::new();
             let mut usable: BTreeMap<Pfn, u32> = BTreeMap::new();
             for (n, op) in ops.into_iter().enumerate() {
@@ -280,7 +284,10 @@ mod tests {
                         prop_assert!(tlb.lookup(asids[a], Vpn::new(p)).is_none());
                     }
                     Op::PurgeAsid(a) => { tlb.purge_asid(asids[a], &mut dropped); }
-                    Op::Forget => { tlb.forget(&mut dropped); }
+                    Op::Forget => {
+                        tlb.forget(&mut dropped);
+                        asids = fresh();
+                    }
                     Op::PurgeAll => { tlb.purge_all(&mut dropped); }
                 }
                 prop_assert_eq!(usable.values().sum::<u32>() as usize, tlb.live());

@@ -88,7 +88,6 @@ impl Gate {
         self.count.set(self.count.get() + 1);
         if self.count.get() == 0 {
             cx.engine().wake_all(self.allow);
-            cx.engine().wake_all(self.block);
         }
     }
 

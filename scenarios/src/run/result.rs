@@ -199,7 +199,7 @@ fn metrics(run: &Run) -> Vec<Metric> {
 }
 
 fn data(h: &Histogram) -> HistogramData {
-    HistogramData { count: h.count(), total: h.total(), min: h.min(), max: h.max(), bins: h.bins().collect() }
+    HistogramData { count: h.count(), total: h.total(), min: h.min(), max: h.max(), bins: h.bins() }
 }
 
 fn histograms(run: &Run) -> Vec<HistogramRow> {

@@ -75,7 +75,9 @@ pub(super) fn run(work: &Work<'_>) -> Result<Vec<Vec<RunResult>>, (String, RunEr
         return Err((work.columns[task.column].label.clone(), error));
     }
     let columns = work.columns.iter().zip(progress.results);
-    Ok(columns.map(|(c, runs)| labelled(runs.into_iter().flatten().collect(), &c.label)).collect())
+    Ok(columns
+        .map(|(c, runs)| labelled(runs.into_iter().flatten().collect(), &c.label))
+        .collect())
 }
 
 /// Takes tasks until there are none left or one has failed.

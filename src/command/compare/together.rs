@@ -37,10 +37,15 @@ pub(super) fn compare(args: &CompareArgs, files: &[PathBuf]) -> Result<Compared,
             columns.push(Saved { file, label, runs });
         }
     }
-    let regressions = args.fail_above.map_or_else(Vec::new, |bound| regressions(&columns, bound));
+    let regressions = args
+        .fail_above
+        .map_or_else(Vec::new, |bound| regressions(&columns, bound));
     let labels = labels(&columns, files);
-    let mut runs: Vec<Vec<RunResult>> =
-        columns.into_iter().zip(&labels).map(|(c, label)| labelled(c.runs, label)).collect();
+    let mut runs: Vec<Vec<RunResult>> = columns
+        .into_iter()
+        .zip(&labels)
+        .map(|(c, label)| labelled(c.runs, label))
+        .collect();
     if let Some(name) = &args.baseline {
         let index = labels.iter().position(|label| label == name);
         let index = index.ok_or_else(|| no_column(name, labels.iter().map(String::as_str)))?;
@@ -63,12 +68,20 @@ fn regressions(columns: &[Saved], bound: f64) -> Vec<Regression> {
     let of_file = |file| columns.iter().filter(move |c| c.file == file).count();
     let base = |column: &Saved| {
         let single = of_file(0) == 1 && of_file(column.file) == 1;
-        columns.iter().find(|c| c.file == 0 && (single || c.label == column.label))
+        columns
+            .iter()
+            .find(|c| c.file == 0 && (single || c.label == column.label))
     };
-    let pairs = columns.iter().filter(|c| c.file > 0).filter_map(|c| Some((base(c)?, c)));
+    let pairs = columns
+        .iter()
+        .filter(|c| c.file > 0)
+        .filter_map(|c| Some((base(c)?, c)));
     pairs
         .flat_map(|(old, new)| {
-            gate(&side_by_side(vec![old.runs.clone(), new.runs.clone()], String::new()), bound)
+            gate(
+                &side_by_side(vec![old.runs.clone(), new.runs.clone()], String::new()),
+                bound,
+            )
         })
         .collect()
 }
@@ -76,7 +89,12 @@ fn regressions(columns: &[Saved], bound: f64) -> Vec<Regression> {
 /// The labels as saved where no two are the same, else with the name or number of the file before.
 fn labels(columns: &[Saved], files: &[PathBuf]) -> Vec<String> {
     let plain: Vec<String> = columns.iter().map(|c| c.label.clone()).collect();
-    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = |path: &Path| {
+        path.file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
     let named = |c: &Saved| format!("{}:{}", stem(&files[c.file]), c.label);
     let numbered = |c: &Saved| format!("{}:{}", c.file + 1, c.label);
     [plain, columns.iter().map(named).collect()]
@@ -86,7 +104,10 @@ fn labels(columns: &[Saved], files: &[PathBuf]) -> Vec<String> {
 }
 
 fn distinct(labels: &[String]) -> bool {
-    labels.iter().enumerate().all(|(i, label)| !labels[..i].contains(label))
+    labels
+        .iter()
+        .enumerate()
+        .all(|(i, label)| !labels[..i].contains(label))
 }
 
 /// Nothing is run, so that nothing can be changed.

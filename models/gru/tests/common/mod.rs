@@ -8,11 +8,13 @@ use std::rc::Rc;
 use gru::{DropinCancel, Gru, GruConfig, MissMode};
 use mm::notifier::Design;
 use mm::{Backing, Kernel, KernelProfile, KernelSpec, MapRequest, MmId, Prot, Sharing, World};
-use sim::{Affinity, Chooser, CpuId, Cx, Engine, EngineConfig, Role, Schedule, Seeded, TaskSpec};
+use sim::{Affinity, Chooser, CpuId, Cx, Cycles, Engine, EngineConfig, KernelPreemption, Role, Schedule, Seeded, TaskSpec};
 use x86::{Access, Machine, Pgoff, Va, VaRange};
 
 pub const BASE: Va = Va::new(0x7f40_0000_0000);
 const CPUS: u32 = 4;
+/// No test needs as many; a livelock ends here.
+const MOST_EVENTS: u64 = 1_000_000;
 
 pub struct Bench {
     pub engine: Rc<Engine>,
@@ -40,20 +42,33 @@ impl Setup {
     }
 
     pub fn timed(self) -> Bench {
-        self.build(Schedule::Timed(Box::new(Seeded::new(1))))
+        self.build(Schedule::Timed(Box::new(Seeded::new(1))), Cycles::NEVER)
+    }
+
+    /// Kernel code is preempted when its task has used up a time slice and another one waits.
+    pub fn preemptible(self, slice: Cycles) -> Bench {
+        self.build(Schedule::Timed(Box::new(Seeded::new(1))), slice)
     }
 
     pub fn explored(self, chooser: impl Chooser + 'static) -> Bench {
-        self.build(Schedule::Explored(Box::new(chooser)))
+        self.build(Schedule::Explored(Box::new(chooser)), Cycles::NEVER)
     }
 
-    fn build(self, schedule: Schedule) -> Bench {
-        let engine = Engine::new(EngineConfig::without_costs(CPUS as u16), schedule);
+    fn build(self, schedule: Schedule, slice: Cycles) -> Bench {
+        let mut config = EngineConfig::without_costs(CPUS as u16);
+        config.max_events = MOST_EVENTS;
+        let mut profile = KernelProfile::LINUX_2_6_27;
+        if slice < Cycles::NEVER {
+            profile.preemption = KernelPreemption::Full;
+            config.preemption = KernelPreemption::Full;
+            config.time_slice = slice;
+        }
+        let engine = Engine::new(config, schedule);
         let machine = Rc::new(Machine::preset("harpertown-2008").expect("a preset"));
         let world = World::new(Rc::clone(&engine), machine);
         let kernel = world.add_kernel(KernelSpec {
             name: "host".into(),
-            profile: KernelProfile::LINUX_2_6_27,
+            profile,
             design: self.design,
             first_cpu: CpuId::new(0),
             cpus: CPUS,
