@@ -19,7 +19,11 @@ fn machine() -> Machine {
 
 fn uncontended_lock(rounds: u64) -> Duration {
     let e = engine(&machine(), 1);
-    let lock = e.new_lock(e.lock_class(ClassDef { name: "l", kind: LockKind::Spin, nesting: Nesting::Forbidden }));
+    let lock = e.new_lock(e.lock_class(ClassDef {
+        name: "l",
+        kind: LockKind::Spin,
+        nesting: Nesting::Forbidden,
+    }));
     let watch = Stopwatch::default();
     let total = Rc::new(Cell::new(Duration::ZERO));
     let out = Rc::clone(&total);
@@ -53,7 +57,9 @@ fn suspension(rounds: u64) -> Duration {
     for _ in 0..rounds {
         let e = engine(&machine(), TASKS);
         for cpu in 0..TASKS {
-            e.spawn(worker(cpu), |cx| async move { steps(&cx, OPERATIONS / u64::from(TASKS)).await });
+            e.spawn(worker(cpu), |cx| async move {
+                steps(&cx, OPERATIONS / u64::from(TASKS)).await
+            });
         }
         total += bench_world::measure(|| assert_eq!(e.run(), End::Completed));
     }
@@ -71,7 +77,15 @@ fn interrupt_round(rounds: u64) -> Duration {
             let mut targets = CpuSet::EMPTY;
             (1..=TARGETS).for_each(|c| targets.insert(CpuId::new(c as u16)));
             for _ in 0..CALLS {
-                cx.interrupt_and_wait(targets, Interrupt { vector: 0xf0, a: 0, b: 0 }).await;
+                cx.interrupt_and_wait(
+                    targets,
+                    Interrupt {
+                        vector: 0xf0,
+                        a: 0,
+                        b: 0,
+                    },
+                )
+                .await;
             }
         });
         total += bench_world::measure(|| assert_eq!(e.run(), End::Completed));

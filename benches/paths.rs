@@ -42,7 +42,9 @@ fn ask(question: Question, rounds: u64) -> Duration {
                 }
                 Question::Fork => {
                     let mut child = None;
-                    watch.time(async { child = Some(k.sys_fork(&cx, mm, "child".into()).await) }).await;
+                    watch
+                        .time(async { child = Some(k.sys_fork(&cx, mm, "child".into()).await) })
+                        .await;
                     k.mmput(&cx, child.expect("forked")).await;
                     k.sys_munmap(&cx, mm, range).await;
                 }

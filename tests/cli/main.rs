@@ -9,6 +9,7 @@ mod verdicts;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use assert_cmd::Command;
 use tempfile::TempDir;
@@ -63,7 +64,10 @@ impl Place {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mmusim"));
-        command.current_dir(self.0.path()).args(args);
+        command
+            .current_dir(self.0.path())
+            .args(args)
+            .timeout(Duration::from_secs(120));
         for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
             command.env_remove(name);
         }

@@ -68,7 +68,11 @@ fn schemas_are_json_and_the_committed_one_is_current() {
     let scenario = json(&place.good(&["schema"]));
     assert_eq!(scenario, json(&place.good(&["schema", "scenario"])));
     let committed = std::fs::read_to_string(repository("scenarios/schema/scenario.json"));
-    assert_eq!(scenario, json(&committed.expect("the schema is committed")));
+    let committed = json(&committed.expect("the schema is committed"));
+    assert!(
+        scenario == committed,
+        "scenarios/schema/scenario.json is out of date"
+    );
     for kind in ["result", "compare"] {
         let schema = json(&place.good(&["schema", kind]));
         assert!(schema["properties"]["schema"].is_object(), "{kind}");
@@ -94,6 +98,17 @@ fn lists_have_rows_in_both_forms() {
     }
     let costs = place.good(&["list", "costs", "--machine", "modern-2s"]);
     assert_ne!(costs, place.good(&["list", "costs"]));
+}
+
+#[test]
+fn every_metric_of_a_result_is_listed() {
+    let place = Place::new();
+    let listed = place.good(&["list", "metrics"]);
+    let result = json(&place.good(&["run", "small.jsonc", "--format", "json"]));
+    for metric in result["metrics"].as_array().expect("metrics") {
+        let name = metric["name"].as_str().expect("a name");
+        assert!(listed.contains(&format!("\n{name} ")), "{name} is not listed");
+    }
 }
 
 #[test]

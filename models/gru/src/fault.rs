@@ -282,10 +282,15 @@ impl Gru {
         let entry = TlbEntry {
             pfn: found.pfn,
             generation: found.generation,
-            rights: if write { Rights::USER_WRITE } else { Rights::USER_READ },
+            rights: if write {
+                Rights::USER_WRITE
+            } else {
+                Rights::USER_READ
+            },
             dirty: write,
         };
-        c.tlb.fill(handle.asid, handle.va.vpn(), entry, &mut self.unmapped());
+        c.tlb
+            .fill(handle.asid, handle.va.vpn(), entry, &mut self.unmapped());
         let live = c.tlb.live() as u64;
         self.kernel.secondary_mapped(found.pfn);
         st.metrics.live_entries_max = st.metrics.live_entries_max.max(live);

@@ -235,7 +235,9 @@ mod tests {
         assert_eq!(gone, 1);
         assert!(!tlb.reaches(Pfn::new(1)));
         for n in 1..=WAYS {
-            tlb.fill(asid, Vpn::new(5 + n * TLB_SETS as u64), entry(2), &mut |_| gone += 1);
+            tlb.fill(asid, Vpn::new(5 + n * TLB_SETS as u64), entry(2), &mut |_| {
+                gone += 1
+            });
         }
         assert_eq!((gone, tlb.live()), (1, TLB_WAYS));
     }

@@ -8,14 +8,18 @@ use std::rc::Rc;
 
 use common::{BASE, Bench, Setup, anonymous, prepare, range, touch};
 use gru::{GruMetrics, MissMode};
-use mm::page::FREE_WHILE_MAPPED;
 use mm::notifier::Design;
+use mm::page::FREE_WHILE_MAPPED;
 use sim::{End, ViolationKind};
 use x86::Access;
 
 /// Two of three chiplets hold the pages when they are unmapped. Counters before and after.
 fn munmap(design: Design, pages: u64) -> (Bench, GruMetrics, GruMetrics) {
-    let b = Setup { design, ..Setup::v8() }.timed();
+    let b = Setup {
+        design,
+        ..Setup::v8()
+    }
+    .timed();
     let seen = Rc::new(RefCell::new(None));
     let out = Rc::clone(&seen);
     let end = b.run(move |cx, k, gru| async move {
@@ -39,8 +43,14 @@ fn munmap(design: Design, pages: u64) -> (Bench, GruMetrics, GruMetrics) {
 fn every_first_touch_of_a_page_misses_once_a_chiplet() {
     const PAGES: u64 = 100;
     let (_, before, _) = munmap(Design::V8, PAGES);
-    assert_eq!((before.misses, before.faults, before.hits), (2 * PAGES, 2 * PAGES, 0));
-    assert_eq!((before.interrupts, before.polled, before.dropin), (2 * PAGES, 0, 2 * PAGES));
+    assert_eq!(
+        (before.misses, before.faults, before.hits),
+        (2 * PAGES, 2 * PAGES, 0)
+    );
+    assert_eq!(
+        (before.interrupts, before.polled, before.dropin),
+        (2 * PAGES, 0, 2 * PAGES)
+    );
     assert_eq!((before.asid_new, before.asid_reuse), (2, 0));
 }
 
@@ -86,7 +96,11 @@ fn without_a_loaded_context_the_identifier_is_forgotten() {
         prepare(&cx, &k, &gru, PAGES).await;
         touch(&cx, &gru, 2, PAGES, Access::Read).await;
         gru.unload_context(&cx, 2).await;
-        assert_eq!(gru.live_entries(2), PAGES as usize, "parked: entries wait for the next load");
+        assert_eq!(
+            gru.live_entries(2),
+            PAGES as usize,
+            "parked: entries wait for the next load"
+        );
         let parked = gru.asid(2);
         gru.load_context(&cx, 2).await;
         assert_eq!(gru.asid(2), parked);
@@ -117,12 +131,17 @@ fn a_write_through_a_clean_entry_misses_again_and_walks_slowly_if_the_pte_is_cle
     let file = b.kernel.new_file("f", 4);
     let end = b.run(move |cx, k, gru| async move {
         k.mmu_notifier_register(&cx, gru.mm(), gru.clone()).await;
-        k.sys_mmap(&cx, gru.mm(), common::shared_file(4, file)).await.expect("free");
+        k.sys_mmap(&cx, gru.mm(), common::shared_file(4, file))
+            .await
+            .expect("free");
         gru.load_context(&cx, 0).await;
         // Absent: left to polling, which faults it in.
         gru.access(&cx, 0, BASE, Access::Read).await.expect("mapped");
         let m = gru.metrics();
-        assert_eq!((m.dropin_fail_upm, m.polled, m.slow_walks, m.dropin), (1, 1, 1, 1));
+        assert_eq!(
+            (m.dropin_fail_upm, m.polled, m.slow_walks, m.dropin),
+            (1, 1, 1, 1)
+        );
         // Read-only pte: get_user_pages again.
         gru.access(&cx, 0, BASE, Access::Write).await.expect("mapped");
         let m = gru.metrics();
@@ -170,7 +189,10 @@ fn polling_serves_every_miss_from_user_context() {
         prepare(&cx, &k, &gru, 16).await;
         touch(&cx, &gru, 0, 16, Access::Write).await;
         let m = gru.metrics();
-        assert_eq!((m.interrupts, m.polled, m.slow_walks, m.call_os_waits), (0, 16, 0, 0));
+        assert_eq!(
+            (m.interrupts, m.polled, m.slow_walks, m.call_os_waits),
+            (0, 16, 0, 0)
+        );
     });
     assert_eq!(end, End::Completed);
 }
@@ -208,7 +230,11 @@ fn a_seventeenth_context_takes_the_place_of_another() {
 #[test]
 fn a_process_that_closes_its_segments_leaves_safely() {
     for design in [Design::V1, Design::V8] {
-        let b = Setup { design, ..Setup::v8() }.timed();
+        let b = Setup {
+            design,
+            ..Setup::v8()
+        }
+        .timed();
         let end = b.run(|cx, k, gru| async move {
             prepare(&cx, &k, &gru, 64).await;
             touch(&cx, &gru, 0, 64, Access::Write).await;

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use common::{BASE, Bench, Setup, prepare, range, shared_file};
 use gru::{DropinCancel, Gru, GruMetrics, MissMode};
-use mm::page::{FREE_WHILE_MAPPED, STALE_USE};
 use mm::notifier::{CallbackFuture, Design, MmuKind, Subscriber};
+use mm::page::{FREE_WHILE_MAPPED, STALE_USE};
 use sim::{Action, Chooser, Cx, Cycles, Enabled, End, Object, RandomWalk, Stream, ViolationKind};
 use x86::{Access, Pfn, Va, VaRange};
 
@@ -59,9 +59,12 @@ fn access_in_window(miss: MissMode) -> GruMetrics {
     let ready = Rc::new(Cell::new(false));
     let (slow, told, seen) = (Rc::clone(&open), Rc::clone(&ready), Rc::clone(&open));
     b.thread("truncate", 0, None, move |cx, k, gru| async move {
-        k.mmu_notifier_register(&cx, gru.mm(), Rc::new(Slow { open: slow })).await;
+        k.mmu_notifier_register(&cx, gru.mm(), Rc::new(Slow { open: slow }))
+            .await;
         k.mmu_notifier_register(&cx, gru.mm(), gru.clone()).await;
-        k.sys_mmap(&cx, gru.mm(), shared_file(PAGES, file)).await.expect("free");
+        k.sys_mmap(&cx, gru.mm(), shared_file(PAGES, file))
+            .await
+            .expect("free");
         gru.access(&cx, 0, BASE, Access::Write).await.expect("mapped");
         ready.set(true);
         k.do_truncate(&cx, file, 1).await;
@@ -72,8 +75,13 @@ fn access_in_window(miss: MissMode) -> GruMetrics {
             cx.step(Object::None, Action::Run).await;
         }
         let before = cx.now();
-        gru.access(&cx, 1, BASE, Access::Write).await.expect("still mapped");
-        assert!(cx.now() - before > Cycles::new(SLOW.get() / 2), "it had to wait for the end");
+        gru.access(&cx, 1, BASE, Access::Write)
+            .await
+            .expect("still mapped");
+        assert!(
+            cx.now() - before > Cycles::new(SLOW.get() / 2),
+            "it had to wait for the end"
+        );
     });
     assert_eq!(b.engine.run(), End::Completed);
     assert_eq!(b.audit(), Vec::<String>::new());
@@ -136,7 +144,8 @@ impl Chooser for HoldDropIn {
     }
 }
 
-/// A GRU user and whoever truncates its file share a CPU; the user is preempted after `slice`.
+/// A GRU user shares its CPU with a busy program and is preempted for long after `slice`; its file is
+/// truncated meanwhile.
 fn preempted(dropin_cancel: DropinCancel, slice: Cycles) -> (Bench, End) {
     let b = Setup {
         miss: MissMode::UserPolling,
@@ -152,8 +161,14 @@ fn preempted(dropin_cancel: DropinCancel, slice: Cycles) -> (Bench, End) {
         let _refused_if_late = gru.access(&cx, 0, BASE, Access::Read).await;
         let _refused_if_late = gru.access(&cx, 0, BASE, Access::Read).await;
     });
-    b.thread("truncate", 1, None, move |cx, k, _| async move {
+    b.thread("busy", 1, None, move |cx, _, _| async move {
         cx.wait_on(ready).await;
+        cx.charge(mm::account::USER, SLOW);
+        cx.step(Object::None, Action::Run).await;
+    });
+    b.thread("truncate", 2, None, move |cx, k, _| async move {
+        cx.wait_on(ready).await;
+        cx.sleep(LONGEST_SLICE).await;
         k.do_truncate(&cx, file, 0).await;
     });
     b.thread("main", 0, Some(mm), move |cx, k, gru| async move {
@@ -168,9 +183,15 @@ fn preempted(dropin_cancel: DropinCancel, slice: Cycles) -> (Bench, End) {
     (b, end)
 }
 
+const SLICE_STEP: u64 = 100;
+/// Longer than the user's miss takes undisturbed.
+const LONGEST_SLICE: Cycles = Cycles::new(15_000);
+
 /// Slices that end anywhere in the user's miss.
 fn slices() -> impl Iterator<Item = Cycles> {
-    (1..150).map(|n| Cycles::new(n * 100))
+    (SLICE_STEP..LONGEST_SLICE.get())
+        .step_by(SLICE_STEP as usize)
+        .map(Cycles::new)
 }
 
 #[test]
@@ -182,7 +203,10 @@ fn a_drop_in_that_a_purge_crossed_is_ignored() {
         assert_eq!(b.audit(), Vec::<String>::new(), "{slice:?}");
         ignored += b.gru.metrics().dropin_ignored;
     }
-    assert!(ignored > 0, "no slice ended between the look at the entry and the drop-in");
+    assert!(
+        ignored > 0,
+        "no slice ended between the look at the entry and the drop-in"
+    );
 }
 
 #[test]
@@ -219,8 +243,12 @@ fn crossing(miss: MissMode, dropin_cancel: DropinCancel) -> (Bench, End) {
     let told = Rc::clone(&started);
     b.thread("user", 1, Some(b.mm), move |cx, k, gru| async move {
         k.mmu_notifier_register(&cx, gru.mm(), gru.clone()).await;
-        k.sys_mmap(&cx, gru.mm(), shared_file(1, file)).await.expect("free");
-        k.access(&cx, gru.mm(), BASE, Access::Write).await.expect("mapped");
+        k.sys_mmap(&cx, gru.mm(), shared_file(1, file))
+            .await
+            .expect("free");
+        k.access(&cx, gru.mm(), BASE, Access::Write)
+            .await
+            .expect("mapped");
         gru.load_context(&cx, 0).await;
         started.set(true);
         cx.engine().wake_all(ready);
@@ -269,7 +297,11 @@ fn without_the_hardware_rule_that_schedule_uses_a_freed_page() {
 
 async fn user(cx: &Cx, gru: &Gru, chiplet: u32) {
     for round in 0..6 {
-        let access = if round % 2 == 0 { Access::Read } else { Access::Write };
+        let access = if round % 2 == 0 {
+            Access::Read
+        } else {
+            Access::Write
+        };
         // Beyond the end of the file or of the mapping by then: also fine.
         let _refused = gru.access(cx, chiplet, BASE.add_pages(round % 3), access).await;
         if round == 3 {
@@ -329,7 +361,12 @@ fn no_order_of_steps_breaks_the_protocol() {
             for seed in 0..150 {
                 let (b, end) = random_order(design.clone(), miss, DropinCancel::On, seed);
                 assert_eq!(end, End::Completed, "{} {miss:?} seed {seed}", design.id);
-                assert_eq!(b.audit(), Vec::<String>::new(), "{} {miss:?} seed {seed}", design.id);
+                assert_eq!(
+                    b.audit(),
+                    Vec::<String>::new(),
+                    "{} {miss:?} seed {seed}",
+                    design.id
+                );
             }
         }
     }

@@ -68,7 +68,7 @@ fn munmap_under_the_merged_design_is_one_bracket_and_one_remote_flush() {
 }
 
 #[test]
-fn munmap_under_the_original_design_is_a_callback_and_a_flush_a_page() {
+fn munmap_under_the_original_design_is_a_callback_and_a_flush_request_a_page() {
     let b = Setup::new(Design::V1, PAGES).build();
     let vcpu = b.kvm.add_vcpu();
     let stop = std::rc::Rc::new(std::cell::Cell::new(false));
@@ -95,7 +95,10 @@ fn munmap_under_the_original_design_is_a_callback_and_a_flush_a_page() {
         let (after, host_after) = h.counts();
         let (k, m) = (after.since(&before), host_after.since(&host_before));
         assert_eq!((m.notifier_start, m.notifier_end, m.notifier_page), (0, 0, PAGES));
-        assert_eq!((k.flush_remote, k.flush_requests, k.flush_passed_over), (PAGES, PAGES, 0));
+        assert_eq!(k.flush_requests, PAGES);
+        // A page whose flush finds the vCPU still on its way back into the guest interrupts nobody.
+        assert_eq!(k.flush_remote + k.flush_passed_over, PAGES);
+        assert!(k.flush_remote > 1, "{k:?}");
         assert_eq!(k.sptes_dropped, PAGES);
         stop.set(true);
         h.kvm.destroy(&cx).await;

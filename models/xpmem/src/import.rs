@@ -139,9 +139,7 @@ impl Xpmem {
         let import = &self.import;
         let slot = self.take_slot(cx, &import.slots).await;
         self.send_interrupt(cx, &import.kernel);
-        self.export
-            .calls
-            .send(cx, call(Rc::clone(&slot)), self.one_way());
+        self.export.calls.send(cx, call(Rc::clone(&slot)), self.one_way());
         import.slots.answer(cx, slot).await
     }
 
@@ -226,13 +224,7 @@ impl Xpmem {
     }
 
     /// `xpmem_fault_handler`: on `Ok` the access is worth another try.
-    async fn fault_handler(
-        &self,
-        cx: &Cx,
-        segment: usize,
-        page: u64,
-        access: Access,
-    ) -> Result<(), Refused> {
+    async fn fault_handler(&self, cx: &Cx, segment: usize, page: u64, access: Access) -> Result<(), Refused> {
         let _span = cx.span("xpmem_fault_handler");
         let _booking = cx.book_to(FAULT_XPMEM);
         let kernel = &self.import.kernel;
@@ -254,12 +246,12 @@ impl Xpmem {
                 // The vma is looked up, and let go of before the other partition is asked.
                 let _sem = cx.lock_shared(kernel.mmap_sem(self.import.mm)).await;
                 let va = self.attached_at(segment, page).ok_or(Refused::NoMapping)?;
-                kernel.find_vma(cx, self.import.mm, va).ok_or(Refused::NoMapping)?;
+                kernel
+                    .find_vma(cx, self.import.mm, va)
+                    .ok_or(Refused::NoMapping)?;
             }
             self.count(|m| m.requests += 1);
-            let answer = self
-                .call(cx, |slot| Call::Fault { slot, segment, page })
-                .await;
+            let answer = self.call(cx, |slot| Call::Fault { slot, segment, page }).await;
             match answer {
                 Answer::Page(entry) => {
                     let mapped = self.map_page(cx, segment, page, entry).await;

@@ -256,7 +256,10 @@ impl Xpmem {
 
     /// The interrupt of a message, and reading it.
     pub(crate) fn receive_interrupt(&self, cx: &Cx, kernel: &Kernel) {
-        cx.charge(mm::account::BOOKKEEPING, kernel.machine.costs.interrupt_entry_exit);
+        cx.charge(
+            mm::account::BOOKKEEPING,
+            kernel.machine.costs.interrupt_entry_exit,
+        );
         kernel.touch_lines(cx, costs::MESSAGE_LINES);
     }
 

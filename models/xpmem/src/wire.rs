@@ -38,7 +38,12 @@ pub(crate) struct Until<'a, F> {
 }
 
 /// Sleeps on a queue until a condition holds; looks again at each wake-up.
-pub(crate) fn until<F: Fn() -> bool + Unpin>(cx: &Cx, queue: QueueId, waits: Waits, ready: F) -> Until<'_, F> {
+pub(crate) fn until<F: Fn() -> bool + Unpin>(
+    cx: &Cx,
+    queue: QueueId,
+    waits: Waits,
+    ready: F,
+) -> Until<'_, F> {
     Until {
         cx,
         queue,

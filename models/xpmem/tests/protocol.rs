@@ -56,7 +56,10 @@ fn munmap_recalls_what_was_imported() {
         let m = b.link.metrics();
         assert_eq!((m.recalls, m.recall_messages, m.recall_pages), (1, 1, PAGES));
         assert_eq!(m.unpinned, if pins == Pins::Held { PAGES } else { 0 });
-        assert!(m.recall_wait_cycles >= 60_000, "an acknowledgement takes a round trip");
+        assert!(
+            m.recall_wait_cycles >= 60_000,
+            "an acknowledgement takes a round trip"
+        );
         assert_eq!((b.pinned(), b.importer_entries(), b.exporter_frames()), (0, 0, 0));
     }
 }
@@ -82,8 +85,15 @@ fn one_recall_of_a_part_leaves_the_rest() {
     });
     b.complete();
     let m = b.link.metrics();
-    assert_eq!((m.recalls, m.recall_pages), (2, 8), "the third finds nothing known");
-    assert_eq!((b.pinned(), b.importer_entries()), (PAGES - 8, (PAGES - 8) as usize));
+    assert_eq!(
+        (m.recalls, m.recall_pages),
+        (2, 8),
+        "the third finds nothing known"
+    );
+    assert_eq!(
+        (b.pinned(), b.importer_entries()),
+        (PAGES - 8, (PAGES - 8) as usize)
+    );
 }
 
 #[test]
@@ -157,7 +167,10 @@ fn with_pins_only_pages_stay_until_the_importer_detaches() {
         side.read_all(&cx).await;
         side.link.detach(&cx).await;
         assert_eq!(world.frames().pinned().0, 0);
-        assert_eq!(side.link.access(&cx, 0, Access::Read).await, Err(Refused::NoMapping));
+        assert_eq!(
+            side.link.access(&cx, 0, Access::Read).await,
+            Err(Refused::NoMapping)
+        );
     });
     let s = stages;
     b.exporting(0, move |cx, side| async move {
@@ -222,7 +235,11 @@ fn getting_a_page_that_must_be_copied_recalls_and_is_repeated() {
     b.complete();
     let m = b.link.metrics();
     assert_eq!((m.requests_invalidated, m.retries, m.eagain), (PAGES, PAGES, 0));
-    assert_eq!((m.recall_messages, b.pinned()), (0, PAGES), "nobody had imported them yet");
+    assert_eq!(
+        (m.recall_messages, b.pinned()),
+        (0, PAGES),
+        "nobody had imported them yet"
+    );
 }
 
 #[test]
@@ -236,7 +253,10 @@ fn rights_follow_the_exporter() {
         side.link.access(&cx, 0, Access::Read).await.expect("readable");
         let write = side.link.access(&cx, 0, Access::Write).await;
         assert_eq!(write, Err(Refused::NoMapping));
-        assert_eq!(side.link.access(&cx, PAGES, Access::Read).await, Err(Refused::NoMapping));
+        assert_eq!(
+            side.link.access(&cx, PAGES, Access::Read).await,
+            Err(Refused::NoMapping)
+        );
     });
     b.exporting(0, move |cx, side| async move {
         let mut request = anonymous(BASE, PAGES);

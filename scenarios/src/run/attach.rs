@@ -182,8 +182,9 @@ impl Mmu {
         }
     }
 
-    /// The owning process is gone: the driver gives up everything.
-    pub(super) async fn destroy(&self, cx: &Cx) {
+    /// The owning process is gone: the driver unregisters and gives up everything.
+    pub(super) async fn destroy(&self, cx: &Cx, kernel: &Kernel) {
+        self.unregister(cx, kernel).await;
         match self.device.get() {
             Some(Device::Kvm { kvm, .. }) => kvm.destroy(cx).await,
             Some(Device::Gru { gru, .. }) => gru.destroy(cx).await,
@@ -256,6 +257,13 @@ pub(super) enum Place {
 }
 
 impl Driver {
+    /// The thread has something else to do than to drive.
+    pub(super) fn rest(&self, cx: &Cx) {
+        if let Driver::Vcpu(kvm, vcpu) = self {
+            kvm.exit(cx, *vcpu);
+        }
+    }
+
     /// One access.
     pub(super) async fn access(&self, cx: &Cx, place: Place, access: Access) -> Result<(), Refused> {
         match (self, place) {

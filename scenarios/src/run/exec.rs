@@ -150,6 +150,7 @@ impl Thread {
             self.one_access(cx, range, page, access).await;
             page += o.stride;
         }
+        self.rest(cx);
         Ok(())
     }
 
@@ -179,7 +180,14 @@ impl Thread {
             };
             self.one_access(cx, range, page, access).await;
         }
+        self.rest(cx);
         Ok(())
+    }
+
+    fn rest(&self, cx: &Cx) {
+        if let Some(driver) = &self.driver {
+            driver.rest(cx);
+        }
     }
 
     /// A refused access is counted by whoever refused it; the program goes on, as one that handles

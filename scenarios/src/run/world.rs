@@ -502,7 +502,7 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
     if process.alive.get() == 0 {
         // exit_files: the drivers' files are closed after the address space is gone.
         for mmu in process.mmus.values() {
-            mmu.destroy(&cx).await;
+            mmu.destroy(&cx, &process.kernel).await;
         }
         process.done.complete_all(&run.engine);
     }

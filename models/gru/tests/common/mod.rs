@@ -1,6 +1,11 @@
 //! A world for tests: one kernel, one address space, one GRU.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test file uses a part of it"
+)]
 
 use std::future::Future;
 use std::rc::Rc;
@@ -8,7 +13,10 @@ use std::rc::Rc;
 use gru::{DropinCancel, Gru, GruConfig, MissMode};
 use mm::notifier::Design;
 use mm::{Backing, Kernel, KernelProfile, KernelSpec, MapRequest, MmId, Prot, Sharing, World};
-use sim::{Affinity, Chooser, CpuId, Cx, Cycles, Engine, EngineConfig, KernelPreemption, Role, Schedule, Seeded, TaskSpec};
+use sim::{
+    Affinity, Chooser, CpuId, Cx, Cycles, Engine, EngineConfig, KernelPreemption, Role, Schedule, Seeded,
+    TaskSpec,
+};
 use x86::{Access, Machine, Pgoff, Va, VaRange};
 
 pub const BASE: Va = Va::new(0x7f40_0000_0000);
@@ -164,9 +172,13 @@ pub fn range(pages: u64) -> VaRange {
 /// Registers the GRU, maps anonymous memory and writes it on the host.
 pub async fn prepare(cx: &Cx, k: &Kernel, gru: &Rc<Gru>, pages: u64) {
     k.mmu_notifier_register(cx, gru.mm(), gru.clone()).await;
-    k.sys_mmap(cx, gru.mm(), anonymous(pages)).await.expect("a free place");
+    k.sys_mmap(cx, gru.mm(), anonymous(pages))
+        .await
+        .expect("a free place");
     for vpn in range(pages).vpns() {
-        k.access(cx, gru.mm(), vpn.va(), Access::Write).await.expect("mapped");
+        k.access(cx, gru.mm(), vpn.va(), Access::Write)
+            .await
+            .expect("mapped");
     }
 }
 

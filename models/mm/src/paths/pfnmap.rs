@@ -52,14 +52,7 @@ pub enum Inserted {
 impl Kernel {
     /// The part of a load or store of the running task that the hardware does by itself. The caller
     /// serves the fault and tries again.
-    pub async fn access_mapped(
-        &self,
-        cx: &Cx,
-        mm: MmId,
-        va: Va,
-        access: Access,
-        attempt: Attempt,
-    ) -> Mapped {
+    pub async fn access_mapped(&self, cx: &Cx, mm: MmId, va: Va, access: Access, attempt: Attempt) -> Mapped {
         if cx.must_sync() {
             cx.step(Object::Cpu(cx.cpu().index() as u16), Action::Read).await;
             if attempt == Attempt::First {
@@ -117,7 +110,11 @@ impl Kernel {
         let index = Level::Pte.index(va);
         let entry = st.tables.get(table, index);
         if entry.present() {
-            debug_assert_eq!(entry.pfn(), pfn, "a driver mapping changes its frame without a zap");
+            debug_assert_eq!(
+                entry.pfn(),
+                pfn,
+                "a driver mapping changes its frame without a zap"
+            );
             return Ok(Inserted::AlreadyThere);
         }
         st.tables.set(table, index, Entry::leaf(pfn, rights));

@@ -1,6 +1,11 @@
 //! Two partitions for tests: an exporting and an importing process.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test file uses a part of it"
+)]
 
 use std::cell::Cell;
 use std::future::Future;
