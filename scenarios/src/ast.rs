@@ -43,6 +43,9 @@ pub struct Scenario {
     /// What to do with a secondary MMU that the design cannot carry.
     #[serde(default)]
     pub unsupported: Unsupported,
+    /// What happens to a process whose scripts have ended.
+    #[serde(default)]
+    pub at_end: AtEnd,
     /// Seed of all random draws; `--seed` overrides it.
     #[serde(default = "default_seed")]
     pub seed: u64,
@@ -168,6 +171,19 @@ pub enum Unsupported {
     Omit,
     /// Let it run into the violation.
     Break,
+}
+
+/// What happens to a process whose scripts have ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AtEnd {
+    /// It exits: its address space is torn down and its secondary MMUs are detached, as part of the
+    /// run.
+    #[default]
+    Exit,
+    /// It stays: the run ends with the last script, so that the counts are those of the scripts
+    /// alone.
+    Stay,
 }
 
 /// A file in the page cache.

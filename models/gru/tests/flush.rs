@@ -6,7 +6,7 @@ mod common;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use common::{BASE, Bench, Setup, anonymous, prepare, range, touch};
+use common::{BASE, Bench, Setup, prepare, range, touch};
 use gru::{GruMetrics, MissMode};
 use mm::notifier::Design;
 use mm::page::FREE_WHILE_MAPPED;
@@ -294,7 +294,6 @@ fn an_unmapped_neighbour_leaves_entries_alone() {
         touch(&cx, &gru, 0, 8, Access::Read).await;
         k.madvise_dontneed(&cx, gru.mm(), range(3)).await;
         assert_eq!(gru.live_entries(0), 5);
-        let _ = anonymous(1);
     });
     assert_eq!(end, End::Completed);
     assert_eq!(b.audit(), Vec::<String>::new());

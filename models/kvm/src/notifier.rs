@@ -75,7 +75,8 @@ impl Subscriber for Kvm {
     fn invalidate_page<'a>(&'a self, cx: &'a Cx, at: Va) -> CallbackFuture<'a> {
         Box::pin(async move {
             let _span = cx.span("kvm_mmu_notifier_invalidate_page");
-            self.invalidate(cx, VaRange::page_of(at), Announce::Sequence).await;
+            self.invalidate(cx, VaRange::page_of(at), Announce::Sequence)
+                .await;
         })
     }
 

@@ -181,7 +181,9 @@ impl Kvm {
     }
 
     pub(crate) fn kernel(&self) -> Rc<Kernel> {
-        self.kernel.upgrade().expect("the kernel outlives its virtual machines")
+        self.kernel
+            .upgrade()
+            .expect("the kernel outlives its virtual machines")
     }
 
     #[inline]

@@ -57,7 +57,10 @@ fn munmap_under_the_merged_design_is_one_bracket_and_one_remote_flush() {
         let (k, m) = (after.since(&before), host_after.since(&host_before));
         assert_eq!((m.notifier_start, m.notifier_end, m.notifier_page), (1, 1, 0));
         assert_eq!((k.flush_remote, k.flush_requests, k.flush_kicks), (1, 1, 1));
-        assert_eq!(k.flush_kicks_outside, 1, "the vCPU has left the guest; 2.6.27 interrupts anyway");
+        assert_eq!(
+            k.flush_kicks_outside, 1,
+            "the vCPU has left the guest; 2.6.27 interrupts anyway"
+        );
         assert_eq!((k.sptes_dropped, k.pages_checked), (PAGES, PAGES));
         assert_eq!(k.pins_end, 0);
         assert!(k.tlb_flushed > 0);
@@ -72,7 +75,10 @@ fn munmap_under_the_original_design_is_a_callback_and_a_flush_request_a_page() {
     let b = Setup::new(Design::V1, PAGES).build();
     let vcpu = b.kvm.add_vcpu();
     let stop = std::rc::Rc::new(std::cell::Cell::new(false));
-    let (ready, stopped) = (std::rc::Rc::new(std::cell::Cell::new(false)), std::rc::Rc::clone(&stop));
+    let (ready, stopped) = (
+        std::rc::Rc::new(std::cell::Cell::new(false)),
+        std::rc::Rc::clone(&stop),
+    );
     let filled = std::rc::Rc::clone(&ready);
     b.thread(1, move |cx, h| async move {
         h.kvm.register(&cx).await;
@@ -109,19 +115,31 @@ fn munmap_under_the_original_design_is_a_callback_and_a_flush_request_a_page() {
 
 #[test]
 fn without_notifiers_pages_stay_pinned_until_the_machine_goes() {
-    let b = Setup::new(Design::V0, PAGES).version(Version::LINUX_2_6_32).build();
+    let b = Setup::new(Design::V0, PAGES)
+        .version(Version::LINUX_2_6_32)
+        .build();
     let end = b.fill_then(|cx, h| async move {
         let (before, host_before) = h.counts();
         h.munmap(&cx).await;
         let (after, host_after) = h.counts();
         let (k, m) = (after.since(&before), host_after.since(&host_before));
         assert_eq!((k.flush_requests, k.sptes_dropped, m.notifier_start), (0, 0, 0));
-        assert_eq!((m.pages_pinned_end, m.pages_freed), (PAGES, 0), "the guest keeps every frame");
+        assert_eq!(
+            (m.pages_pinned_end, m.pages_freed),
+            (PAGES, 0),
+            "the guest keeps every frame"
+        );
         h.kvm.destroy(&cx).await;
         let (last, host_last) = h.counts();
         let (k, m) = (last.since(&after), host_last.since(&host_after));
-        assert_eq!((k.sptes_dropped, k.shadow_pages_zapped, k.flush_requests), (PAGES, 2, 3));
-        assert_eq!(k.flush_remote, 1, "the vCPU never enters again, its request stays pending");
+        assert_eq!(
+            (k.sptes_dropped, k.shadow_pages_zapped, k.flush_requests),
+            (PAGES, 2, 3)
+        );
+        assert_eq!(
+            k.flush_remote, 1,
+            "the vCPU never enters again, its request stays pending"
+        );
         assert_eq!((m.pages_pinned_end, m.pages_freed, k.pins_end), (0, PAGES, 0));
     });
     b.assert_fine(&end);
@@ -129,7 +147,9 @@ fn without_notifiers_pages_stay_pinned_until_the_machine_goes() {
 
 #[test]
 fn from_2_6_32_on_no_page_is_pinned() {
-    let b = Setup::new(Design::V8, PAGES).version(Version::LINUX_2_6_32).build();
+    let b = Setup::new(Design::V8, PAGES)
+        .version(Version::LINUX_2_6_32)
+        .build();
     let end = b.fill_then(|cx, h| async move {
         let (before, host_before) = h.counts();
         assert_eq!((before.pins_max, host_before.pages_pinned_max), (0, 0));
@@ -144,7 +164,11 @@ fn from_2_6_32_on_no_page_is_pinned() {
 
 #[test]
 fn the_end_of_the_address_space_drops_everything_from_2_6_29_on_and_nothing_before() {
-    for (version, dropped) in [(Version::LINUX_2_6_27, 0), (Version::LINUX_2_6_29, PAGES), (Version::LINUX_2_6_32, PAGES)] {
+    for (version, dropped) in [
+        (Version::LINUX_2_6_27, 0),
+        (Version::LINUX_2_6_29, PAGES),
+        (Version::LINUX_2_6_32, PAGES),
+    ] {
         let b = Setup::new(Design::V8, PAGES).version(version).build();
         let end = b.fill_then(move |cx, h| async move {
             h.kernel.exit_mm(&cx, h.mm).await;
@@ -190,8 +214,16 @@ fn a_second_round_hits_the_tlb_and_a_flush_makes_it_miss() {
         h.kernel.madvise_dontneed(&cx, h.mm, h.range(16)).await;
         h.touch_guest(&cx, vcpu).await;
         let m = h.kvm.metrics();
-        assert_eq!((m.tlb_misses, m.faults, m.vcpu_flushes), (64, 48, 1), "all 32 lost, 16 refaulted");
-        assert_eq!((m.flush_requests, m.flush_remote), (1, 0), "no other CPU to interrupt");
+        assert_eq!(
+            (m.tlb_misses, m.faults, m.vcpu_flushes),
+            (64, 48, 1),
+            "all 32 lost, 16 refaulted"
+        );
+        assert_eq!(
+            (m.flush_requests, m.flush_remote),
+            (1, 0),
+            "no other CPU to interrupt"
+        );
         h.kvm.exit(&cx, vcpu);
         h.munmap(&cx).await;
         h.kvm.destroy(&cx).await;

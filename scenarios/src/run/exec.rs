@@ -106,6 +106,7 @@ impl Thread {
             Op::Fork(o) => self.run.fork(cx, self, &o.child).await?,
             Op::Exec(_) => self.exec(cx).await,
             Op::Exit(_) => {
+                // Leaves this thread behind an older epoch, too: it exits whatever `at_end` says.
                 self.run.end_others(cx, &self.process);
                 return Ok(Next::End);
             }

@@ -15,7 +15,7 @@ use super::exec::{self, Next, Thread};
 use super::process::{Barrier, Process, barriers_of};
 use super::resolve::Resolved;
 use super::{Outcome, Request, RunError, result};
-use crate::ast::{AttachDef, MapDef, Populate, ProcessDef, RegisterWhen, Scenario, ThreadDef};
+use crate::ast::{AtEnd, AttachDef, MapDef, Populate, ProcessDef, RegisterWhen, Scenario, ThreadDef};
 use crate::check::{DEFAULT_PARTITION, parse_address};
 
 /// A scenario at work.
@@ -29,6 +29,7 @@ pub(super) struct Run {
     /// Ordinal of each thread, by process and name.
     ordinals: BTreeMap<(String, String), u32>,
     start: Completion,
+    at_end: AtEnd,
     ops: RefCell<BTreeMap<&'static str, Histogram>>,
     error: OnceCell<RunError>,
     pub(super) baseline: Baseline,
@@ -94,6 +95,7 @@ impl<'a> WorldBuilder<'a> {
             ordinals: self.ordinals(),
             engine,
             world,
+            at_end: self.scenario.at_end,
             resolved: self.resolved,
             files,
             processes,
@@ -489,6 +491,13 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
         run.barrier(name).leave(&run.engine);
     }
     let process = Rc::clone(&thread.process);
+    if run.at_end == AtEnd::Stay && !thread.gone() {
+        process.alive.set(process.alive.get() - 1);
+        if process.alive.get() == 0 {
+            process.done.complete_all(&run.engine);
+        }
+        return;
+    }
     let imports = thread.drives.as_ref().and_then(|m| m.importer.as_ref());
     if let Some(importer) = imports {
         if let Some(super::attach::Driver::Rank(xpmem)) = &thread.driver {

@@ -1,6 +1,11 @@
 //! A world for tests: one kernel on a machine with nested paging, one guest on one mapping.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test file uses a part of it"
+)]
 
 use std::future::Future;
 use std::rc::Rc;
@@ -33,7 +38,9 @@ pub struct Setup {
 impl Setup {
     pub fn new(design: Design, pages: u64) -> Setup {
         Setup {
-            profile: KernelProfile::by_name(design.profile).expect("designs name profiles").clone(),
+            profile: KernelProfile::by_name(design.profile)
+                .expect("designs name profiles")
+                .clone(),
             design,
             machine: "barcelona-2008",
             cpus: 4,
@@ -134,14 +141,20 @@ impl Hands {
             sharing: Sharing::Private,
             prot: Prot::READ_WRITE,
         };
-        self.kernel.sys_mmap(cx, self.mm, request).await.expect("a free place");
+        self.kernel
+            .sys_mmap(cx, self.mm, request)
+            .await
+            .expect("a free place");
     }
 
     /// The guest stores to every page once.
     pub async fn touch_guest(&self, cx: &Cx, vcpu: VcpuId) {
         for index in 0..self.pages {
             let gfn = self.kvm.gfn_of_index(index).expect("inside");
-            self.kvm.access(cx, vcpu, gfn, Access::Write).await.expect("mapped");
+            self.kvm
+                .access(cx, vcpu, gfn, Access::Write)
+                .await
+                .expect("mapped");
         }
     }
 
@@ -188,7 +201,10 @@ impl Bench {
 
     /// CPU 1: registers, maps, and a vCPU touches all of guest memory and leaves the guest. CPU 0:
     /// `after`.
-    pub fn fill_then<F: Future<Output = ()> + 'static>(&self, after: impl FnOnce(Cx, Hands) -> F + 'static) -> End {
+    pub fn fill_then<F: Future<Output = ()> + 'static>(
+        &self,
+        after: impl FnOnce(Cx, Hands) -> F + 'static,
+    ) -> End {
         let vcpu = self.kvm.add_vcpu();
         let filler = self.thread(1, move |cx, h| async move {
             h.kvm.register(&cx).await;
