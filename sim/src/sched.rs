@@ -45,6 +45,8 @@ impl Inner {
         if !matches!(task.state, State::Blocked(_)) {
             return;
         }
+        // A task may fall asleep in its own future; whoever wakes it earlier wakes it then.
+        let now = now.max(task.suspended_at);
         task.cpu = cpu;
         self.book_wait(id, now);
         let task = &mut self.tasks[id.index()];

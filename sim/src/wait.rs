@@ -202,25 +202,17 @@ impl Future for Sleep<'_> {
             return Poll::Ready(());
         }
         if self.progress == Progress::New {
-            self.progress = Progress::Synced;
             self.cx.might_sleep(match self.kind {
                 SleepKind::Queue(..) => "waiting for an event",
                 SleepKind::Timer(_) => "sleeping",
                 SleepKind::GracePeriod(_) => "waiting for a grace period",
             });
-            if engine.must_sync() {
-                let object = match self.kind {
-                    SleepKind::Queue(q, _) => Object::Queue(q.0),
-                    _ => Object::None,
-                };
-                engine.park_sync(
-                    self.cx.task,
-                    Step {
-                        object,
-                        action: Action::Read,
-                        location: self.location,
-                    },
-                );
+            self.progress = Progress::Synced;
+            // Which readers are inside depends on what happened before. A queue is joined at once,
+            // so that nothing can happen between the caller's look at its condition and the sleep.
+            if matches!(self.kind, SleepKind::GracePeriod(_)) && engine.must_sync() {
+                let step = Step { object: Object::None, action: Action::Read, location: self.location };
+                engine.park_sync(self.cx.task, step);
                 return Poll::Pending;
             }
         }
@@ -231,8 +223,9 @@ impl Future for Sleep<'_> {
 }
 
 impl Cx {
-    /// Sleeps until the queue is woken once. Between the caller's last look at its condition and
-    /// this call nothing else may have happened if the caller did not await; re-check in a loop.
+    /// Sleeps until the queue is woken once. The queue is joined before anything else can happen, so
+    /// a caller that looked at its condition without awaiting since misses no wake-up; it must look
+    /// again afterwards, in a loop.
     #[track_caller]
     pub fn wait_on(&self, queue: QueueId) -> Sleep<'_> {
         self.sleep_for(SleepKind::Queue(queue, Account::EVENT_WAIT))

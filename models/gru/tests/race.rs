@@ -266,7 +266,6 @@ fn crossing(miss: MissMode, dropin_cancel: DropinCancel) -> (Bench, End) {
 }
 
 #[test]
-#[ignore = "explored runs need a zap_pte_range that goes on after a synchronisation, and a wait_on that loses no wake-up"]
 fn the_drop_in_is_ignored_in_the_one_schedule_that_matters() {
     for miss in [MissMode::Interrupt, MissMode::UserPolling] {
         let (b, end) = crossing(miss, DropinCancel::On);
@@ -278,7 +277,6 @@ fn the_drop_in_is_ignored_in_the_one_schedule_that_matters() {
 }
 
 #[test]
-#[ignore = "explored runs need a zap_pte_range that goes on after a synchronisation, and a wait_on that loses no wake-up"]
 fn without_the_hardware_rule_that_schedule_uses_a_freed_page() {
     let (_, end) = crossing(MissMode::UserPolling, DropinCancel::Off);
     let End::Violation(v) = end else {
@@ -354,7 +352,6 @@ fn random_order(design: Design, miss: MissMode, seed: u64) -> (Bench, End) {
 }
 
 #[test]
-#[ignore = "explored runs need a zap_pte_range that goes on after a synchronisation, and a wait_on that loses no wake-up"]
 fn no_order_of_steps_breaks_the_protocol() {
     for design in [Design::V1, Design::V8] {
         for miss in [MissMode::Interrupt, MissMode::UserPolling] {

@@ -65,7 +65,6 @@ fn faults_that_cross_a_window_are_discarded_and_nothing_stale_is_used() {
 }
 
 #[test]
-#[ignore = "zap_ptes of mm makes no progress while every synchronisation parks"]
 fn random_interleavings_of_a_guest_and_munmap_stay_coherent() {
     let mut crossed = 0;
     for version in [Version::LINUX_2_6_27, Version::LINUX_2_6_32] {
@@ -189,7 +188,6 @@ fn concurrent_drops(version: Version, seed: u64) -> (End, KvmMetrics) {
 }
 
 #[test]
-#[ignore = "zap_ptes of mm makes no progress while every synchronisation parks"]
 fn passing_over_a_vcpu_whose_interrupt_is_on_its_way_was_unsafe_until_requests_were_serialised() {
     let violations = |version| {
         (0..400)

@@ -136,7 +136,6 @@ fn imports_and_changes_at_random_times_stay_coherent() {
 }
 
 #[test]
-#[ignore = "zap_pte_range synchronises for ever when two tasks zap at the same moment"]
 fn messages_without_latency_lose_no_wake_up() {
     for seed in 0..SEEDS {
         let mut setup = Setup::sleepable(PAGES);
@@ -156,7 +155,6 @@ fn pins_alone_keep_memory_safe() {
 }
 
 #[test]
-#[ignore = "zap_pte_range and copy_pte_range make no progress in explored mode"]
 fn random_interleavings_stay_coherent() {
     for pins in [Pins::Held, Pins::None] {
         for seed in 0..SEEDS {

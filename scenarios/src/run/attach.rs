@@ -182,14 +182,22 @@ impl Mmu {
         }
     }
 
+    /// The process is about to exit: its GRU job waits for its instructions and unmaps the segment,
+    /// which unloads the contexts. Left to the VMA's close that would come after the pages were freed
+    /// (notifier-variants 10.26b); a well-behaved job does not leave it to that.
+    pub(super) async fn wind_up(&self, cx: &Cx) {
+        if let Some(Device::Gru { gru, .. }) = self.device.get() {
+            gru.destroy(cx).await;
+        }
+    }
+
     /// The owning process is gone: the driver unregisters and gives up everything.
     pub(super) async fn destroy(&self, cx: &Cx, kernel: &Kernel) {
         self.unregister(cx, kernel).await;
         match self.device.get() {
             Some(Device::Kvm { kvm, .. }) => kvm.destroy(cx).await,
-            Some(Device::Gru { gru, .. }) => gru.destroy(cx).await,
             Some(Device::Xpmem { xpmem, .. }) => xpmem.destroy(cx).await,
-            None => {}
+            Some(Device::Gru { .. }) | None => {}
         }
     }
 

@@ -498,6 +498,11 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
         }
         return;
     }
+    if process.alive.get() == 1 {
+        for mmu in process.mmus.values() {
+            mmu.wind_up(&cx).await;
+        }
+    }
     let imports = thread.drives.as_ref().and_then(|m| m.importer.as_ref());
     if let Some(importer) = imports {
         if let Some(super::attach::Driver::Rank(xpmem)) = &thread.driver {

@@ -219,8 +219,10 @@ impl Kernel {
         let mut progress = 0;
         let mut st = self.st();
         let mut frames = self.frames();
+        let first = job.at;
         while job.at < job.end {
-            if cx.must_sync() {
+            // The caller has synchronised for the first entry.
+            if job.at != first && cx.must_sync() {
                 return Pause::Sync;
             }
             if progress >= FORK_PROGRESS_LIMIT {

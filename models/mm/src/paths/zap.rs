@@ -280,8 +280,10 @@ impl Kernel {
         // Eight entries share a cache line.
         let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
         let present_cost = costs.pte_access + costs.cacheline_touch * work::RMAP;
+        let first = *at;
         while *at < range.pages.end() && *left > 0 {
-            if cx.must_sync() {
+            // The caller has synchronised for the first entry.
+            if *at != first && cx.must_sync() {
                 return Pause::Sync;
             }
             let mut st = self.st();

@@ -57,6 +57,7 @@ pub(super) fn finish(mut replay: Replay<'_>) -> Result<Scenario, ImportError> {
     assume(replay.summary, replay.options, &replay.processes);
     replay.summary.touched_pages = touched(&processes);
     let scenario = Scenario {
+        at_end: crate::ast::AtEnd::Exit,
         schema: None,
         title: format!("recorded with strace: {}", replay.log),
         description: None,
