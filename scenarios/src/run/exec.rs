@@ -273,8 +273,10 @@ impl Thread {
         while self.process.alive.get() > 1 {
             cx.wait_on(self.process.ended).await;
         }
+        self.process.wind_up(cx).await;
         let kernel = Rc::clone(&self.process.kernel);
         self.mm = kernel.exec_mmap(cx, self.mm, Rc::clone(&self.process.name)).await;
+        self.process.destroy(cx).await;
         self.process.mm.set(Some(self.mm));
         self.process.maps.borrow_mut().clear();
     }

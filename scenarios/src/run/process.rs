@@ -26,8 +26,10 @@ pub(super) struct Process {
     pub(super) cpus: BTreeMap<String, CpuId>,
     /// Threads of an older epoch end at their next operation (exec and exit end the others).
     pub(super) epoch: Cell<u64>,
-    /// Threads alive.
+    /// Threads that have not begun to exit.
     pub(super) alive: Cell<u32>,
+    /// Threads that have not given up the address space yet.
+    pub(super) present: Cell<u32>,
     /// Woken when a thread ends.
     pub(super) ended: QueueId,
     /// All threads have ended.
@@ -35,6 +37,20 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// The last thread is about to give up the address space.
+    pub(super) async fn wind_up(&self, cx: &Cx) {
+        for mmu in self.mmus.values() {
+            mmu.wind_up(cx).await;
+        }
+    }
+
+    /// exit_files: the drivers' files are closed after the address space is gone.
+    pub(super) async fn destroy(&self, cx: &Cx) {
+        for mmu in self.mmus.values() {
+            mmu.destroy(cx, &self.kernel).await;
+        }
+    }
+
     /// The CPU on which preparation happens: that of the thread `main`, else of the first one.
     pub(super) fn home(&self) -> Option<CpuId> {
         self.cpus.get("main").or_else(|| self.cpus.values().next()).copied()

@@ -194,6 +194,7 @@ impl<'a> WorldBuilder<'a> {
             cpus,
             epoch: Cell::new(0),
             alive: Cell::new(0),
+            present: Cell::new(0),
             ended: engine.wait_queue("end of a thread"),
             done: Completion::new(engine, "end of a process"),
         }
@@ -433,6 +434,7 @@ impl Run {
         let mm = process.mm.get().expect("threads need an address space");
         let epoch = process.epoch.get();
         process.alive.set(process.def.threads.len() as u32);
+        process.present.set(process.def.threads.len() as u32);
         if process.def.threads.is_empty() {
             process.done.complete_all(&self.engine);
         }
@@ -491,20 +493,18 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
         run.barrier(name).leave(&run.engine);
     }
     let process = Rc::clone(&thread.process);
+    process.alive.set(process.alive.get() - 1);
+    run.engine.wake_all(process.ended);
     if run.at_end == AtEnd::Stay && !thread.gone() {
-        process.alive.set(process.alive.get() - 1);
         if process.alive.get() == 0 {
             process.done.complete_all(&run.engine);
         }
         return;
     }
-    if process.alive.get() == 1 {
-        for mmu in process.mmus.values() {
-            mmu.wind_up(&cx).await;
-        }
+    if process.alive.get() == 0 {
+        process.wind_up(&cx).await;
     }
-    let imports = thread.drives.as_ref().and_then(|m| m.importer.as_ref());
-    if let Some(importer) = imports {
+    if let Some(importer) = thread.drives.as_ref().and_then(|m| m.importer.as_ref()) {
         if let Some(super::attach::Driver::Rank(xpmem)) = &thread.driver {
             xpmem.detach(&cx).await;
         }
@@ -512,15 +512,11 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
     } else {
         process.kernel.exit_mm(&cx, thread.mm).await;
     }
-    process.alive.set(process.alive.get() - 1);
-    if process.alive.get() == 0 {
-        // exit_files: the drivers' files are closed after the address space is gone.
-        for mmu in process.mmus.values() {
-            mmu.destroy(&cx, &process.kernel).await;
-        }
+    process.present.set(process.present.get() - 1);
+    if process.present.get() == 0 {
+        process.destroy(&cx).await;
         process.done.complete_all(&run.engine);
     }
-    run.engine.wake_all(process.ended);
 }
 
 /// The machine's name for results.
