@@ -4,9 +4,10 @@
 //! detached from its parent stays allocated until [`PageTables::free`]; the caller frees it after
 //! the TLB flush, since a walker may still be inside it (reference rows R15, R23).
 
+use std::cell::Cell;
 use std::fmt;
 
-use crate::addr::{ENTRIES_PER_TABLE, PAGE_SHIFT, Va, Vpn, VpnRange};
+use crate::addr::{ENTRIES_PER_TABLE, PAGE_SHIFT, PT_SPAN_PAGES, Va, Vpn, VpnRange};
 use crate::entry::Entry;
 
 const INDEX_BITS: u32 = ENTRIES_PER_TABLE.trailing_zeros();
@@ -60,7 +61,7 @@ impl Level {
     /// The levels whose entries point at tables, in the order a walk meets them.
     pub const UPPER: [Level; 3] = [Level::Pgd, Level::Pud, Level::Pmd];
 
-    const fn depth_below(self) -> u32 {
+    pub(crate) const fn depth_below(self) -> u32 {
         match self {
             Level::Pte => 0,
             Level::Pmd => 1,
@@ -124,8 +125,6 @@ impl Level {
     }
 }
 
-type Table = [Entry; ENTRIES_PER_TABLE];
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     Live,
@@ -146,10 +145,22 @@ pub struct LeafScan {
 /// All page tables of a simulated machine.
 #[derive(Clone, Default)]
 pub struct PageTables {
-    tables: Vec<Box<Table>>,
+    // Table n lies at n * 512: one load a level, where a box a table would take two.
+    entries: Vec<Entry>,
     uses: Vec<Use>,
     // Free tables are all zero.
     free: Vec<TableId>,
+    memo: Cell<Option<Memo>>,
+}
+
+/// The page table found last. It spares the host the upper levels of the next look-up nearby and has
+/// no counterpart in the simulated machine.
+#[derive(Clone, Copy)]
+struct Memo {
+    root: TableId,
+    // Number of the page table's span.
+    span: u64,
+    table: TableId,
 }
 
 impl PageTables {
@@ -168,8 +179,8 @@ impl PageTables {
             self.uses[id.index()] = Use::Live;
             return id;
         }
-        let id = TableId(u32::try_from(self.tables.len()).expect("more than 2^32 page tables"));
-        self.tables.push(Box::new([Entry::NONE; ENTRIES_PER_TABLE]));
+        let id = TableId(u32::try_from(self.uses.len()).expect("more than 2^32 page tables"));
+        self.entries.resize(self.entries.len() + ENTRIES_PER_TABLE, Entry::NONE);
         self.uses.push(Use::Live);
         id
     }
@@ -181,7 +192,8 @@ impl PageTables {
     pub fn free(&mut self, id: TableId) {
         assert!(self.is_live(id), "{id:?} freed twice");
         self.uses[id.index()] = Use::Free;
-        self.tables[id.index()].fill(Entry::NONE);
+        self.memo.set(None);
+        self.table_mut_unchecked(id).fill(Entry::NONE);
         self.free.push(id);
     }
 
@@ -194,20 +206,25 @@ impl PageTables {
     /// Tables allocated and not freed.
     #[must_use]
     pub fn live_tables(&self) -> usize {
-        self.tables.len() - self.free.len()
+        self.uses.len() - self.free.len()
     }
 
     /// An entry.
     #[inline]
     #[must_use]
     pub fn get(&self, id: TableId, index: usize) -> Entry {
-        self.table(id)[index]
+        debug_assert!(self.is_live(id), "{id:?} used after free");
+        debug_assert!(index < ENTRIES_PER_TABLE);
+        self.entries[id.index() * ENTRIES_PER_TABLE + index]
     }
 
     /// Overwrites an entry.
     #[inline]
     pub fn set(&mut self, id: TableId, index: usize, entry: Entry) {
-        self.table_mut(id)[index] = entry;
+        debug_assert!(self.is_live(id), "{id:?} used after free");
+        debug_assert!(index < ENTRIES_PER_TABLE);
+        self.forget_unless(id);
+        self.entries[id.index() * ENTRIES_PER_TABLE + index] = entry;
     }
 
     /// All entries of a table.
@@ -215,7 +232,8 @@ impl PageTables {
     #[must_use]
     pub fn table(&self, id: TableId) -> &[Entry; ENTRIES_PER_TABLE] {
         debug_assert!(self.is_live(id), "{id:?} used after free");
-        &self.tables[id.index()]
+        let at = id.index() * ENTRIES_PER_TABLE;
+        self.entries[at..at + ENTRIES_PER_TABLE].try_into().expect("a table has 512 entries")
     }
 
     /// All entries of a table, to be changed.
@@ -223,7 +241,21 @@ impl PageTables {
     #[must_use]
     pub fn table_mut(&mut self, id: TableId) -> &mut [Entry; ENTRIES_PER_TABLE] {
         debug_assert!(self.is_live(id), "{id:?} used after free");
-        &mut self.tables[id.index()]
+        self.forget_unless(id);
+        self.table_mut_unchecked(id)
+    }
+
+    // Changing the page table found last changes no way to it; any other table may be on the way.
+    #[inline]
+    fn forget_unless(&self, id: TableId) {
+        if self.memo.get().is_some_and(|memo| memo.table != id) {
+            self.memo.set(None);
+        }
+    }
+
+    fn table_mut_unchecked(&mut self, id: TableId) -> &mut [Entry; ENTRIES_PER_TABLE] {
+        let at = id.index() * ENTRIES_PER_TABLE;
+        (&mut self.entries[at..at + ENTRIES_PER_TABLE]).try_into().expect("a table has 512 entries")
     }
 
     /// Present entries of a table.
@@ -236,9 +268,7 @@ impl PageTables {
     #[inline]
     #[must_use]
     pub fn leaf_table(&self, root: TableId, vpn: Vpn) -> Option<TableId> {
-        let pud = self.get(root, Level::Pgd.index_of(vpn)).table_id()?;
-        let pmd = self.get(pud, Level::Pud.index_of(vpn)).table_id()?;
-        self.get(pmd, Level::Pmd.index_of(vpn)).table_id()
+        self.descend(root, vpn).ok()
     }
 
     /// The leaf entry for a page; [`Entry::NONE`] if a table above it is missing.
@@ -317,13 +347,21 @@ impl PageTables {
         }
     }
 
-    // The page table covering a page, or the level of the entry that is absent.
+    /// The page table covering a page, or the level of the entry that is absent.
     #[inline]
-    fn descend(&self, root: TableId, vpn: Vpn) -> Result<TableId, Level> {
+    pub(crate) fn descend(&self, root: TableId, vpn: Vpn) -> Result<TableId, Level> {
+        let span = vpn.get() / PT_SPAN_PAGES;
+        if let Some(memo) = self.memo.get()
+            && memo.span == span
+            && memo.root == root
+        {
+            return Ok(memo.table);
+        }
         let mut table = root;
         for level in Level::UPPER {
             table = self.get(table, level.index_of(vpn)).table_id().ok_or(level)?;
         }
+        self.memo.set(Some(Memo { root, span, table }));
         Ok(table)
     }
 

@@ -79,22 +79,14 @@ pub struct Walk {
 #[inline]
 #[must_use]
 pub fn walk(tables: &mut PageTables, root: TableId, vpn: Vpn, access: Access) -> Walk {
-    let mut table = root;
-    let mut references = 0;
-    for level in Level::UPPER {
-        references += 1;
-        let entry = tables.get(table, level.index_of(vpn));
-        match entry.table_id() {
-            Some(next) => table = next,
-            None => {
-                return Walk {
-                    references,
-                    outcome: WalkOutcome::NotPresent { level, entry },
-                };
-            }
+    let table = match tables.descend(root, vpn) {
+        Ok(table) => table,
+        Err(level) => {
+            let references = HOST_LEVELS - level.depth_below();
+            return Walk { references, outcome: WalkOutcome::NotPresent { level, entry: Entry::NONE } };
         }
-    }
-    references += 1;
+    };
+    let references = HOST_LEVELS;
     let index = Level::Pte.index_of(vpn);
     let entry = tables.get(table, index);
     let outcome = if !entry.present() {

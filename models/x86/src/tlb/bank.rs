@@ -129,23 +129,53 @@ impl Bank {
 
     /// Puts a translation into the slot that holds the tag, else a free one, else the least recently
     /// used of the set, and makes it the most recently used.
+    #[inline]
     pub(super) fn fill(&mut self, tag: Tag, entry: TlbEntry) -> (Slot, Displaced) {
-        if let Some(slot) = self.find(tag) {
-            let old = std::mem::replace(self.entry_mut(slot), entry);
-            self.touch(slot);
-            return (slot, Displaced::SameTag(old.pfn));
-        }
-        let slot = self.victim(tag);
+        let slot = match &self.order {
+            Order::Stamps { .. } => self.target(tag),
+            Order::List(list) => list.find(tag, &self.tags).unwrap_or_else(|| self.victim(tag)),
+        };
         let old = self.tag(slot);
         let displaced = if old == Tag::EMPTY {
-            Displaced::Nothing
+            self.occupy(slot, tag, entry);
+            return (slot, Displaced::Nothing);
+        } else if old == tag {
+            Displaced::SameTag(self.entry(slot).pfn)
         } else {
-            let pfn = self.entry(slot).pfn;
-            self.clear(slot);
-            Displaced::OtherTag(pfn)
+            Displaced::OtherTag(self.entry(slot).pfn)
         };
-        self.occupy(slot, tag, entry);
+        if let Order::List(list) = &mut self.order
+            && old != tag
+        {
+            list.remove(slot, old);
+            list.insert(slot, tag);
+        }
+        self.tags[slot as usize] = tag;
+        self.payload[slot as usize] = entry;
+        self.touch(slot);
         (slot, displaced)
+    }
+
+    /// In one pass over a set: the slot that holds the tag, else the first free one, else the least
+    /// recently used.
+    #[inline]
+    fn target(&self, tag: Tag) -> Slot {
+        let Order::Stamps { stamps, .. } = &self.order else { return self.victim(tag) };
+        let base = self.first_way(tag);
+        let tags = &self.tags[base..base + self.ways];
+        let stamps = &stamps[base..base + self.ways];
+        // Age 0 stands for an empty slot: a filled one was stamped with 1 or more.
+        let (mut best, mut age) = (0, u64::MAX);
+        for (way, (&held, &stamp)) in tags.iter().zip(stamps).enumerate() {
+            if held == tag {
+                return (base + way) as Slot;
+            }
+            let stamp = if held == Tag::EMPTY { 0 } else { stamp };
+            if stamp < age {
+                (best, age) = (way, stamp);
+            }
+        }
+        (base + best) as Slot
     }
 
     fn victim(&self, tag: Tag) -> Slot {
