@@ -7,6 +7,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mm::KernelProfile;
 use mm::notifier::Design;
+use reports::text::Detail;
 use scenarios::check::MAX_CPUS;
 use scenarios::import::strace::{AttachSpec, Touch};
 
@@ -140,6 +141,16 @@ pub(crate) struct OutputArgs {
     /// Width of text in columns [default: that of the terminal, else 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(40..=1000))]
     pub(crate) width: Option<u16>,
+    /// Show every row in text, not only the headline ones
+    #[arg(long)]
+    all: bool,
+}
+
+impl OutputArgs {
+    /// How many rows text shows.
+    pub(crate) fn detail(&self) -> Detail {
+        if self.all { Detail::All } else { Detail::Headline }
+    }
 }
 
 /// How a recording becomes a scenario.

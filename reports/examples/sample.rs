@@ -3,7 +3,7 @@
 #[path = "../tests/common/sample.rs"]
 mod sample;
 
-use reports::text::{Color, TextOptions};
+use reports::text::{Color, Detail, TextOptions};
 
 fn main() -> std::io::Result<()> {
     let mut args = std::env::args().skip(1);
@@ -13,6 +13,7 @@ fn main() -> std::io::Result<()> {
     let options = TextOptions {
         width,
         color: Color::Never,
+        detail: Detail::Headline,
     };
     let out = match form.as_deref() {
         Some("run") => reports::html::run_html(&sample::run(2, 1)),

@@ -1,7 +1,8 @@
 //! The rows of a comparison in the order a reader wants them.
 
 use crate::figures;
-use crate::schema::{CompareCell, CompareResult, CompareRow};
+use crate::headline::{is_headline, is_notable_cost, notable_ops};
+use crate::schema::{CompareCell, CompareResult, CompareRow, RunResult};
 use crate::stats;
 
 /// Rows of one subject.
@@ -26,6 +27,8 @@ pub(crate) struct GroupRow {
     pub(crate) row: CompareRow,
     /// How to write them.
     pub(crate) scale: Scale,
+    /// Whether it belongs to the first view.
+    pub(crate) headline: bool,
 }
 
 /// How values of a group are written.
@@ -57,6 +60,7 @@ struct Rule {
 }
 
 const US: &str = "us";
+const NOTIFIERS: &str = "notifier calls";
 
 /// In the order of display; the first rule that matches takes the row.
 const RULES: [Rule; 8] = [
@@ -68,8 +72,8 @@ const RULES: [Rule; 8] = [
         scale: Scale::Micros,
     },
     Rule {
-        title: "notifier calls",
-        note: "notifier.<callback>.calls",
+        title: NOTIFIERS,
+        note: "of each secondary MMU, first seed; totals: notifier.<callback>.calls",
         prefixes: &["notifier."],
         suffixes: &[".calls"],
         scale: Scale::Raw,
@@ -155,15 +159,20 @@ pub(crate) fn groups(result: &CompareResult) -> Vec<Group> {
         rows: Vec::new(),
         zeros: 0,
     };
+    let ops = notable_ops(&result.runs);
     for row in &result.rows {
+        let headline = is_headline(&row.metric, &ops);
         match RULES.iter().position(|r| r.takes(&row.metric)) {
-            Some(i) => put(&mut groups[i], row, RULES[i].scale),
+            Some(i) => put(&mut groups[i], row, RULES[i].scale, headline),
             None if is_detail(&row.metric) => {}
-            None => put(&mut other, row, Scale::Raw),
+            None => put(&mut other, row, Scale::Raw, headline),
         }
     }
     for group in &mut groups {
         group.rows.sort_by(|a, b| rank(&a.name).cmp(&rank(&b.name)));
+    }
+    if let Some(group) = groups.iter_mut().find(|g| g.title == NOTIFIERS) {
+        group.rows.splice(0..0, callbacks(&result.runs));
     }
     groups.push(costs(result));
     groups.push(other);
@@ -171,7 +180,7 @@ pub(crate) fn groups(result: &CompareResult) -> Vec<Group> {
     groups
 }
 
-fn put(group: &mut Group, row: &CompareRow, scale: Scale) {
+fn put(group: &mut Group, row: &CompareRow, scale: Scale, headline: bool) {
     if row.cells.iter().all(|c| c.mean == 0.0) {
         group.zeros += 1;
         return;
@@ -184,6 +193,7 @@ fn put(group: &mut Group, row: &CompareRow, scale: Scale) {
         name,
         row: row.clone(),
         scale,
+        headline,
     });
 }
 
@@ -208,7 +218,7 @@ fn short(metric: &str) -> String {
         .strip_prefix("notifier.")
         .and_then(|m| m.strip_suffix(".calls"))
     {
-        return callback.to_owned();
+        return format!("total {callback}");
     }
     if let Some(rest) = metric.strip_prefix("lock.") {
         for side in ["hold", "wait"] {
@@ -246,21 +256,65 @@ fn costs(result: &CompareResult) -> Group {
                     .sum()
             })
             .collect();
-        put(&mut group, &cost_row(account, &values), Scale::Micros);
+        let headline = is_notable_cost(&result.runs, account);
+        put(
+            &mut group,
+            &own_row(account, "cycles", &some(&values)),
+            Scale::Micros,
+            headline,
+        );
     }
     let totals: Vec<u64> = result.runs.iter().map(|r| r.task_cycles).collect();
-    put(&mut group, &cost_row("total", &totals), Scale::Micros);
+    put(
+        &mut group,
+        &own_row("total", "cycles", &some(&totals)),
+        Scale::Micros,
+        true,
+    );
     group
 }
 
-fn cost_row(account: &str, values: &[u64]) -> CompareRow {
+fn some(values: &[u64]) -> Vec<Option<u64>> {
+    values.iter().copied().map(Some).collect()
+}
+
+/// Calls into each secondary MMU, callback by callback, without those that no run has.
+fn callbacks(runs: &[RunResult]) -> Vec<GroupRow> {
+    let mut names: Vec<(&str, &str)> = Vec::new();
+    for s in runs.iter().flat_map(|r| &r.secondaries) {
+        for c in s.callbacks.iter().filter(|c| c.calls > 0) {
+            if !names.contains(&(&s.name, &c.callback)) {
+                names.push((&s.name, &c.callback));
+            }
+        }
+    }
+    // Runs may list the devices in any order; the callbacks of one come in theirs.
+    names.sort_by_key(|(name, _)| *name);
+    names.dedup();
+    let row = |(name, callback): (&str, &str)| {
+        let calls: Vec<Option<u64>> = runs.iter().map(|r| r.calls(name, callback)).collect();
+        GroupRow {
+            name: format!("{name} {callback}"),
+            row: own_row(&format!("secondary.{name}.{callback}.calls"), "count", &calls),
+            scale: Scale::Raw,
+            headline: true,
+        }
+    };
+    names.into_iter().map(row).collect()
+}
+
+/// A row of the shown runs, which the comparison itself does not have.
+fn own_row(metric: &str, unit: &str, values: &[Option<u64>]) -> CompareRow {
+    let list = |v: Option<u64>| v.map_or_else(Vec::new, |v| vec![v]);
+    let base = list(values.first().copied().flatten());
     let cells = values
         .iter()
         .map(|&v| {
-            let ratio = stats::paired_ratio(&values[..1], &[v]);
+            let values = list(v);
+            let ratio = stats::paired_ratio(&base, &values);
             CompareCell {
-                values: vec![v],
-                mean: v as f64,
+                mean: stats::mean(&values),
+                values,
                 ratio_low: ratio.low,
                 ratio: ratio.ratio,
                 ratio_high: ratio.high,
@@ -269,8 +323,8 @@ fn cost_row(account: &str, values: &[u64]) -> CompareRow {
         })
         .collect();
     CompareRow {
-        metric: account.to_owned(),
-        unit: "cycles".to_owned(),
+        metric: metric.to_owned(),
+        unit: unit.to_owned(),
         cells,
     }
 }

@@ -13,11 +13,13 @@
 extern crate self as reports;
 
 pub mod compare;
+mod config;
 pub mod csv;
 mod figures;
 mod flat;
 pub mod glossary;
 mod groups;
+mod headline;
 pub mod html;
 pub mod load;
 pub mod ndjson;

@@ -352,6 +352,14 @@ impl RunResult {
         self.metrics.iter().find(|m| m.name == name).map(|m| m.value)
     }
 
+    /// Calls of one callback into one secondary MMU, if the run has that device and notifies it.
+    #[must_use]
+    pub fn calls(&self, secondary: &str, callback: &str) -> Option<u64> {
+        let device = self.secondaries.iter().find(|s| s.name == secondary)?;
+        let row = device.callbacks.iter().find(|c| c.callback == callback)?;
+        Some(row.calls)
+    }
+
     /// A distribution by name.
     #[must_use]
     pub fn histogram(&self, name: &str) -> Option<&Histogram> {

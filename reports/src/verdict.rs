@@ -2,7 +2,7 @@
 
 use crate::compare::VIRTUAL_TIME;
 use crate::figures;
-use crate::schema::{Carried, CompareResult, EndKind, RunResult};
+use crate::schema::{Carried, CompareResult, CompareRow, EndKind, RunResult};
 use crate::stats::{self, Ratio};
 
 /// Mood of a verdict, for its colour.
@@ -75,13 +75,13 @@ pub(crate) fn run(result: &RunResult) -> String {
     out + "."
 }
 
-/// Sentences on a comparison: who was fastest and by how much, who could not carry what, and who
-/// did not end well.
+/// Sentences on a comparison: who was fastest among those that carry everything and by how much,
+/// what those took that carry less, who could not carry what, and who did not end well.
 pub(crate) fn compare(result: &CompareResult) -> Vec<String> {
-    let mut out = vec![fastest(result)];
+    let mut out = times(result);
     out.extend(coverage(result));
     for run in &result.runs {
-        if !ran_to_its_end(run.end.kind) || run.end.kind == EndKind::Violation {
+        if !ran_to_its_end(run.end.kind) {
             let summary = run.end.summary.trim_end_matches('.');
             out.push(format!(
                 "{} ended with a {}: {summary}.",
@@ -103,58 +103,110 @@ pub(crate) fn carries_all(run: &RunResult) -> bool {
     run.secondaries.iter().all(|s| s.carried == Carried::Full)
 }
 
-fn fastest(result: &CompareResult) -> String {
-    let Some(row) = result.rows.iter().find(|r| r.metric == VIRTUAL_TIME) else {
-        return "Nothing was compared.".to_owned();
-    };
-    let time = |i: usize| row.cells[i].mean * result.runs[i].cycle_ps as f64;
-    let fit: Vec<usize> = (0..result.runs.len().min(row.cells.len()))
-        .filter(|&i| ran_to_its_end(result.runs[i].end.kind) && !row.cells[i].values.is_empty())
-        .collect();
-    let Some(&first) = fit.first() else {
-        return "No column ran to its end, so none can be called faster.".to_owned();
-    };
-    let best = fit
-        .iter()
-        .copied()
-        .fold(first, |b, i| if time(i) < time(b) { i } else { b });
-    let run = &result.runs[best];
-    let name = |i: usize| {
-        let run = &result.runs[i];
+/// The columns that ran to their end, by what may be said of their times.
+struct Field<'a> {
+    result: &'a CompareResult,
+    row: &'a CompareRow,
+}
+
+impl Field<'_> {
+    fn time(&self, i: usize) -> f64 {
+        self.row.cells[i].mean * self.result.runs[i].cycle_ps as f64
+    }
+
+    fn took(&self, i: usize) -> String {
+        figures::duration(self.row.cells[i].mean, self.result.runs[i].cycle_ps)
+    }
+
+    fn name(&self, i: usize) -> String {
+        let run = &self.result.runs[i];
         let star = if carries_all(run) { "" } else { "*" };
-        let base = if run.label == result.baseline {
+        let base = if run.label == self.result.baseline {
             " (baseline)"
         } else {
             ""
         };
         format!("{}{star}{base}", run.label)
-    };
-    let took = figures::duration(row.cells[best].mean, run.cycle_ps);
-    let others: Vec<String> = fit
-        .iter()
-        .copied()
-        .filter(|&i| i != best)
-        .map(|i| {
-            let ratio = scaled(
-                stats::paired_ratio(&row.cells[best].values, &row.cells[i].values),
-                i,
-                best,
-                result,
-            );
-            faster_than(&ratio, &name(i))
-        })
-        .collect();
-    if others.is_empty() {
-        return format!(
-            "{} took {took} of virtual time; no other column ran to its end.",
-            name(best)
-        );
     }
-    format!(
-        "{} was fastest with {took} of virtual time: {}.",
-        name(best),
-        others.join(", ")
-    )
+
+    fn fastest(&self, among: &[usize]) -> Option<usize> {
+        among
+            .iter()
+            .copied()
+            .reduce(|best, i| if self.time(i) < self.time(best) { i } else { best })
+    }
+
+    /// Time of column `i` over that of `best`.
+    fn ratio(&self, i: usize, best: usize) -> Ratio {
+        let ratio = stats::paired_ratio(&self.row.cells[best].values, &self.row.cells[i].values);
+        scaled(ratio, i, best, self.result)
+    }
+
+    /// A column that carries less than `best`.
+    fn lesser(&self, i: usize, best: usize) -> String {
+        let ratio = self.ratio(i, best);
+        let change = match ratio.ratio {
+            Some(mid) if ratio.distinguishable && figures::change(mid) != "0.0%" => {
+                format!("{}{}", figures::change(mid), interval(&ratio))
+            }
+            _ => "the same".to_owned(),
+        };
+        format!("{} took {} ({change})", self.name(i), self.took(i))
+    }
+
+    /// `best` against each of the others.
+    fn against(&self, best: usize, others: &[usize]) -> String {
+        let others = others.iter().copied().filter(|&i| i != best);
+        let parts: Vec<String> = others
+            .map(|i| faster_than(&self.ratio(i, best), &self.name(i)))
+            .collect();
+        parts.join(", ")
+    }
+}
+
+/// Who was fastest. Designs that carry every secondary MMU are only held against each other; what
+/// the others took is said after.
+fn times(result: &CompareResult) -> Vec<String> {
+    let Some(row) = result.rows.iter().find(|r| r.metric == VIRTUAL_TIME) else {
+        return vec!["Nothing was compared.".to_owned()];
+    };
+    let field = Field { result, row };
+    let fit: Vec<usize> = (0..result.runs.len().min(row.cells.len()))
+        .filter(|&i| ran_to_its_end(result.runs[i].end.kind) && !row.cells[i].values.is_empty())
+        .collect();
+    let (full, less): (Vec<usize>, Vec<usize>) =
+        fit.iter().copied().partition(|&i| carries_all(&result.runs[i]));
+    let ranked = if full.is_empty() { &less } else { &full };
+    let Some(best) = field.fastest(ranked) else {
+        return vec!["No column ran to its end, so none can be called faster.".to_owned()];
+    };
+    let (name, took) = (field.name(best), field.took(best));
+    let head = match (ranked.len(), full.is_empty(), less.is_empty()) {
+        (1, true, _) | (1, _, true) => {
+            format!("{name} took {took} of virtual time; no other column ran to its end.")
+        }
+        (1, ..) => format!(
+            "{name} took {took} of virtual time, the only design here that carries every secondary MMU in full."
+        ),
+        (_, _, true) => format!(
+            "{name} took {took} of virtual time: {}.",
+            field.against(best, ranked)
+        ),
+        (_, true, _) => format!(
+            "No design here carries every secondary MMU in full; {name} took {took} of virtual time: {}.",
+            field.against(best, ranked)
+        ),
+        _ => format!(
+            "Of the designs that carry every secondary MMU in full, {name} took {took} of virtual time: {}.",
+            field.against(best, ranked)
+        ),
+    };
+    let mut out = vec![head];
+    if !full.is_empty() && !less.is_empty() {
+        let parts: Vec<String> = less.iter().map(|&i| field.lesser(i, best)).collect();
+        out.push(format!("Carrying less: {}.", parts.join(", ")));
+    }
+    out
 }
 
 /// A ratio of cycles as a ratio of times, should two columns run on different machines.
@@ -173,22 +225,44 @@ fn scaled(ratio: Ratio, i: usize, best: usize, result: &CompareResult) -> Ratio 
     }
 }
 
+/// Less than this factor is nothing to speak of.
+const AS_FAST: f64 = 1.005;
+/// Up to this factor percents say it better.
+const SLIGHT: f64 = 1.1;
+
 fn faster_than(ratio: &Ratio, name: &str) -> String {
     match ratio.ratio {
-        Some(mid) if ratio.distinguishable => {
+        Some(mid) if ratio.distinguishable && mid >= SLIGHT => {
             let half = (ratio.high - ratio.low) / 2.0;
             // The interval is that of logarithms; where it is too lopsided for a single half
             // width, its ends are given.
             let spread = if half == 0.0 {
                 String::new()
-            } else if mid - half > 1.0 || mid + half < 1.0 {
+            } else if mid - half > 1.0 {
                 format!(" \u{b1} {half:.2}")
             } else {
                 format!(" ({:.2} to {:.2})", ratio.low, ratio.high)
             };
             format!("{mid:.2}{spread} times faster than {name}")
         }
-        _ => format!("no difference from {name}"),
+        Some(mid) if ratio.distinguishable && mid >= AS_FAST => {
+            let percent = (mid - 1.0) * 100.0;
+            format!("{percent:.1}% faster than {name}{}", interval(ratio))
+        }
+        _ => format!("as fast as {name}"),
+    }
+}
+
+/// The interval of a ratio in signed percent, if it has a width.
+fn interval(ratio: &Ratio) -> String {
+    let (low, high) = (
+        figures::change_end(ratio.low),
+        figures::change_end(ratio.high),
+    );
+    if low == high {
+        String::new()
+    } else {
+        format!(" [{low}, {high}]")
     }
 }
 
@@ -245,36 +319,36 @@ mod tests {
     use crate::sample;
 
     #[test]
-    fn a_comparison_names_the_fastest_that_ran_to_its_end() {
+    fn those_that_carry_everything_come_first() {
         let sentences = compare(&sample::comparison());
-        assert!(sentences[0].starts_with("v9 was fastest"), "{sentences:?}");
         assert!(
-            sentences[0].contains("times faster than v0* (baseline)"),
+            sentences[0].starts_with("v9 took") && sentences[0].contains("the only design"),
             "{sentences:?}"
         );
-        assert!(
-            !sentences[0].contains("v8"),
-            "v8 broke: its time means nothing: {sentences:?}"
-        );
-        assert!(
-            sentences[1].contains("Only v9 carries every secondary MMU"),
-            "{sentences:?}"
-        );
-        assert!(
-            sentences[2].contains("v8 ended with a violation"),
-            "{sentences:?}"
-        );
+        assert!(sentences[1].starts_with("Carrying less: v0* (baseline) took"), "{sentences:?}");
+        let of_times = sentences[..2].concat();
+        assert!(!of_times.contains("v8"), "v8 broke: its time means nothing: {sentences:?}");
+        assert!(sentences[2].contains("Only v9 carries every secondary MMU"), "{sentences:?}");
+        assert!(sentences[3].contains("v8 ended with a violation"), "{sentences:?}");
     }
 
     #[test]
-    fn equal_columns_are_no_difference() {
+    fn equal_columns_are_as_fast() {
         let run = sample::run(3, 1);
-        let result = crate::compare::compare(vec![vec![run.clone()], vec![run]], String::new());
-        assert!(
-            compare(&result)[0].contains("no difference from"),
-            "{:?}",
-            compare(&result)
-        );
+        let mut other = run.clone();
+        other.virtual_cycles += other.virtual_cycles / 1000;
+        let result = crate::compare::compare(vec![vec![run.clone()], vec![run], vec![other]], String::new());
+        let first = compare(&result).swap_remove(0);
+        assert_eq!(first.matches("as fast as").count(), 2, "{first}");
+        assert!(!first.contains("1.00"), "{first}");
+    }
+
+    #[test]
+    fn small_differences_are_percents() {
+        let ratio = |low, mid, high| Ratio { low, ratio: Some(mid), high, distinguishable: true };
+        assert_eq!(faster_than(&ratio(1.02, 1.03, 1.04), "x"), "3.0% faster than x [+2.0, +4.0]");
+        assert_eq!(faster_than(&ratio(1.5, 1.5, 1.5), "x"), "1.50 times faster than x");
+        assert_eq!(faster_than(&ratio(1.45, 1.5, 1.55), "x"), "1.50 \u{b1} 0.05 times faster than x");
     }
 
     #[test]

@@ -46,10 +46,12 @@ impl Account {
         Account(number)
     }
 
-    /// Index into the array of accounts.
+    /// Index into the array of accounts, below [`MAX_ACCOUNTS`] by construction; the mask tells the
+    /// compiler so.
+    #[inline]
     #[must_use]
     pub const fn index(self) -> usize {
-        self.0 as usize
+        self.0 as usize % MAX_ACCOUNTS
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn compare(args: &CompareArgs, console: &Console) -> Result<Verdict, 
     let text = TextOptions {
         width: output::width(args.output.width),
         color: console.stdout_color(),
+        detail: args.output.detail(),
     };
     plan.write(console, &|what, out| render_compare(&result, what, &text, out))?;
     report_regressions(&regressions, args.fail_above, console);

@@ -18,6 +18,7 @@ pub(crate) fn report(args: &ReportArgs, console: &Console) -> Result<Verdict, Fa
     let text = TextOptions {
         width: output::width(args.output.width),
         color: console.stdout_color(),
+        detail: args.output.detail(),
     };
     plan.write(console, &|what, out| match &loaded {
         Loaded::Run(run) => render_run(run, what, &text, out),

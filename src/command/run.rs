@@ -37,6 +37,7 @@ pub(crate) fn run(args: &RunArgs, console: &Console) -> Result<Verdict, Failure>
     let text = TextOptions {
         width: output::width(args.output.width),
         color: console.stdout_color(),
+        detail: args.output.detail(),
     };
     let filter = EventFilter {
         tasks: args.timeline.events_task.clone(),

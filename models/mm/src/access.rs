@@ -34,20 +34,62 @@ pub(crate) enum Tried {
     Fault,
 }
 
+/// How far an access got without letting anybody else go first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "an access that is not done must be finished"]
+pub enum Now {
+    /// It is made.
+    Done,
+    /// The TLB does not allow it: it needs a walk.
+    Missed,
+    /// Somebody else comes first; nothing was looked up yet.
+    MustSync,
+}
+
 impl Kernel {
     /// One load or store of the running task in its address space.
     ///
     /// # Errors
     /// When the access has no mapping, right or page behind it; it is counted and skipped.
-    #[inline]
     pub async fn access(&self, cx: &Cx, mm: MmId, va: Va, access: Access) -> Result<(), Refused> {
+        match self.access_now(cx, va, access) {
+            Now::Done => Ok(()),
+            begun => self.finish_access(cx, mm, va, access, begun).await,
+        }
+    }
+
+    /// The part of an access that needs nobody else: a TLB hit. Loops over many accesses call this
+    /// first and await [`Kernel::finish_access`] only if there is something left to do.
+    #[inline]
+    pub fn access_now(&self, cx: &Cx, va: Va, access: Access) -> Now {
         if cx.must_sync() {
+            return Now::MustSync;
+        }
+        match self.try_tlb(cx, va.vpn(), access) {
+            Tried::Hit => Now::Done,
+            Tried::Fault => Now::Missed,
+        }
+    }
+
+    /// The rest of an access that [`Kernel::access_now`] began.
+    ///
+    /// # Errors
+    /// As [`Kernel::access`].
+    pub async fn finish_access(
+        &self,
+        cx: &Cx,
+        mm: MmId,
+        va: Va,
+        access: Access,
+        begun: Now,
+    ) -> Result<(), Refused> {
+        let vpn = va.vpn();
+        if begun == Now::MustSync {
             cx.step(Object::Cpu(cx.cpu().index() as u16), Action::Read).await;
             cx.cond_resched().await;
-        }
-        let vpn = va.vpn();
-        if self.try_tlb(cx, vpn, access) == Tried::Hit {
-            return Ok(());
+            if self.try_tlb(cx, vpn, access) == Tried::Hit {
+                return Ok(());
+            }
         }
         self.access_slow(cx, mm, vpn, access).await
     }

@@ -23,7 +23,7 @@ pub mod profile;
 mod tlbflush;
 pub mod vma;
 
-pub use access::Refused;
+pub use access::{Now, Refused};
 pub use check::CONSERVATION;
 pub use file::FileId;
 pub use frame::{Frames, OutOfMemory, Owner};

@@ -1,8 +1,8 @@
 //! Designs side by side.
 
 use super::table::{Cell, Style, Table, wrap};
-use super::{TextOptions, violation_card};
-use crate::groups::{GroupRow, groups};
+use super::{Detail, TextOptions, violation_card};
+use crate::groups::{Group, GroupRow, groups};
 use crate::schema::{Carried, CompareCell, CompareResult};
 use crate::{figures, verdict};
 
@@ -93,19 +93,18 @@ fn heads(first: &str, result: &CompareResult) -> Vec<String> {
 
 fn metrics(result: &CompareResult, o: &TextOptions) -> String {
     let mut table = Table::numbers(&heads("metric", result));
-    let mut zeros = 0;
-    for group in groups(result) {
+    let groups = groups(result);
+    let (mut zeros, mut hidden) = (0, 0);
+    for group in &groups {
         zeros += group.zeros;
-        if group.rows.is_empty() {
+        let wanted = |r: &&GroupRow| r.headline || o.detail == Detail::All;
+        let rows: Vec<&GroupRow> = group.rows.iter().filter(wanted).collect();
+        hidden += group.rows.len() - rows.len();
+        if rows.is_empty() {
             continue;
         }
-        let note = if group.note.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", group.note)
-        };
-        table.section(&format!("{}{note}", group.title));
-        for row in &group.rows {
+        table.section(&section(group));
+        for row in rows {
             let mut cells = vec![Cell::new(format!("  {}", row.name))];
             for (i, cell) in row.row.cells.iter().enumerate() {
                 cells.push(metric_cell(row, cell, i, result));
@@ -126,19 +125,35 @@ fn metrics(result: &CompareResult, o: &TextOptions) -> String {
         note += &format!(" {zeros} metrics that are 0 in every column are not shown.");
     }
     out += &o.paragraph(&note, Style::Dim);
+    if hidden > 0 {
+        let more = format!("{hidden} more rows are hidden: --all shows them, --json writes everything.");
+        out += &o.paragraph(&more, Style::Plain);
+    }
     out
 }
 
-/// `1,234 ( -12.3%)`, as mmtests prints it.
+fn section(group: &Group) -> String {
+    if group.note.is_empty() {
+        group.title.to_owned()
+    } else {
+        format!("{} ({})", group.title, group.note)
+    }
+}
+
+/// `1,234 ( -12.3%)`, as mmtests prints it; the baseline has nothing to be held against.
 fn metric_cell(row: &GroupRow, cell: &CompareCell, column: usize, result: &CompareResult) -> Cell {
     if cell.values.is_empty() {
-        return Cell::styled("n/a          ", Style::Dim);
+        let blank = if column == 0 { "" } else { "           " };
+        return Cell::styled(format!("n/a{blank}"), Style::Dim);
     }
     let value = row.scale.show(cell.mean, result.runs[column].cycle_ps);
     let (change, mark, style) = match cell.ratio {
-        _ if column == 0 => ("0.0%".to_owned(), ' ', Style::Plain),
+        _ if column == 0 => return Cell::new(value),
         None => ("-".to_owned(), ' ', Style::Plain),
         Some(ratio) if cell.distinguishable => (figures::change(ratio), ' ', Style::Plain),
+        Some(ratio) if cell.ratio_low == cell.ratio_high && ratio == 1.0 => {
+            ("0.0%".to_owned(), ' ', Style::Dim)
+        }
         Some(ratio) => (figures::change(ratio), '~', Style::Dim),
     };
     Cell::styled(format!("{value} ({mark}{change:>7})"), style)
@@ -161,14 +176,40 @@ mod tests {
     use super::*;
     use crate::sample;
 
-    fn plain(width: usize) -> String {
+    fn text(width: usize, detail: Detail) -> String {
         compare_text(
             &sample::comparison(),
             &TextOptions {
                 width,
                 color: Color::Never,
+                detail,
             },
         )
+    }
+
+    fn plain(width: usize) -> String {
+        text(width, Detail::All)
+    }
+
+    #[test]
+    fn the_first_view_is_short_and_says_what_it_hides() {
+        let (short, long) = (text(160, Detail::Headline), plain(160));
+        assert!(short.lines().count() < long.lines().count());
+        assert!(short.contains("more rows are hidden: --all"), "{short}");
+        assert!(!long.contains("--all"), "{long}");
+        for row in ["time.virtual_cycles", "tlb.shootdown.ipis", "munmap p99", "total"] {
+            assert!(short.contains(row), "{row} missing in {short}");
+        }
+    }
+
+    #[test]
+    fn calls_are_counted_for_each_secondary_mmu() {
+        let result = sample::comparison();
+        let device = result.runs[3].secondaries.iter().find(|s| s.callbacks.iter().any(|c| c.calls > 0));
+        let device = device.expect("v9 notifies somebody");
+        let call = device.callbacks.iter().find(|c| c.calls > 0).expect("a call");
+        let text = text(160, Detail::Headline);
+        assert!(text.contains(&format!("  {} {}", device.name, call.callback)), "{text}");
     }
 
     #[test]
@@ -208,6 +249,7 @@ mod tests {
             &TextOptions {
                 width: 80,
                 color: Color::Always,
+                detail: Detail::All,
             },
         );
         let mut stripped = String::new();

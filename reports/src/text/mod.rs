@@ -9,6 +9,7 @@ pub use compare::compare_text;
 pub use run::run_text;
 
 use crate::figures;
+pub use crate::headline::Detail;
 use crate::schema::{RunResult, ViolationRow};
 pub(crate) use table::clip;
 use table::{MIN_WIDTH, Style, wrap};
@@ -29,6 +30,8 @@ pub struct TextOptions {
     pub width: usize,
     /// Colour.
     pub color: Color,
+    /// How many rows.
+    pub detail: Detail,
 }
 
 impl TextOptions {

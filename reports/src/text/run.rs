@@ -305,6 +305,7 @@ mod tests {
             &TextOptions {
                 width,
                 color: Color::Never,
+                detail: super::super::Detail::All,
             },
         )
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use mm::{Backing, MapRequest, MmId, Prot, Sharing};
+use mm::{Backing, MapRequest, MmId, Now, Prot, Sharing};
 use sim::{Action, Cx, Object, Stream};
 use x86::{Access, Pgoff, Va, VaRange};
 
@@ -197,7 +197,13 @@ impl Thread {
         let Some(driver) = &self.driver else {
             if let Some(range) = range {
                 let va = range.start().add_pages(page);
-                let _ = self.process.kernel.access(cx, self.mm, va, access).await;
+                let kernel = &self.process.kernel;
+                match kernel.access_now(cx, va, access) {
+                    Now::Done => {}
+                    begun => {
+                        let _ = kernel.finish_access(cx, self.mm, va, access, begun).await;
+                    }
+                }
             }
             return;
         };

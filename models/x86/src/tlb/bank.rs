@@ -1,11 +1,12 @@
-//! One array of a TLB: tags, payloads, a list of filled slots, and true LRU.
+//! One array of a TLB: its slots, a list of those filled, and true LRU.
 //!
 //! Two organisations share the arrays. Set-associative banks compare the ways of a set and keep a
 //! time stamp a slot. Fully associative banks of many ways (AMD's 48 to 72) would compare and age
 //! too much that way, so they find a tag through a small chained hash and keep recency as a list.
 
-use super::{Tag, TlbEntry, TlbLevel};
+use super::{Generation, Tag, TlbEntry, TlbLevel};
 use crate::addr::Pfn;
+use crate::entry::Rights;
 
 pub(super) type Slot = u32;
 
@@ -15,10 +16,21 @@ const MOST_SCANNED_WAYS: usize = 16;
 // 2^64 / golden ratio: Fibonacci hashing spreads consecutive page numbers.
 const HASH_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// One slot.
+#[derive(Clone, Copy)]
+struct Line {
+    tag: Tag,
+    // When it was used last; 0 if it is empty. Only of meaning with `Order::Stamps`.
+    stamp: u64,
+    payload: TlbEntry,
+}
+
+const EMPTY_LINE: Line =
+    Line { tag: Tag::EMPTY, stamp: 0, payload: TlbEntry { pfn: Pfn::new(0), generation: Generation::FIRST, rights: Rights::NONE, dirty: false } };
+
 #[derive(Clone)]
 pub(super) struct Bank {
-    tags: Vec<Tag>,
-    payload: Vec<TlbEntry>,
+    lines: Vec<Line>,
     // A permutation of all slots: the first `filled` hold translations.
     slots: Vec<Slot>,
     // Inverse of `slots`.
@@ -37,7 +49,7 @@ enum Sets {
 
 #[derive(Clone)]
 enum Order {
-    Stamps { stamps: Vec<u64>, now: u64 },
+    Stamps { now: u64 },
     List(RecencyList),
 }
 
@@ -56,15 +68,11 @@ impl Bank {
         let order = if sets == 1 && ways > MOST_SCANNED_WAYS {
             Order::List(RecencyList::new(entries))
         } else {
-            Order::Stamps {
-                stamps: vec![0; entries],
-                now: 0,
-            }
+            Order::Stamps { now: 0 }
         };
         let all = 0..entries as u32;
         Bank {
-            tags: vec![Tag::EMPTY; entries],
-            payload: vec![TlbEntry::default(); entries],
+            lines: vec![EMPTY_LINE; entries],
             slots: all.clone().collect(),
             place: all.collect(),
             filled: 0,
@@ -93,131 +101,106 @@ impl Bank {
         match &self.order {
             Order::Stamps { .. } => {
                 let base = self.first_way(tag);
-                let way = self.tags[base..base + self.ways].iter().position(|&t| t == tag)?;
+                let way = self.lines[base..base + self.ways].iter().position(|line| line.tag == tag)?;
                 Some((base + way) as Slot)
             }
-            Order::List(list) => list.find(tag, &self.tags),
+            Order::List(list) => list.find(tag, &self.lines),
         }
     }
 
-    /// Makes a slot the most recently used of its set.
+    /// Finds a tag and makes its slot the most recently used of its set.
     #[inline]
-    pub(super) fn touch(&mut self, slot: Slot) {
+    pub(super) fn hit(&mut self, tag: Tag) -> Option<(Slot, TlbEntry)> {
+        let base = self.first_way(tag);
         match &mut self.order {
-            Order::Stamps { stamps, now } => {
-                *now += 1;
-                stamps[slot as usize] = *now;
+            Order::Stamps { now } => {
+                for (way, line) in self.lines[base..base + self.ways].iter_mut().enumerate() {
+                    if line.tag == tag {
+                        *now += 1;
+                        line.stamp = *now;
+                        return Some(((base + way) as Slot, line.payload));
+                    }
+                }
+                None
             }
-            Order::List(list) => list.touch(slot),
+            Order::List(list) => {
+                let slot = list.find(tag, &self.lines)?;
+                list.touch(slot);
+                Some((slot, self.lines[slot as usize].payload))
+            }
         }
     }
 
     #[inline]
     pub(super) fn entry(&self, slot: Slot) -> TlbEntry {
-        self.payload[slot as usize]
+        self.lines[slot as usize].payload
     }
 
     #[inline]
     pub(super) fn entry_mut(&mut self, slot: Slot) -> &mut TlbEntry {
-        &mut self.payload[slot as usize]
+        &mut self.lines[slot as usize].payload
     }
 
     #[inline]
     pub(super) fn tag(&self, slot: Slot) -> Tag {
-        self.tags[slot as usize]
+        self.lines[slot as usize].tag
     }
 
     /// Puts a translation into the slot that holds the tag, else a free one, else the least recently
     /// used of the set, and makes it the most recently used.
     #[inline]
     pub(super) fn fill(&mut self, tag: Tag, entry: TlbEntry) -> (Slot, Displaced) {
-        let slot = match &self.order {
-            Order::Stamps { .. } => self.target(tag),
-            Order::List(list) => list.find(tag, &self.tags).unwrap_or_else(|| self.victim(tag)),
-        };
-        let old = self.tag(slot);
+        let slot = self.target(tag);
+        let Line { tag: old, payload, .. } = self.lines[slot as usize];
         let displaced = if old == Tag::EMPTY {
-            self.occupy(slot, tag, entry);
-            return (slot, Displaced::Nothing);
+            self.swap_places(self.place[slot as usize] as usize, self.filled);
+            self.filled += 1;
+            Displaced::Nothing
         } else if old == tag {
-            Displaced::SameTag(self.entry(slot).pfn)
+            Displaced::SameTag(payload.pfn)
         } else {
-            Displaced::OtherTag(self.entry(slot).pfn)
+            Displaced::OtherTag(payload.pfn)
         };
-        if let Order::List(list) = &mut self.order
-            && old != tag
-        {
-            list.remove(slot, old);
-            list.insert(slot, tag);
-        }
-        self.tags[slot as usize] = tag;
-        self.payload[slot as usize] = entry;
-        self.touch(slot);
+        let stamp = match &mut self.order {
+            Order::Stamps { now } => {
+                *now += 1;
+                *now
+            }
+            Order::List(list) => {
+                list.refill(slot, old, tag);
+                0
+            }
+        };
+        self.lines[slot as usize] = Line { tag, stamp, payload: entry };
         (slot, displaced)
     }
 
-    /// In one pass over a set: the slot that holds the tag, else the first free one, else the least
-    /// recently used.
+    /// The slot that holds the tag, else a free one, else the least recently used of the set.
     #[inline]
     fn target(&self, tag: Tag) -> Slot {
-        let Order::Stamps { stamps, .. } = &self.order else { return self.victim(tag) };
+        if let Order::List(list) = &self.order {
+            let free = || self.slots.get(self.filled).copied();
+            return list.find(tag, &self.lines).or_else(free).unwrap_or(list.oldest);
+        }
         let base = self.first_way(tag);
-        let tags = &self.tags[base..base + self.ways];
-        let stamps = &stamps[base..base + self.ways];
-        // Age 0 stands for an empty slot: a filled one was stamped with 1 or more.
         let (mut best, mut age) = (0, u64::MAX);
-        for (way, (&held, &stamp)) in tags.iter().zip(stamps).enumerate() {
-            if held == tag {
+        for (way, line) in self.lines[base..base + self.ways].iter().enumerate() {
+            if line.tag == tag {
                 return (base + way) as Slot;
             }
-            let stamp = if held == Tag::EMPTY { 0 } else { stamp };
-            if stamp < age {
-                (best, age) = (way, stamp);
+            if line.stamp < age {
+                (best, age) = (way, line.stamp);
             }
         }
         (base + best) as Slot
     }
 
-    fn victim(&self, tag: Tag) -> Slot {
-        match &self.order {
-            Order::List(list) => match self.slots.get(self.filled) {
-                Some(&free) => free,
-                None => list.oldest,
-            },
-            Order::Stamps { stamps, .. } => {
-                let base = self.first_way(tag);
-                let set = base..base + self.ways;
-                let mut best = base;
-                for slot in set {
-                    if self.tags[slot] == Tag::EMPTY {
-                        return slot as Slot;
-                    }
-                    if stamps[slot] < stamps[best] {
-                        best = slot;
-                    }
-                }
-                best as Slot
-            }
-        }
-    }
-
-    fn occupy(&mut self, slot: Slot, tag: Tag, entry: TlbEntry) {
-        self.tags[slot as usize] = tag;
-        self.payload[slot as usize] = entry;
-        self.swap_places(self.place[slot as usize] as usize, self.filled);
-        self.filled += 1;
-        if let Order::List(list) = &mut self.order {
-            list.insert(slot, tag);
-        }
-        self.touch(slot);
-    }
-
     /// Empties a filled slot.
     pub(super) fn clear(&mut self, slot: Slot) {
         if let Order::List(list) = &mut self.order {
-            list.remove(slot, self.tags[slot as usize]);
+            list.remove(slot, self.lines[slot as usize].tag);
         }
-        self.tags[slot as usize] = Tag::EMPTY;
+        self.lines[slot as usize] = EMPTY_LINE;
         self.filled -= 1;
         self.swap_places(self.place[slot as usize] as usize, self.filled);
     }
@@ -289,10 +272,10 @@ impl RecencyList {
     }
 
     #[inline]
-    fn find(&self, tag: Tag, tags: &[Tag]) -> Option<Slot> {
+    fn find(&self, tag: Tag, lines: &[Line]) -> Option<Slot> {
         let mut slot = self.heads[self.bucket(tag)];
         while slot != NO_SLOT {
-            if tags[slot as usize] == tag {
+            if lines[slot as usize].tag == tag {
                 return Some(slot);
             }
             slot = self.chain[slot as usize];
@@ -306,6 +289,18 @@ impl RecencyList {
             self.unlink(slot);
             self.link_newest(slot);
         }
+    }
+
+    /// A slot that held `old` (or nothing) holds `tag` from now on and is the most recently used.
+    fn refill(&mut self, slot: Slot, old: Tag, tag: Tag) {
+        if old == tag {
+            self.touch(slot);
+            return;
+        }
+        if old != Tag::EMPTY {
+            self.remove(slot, old);
+        }
+        self.insert(slot, tag);
     }
 
     fn insert(&mut self, slot: Slot, tag: Tag) {

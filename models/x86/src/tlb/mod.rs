@@ -197,22 +197,20 @@ impl Tlb {
             self.stats.l1_hits += 1;
             return Lookup::Hit1(self.first.entry(self.memo.slot));
         }
-        if let Some(slot) = self.first.find(tag) {
-            self.first.touch(slot);
+        if let Some((slot, entry)) = self.first.hit(tag) {
             self.memo = Memo { tag, slot };
             self.stats.l1_hits += 1;
-            return Lookup::Hit1(self.first.entry(slot));
+            return Lookup::Hit1(entry);
         }
         self.lookup_second(tag)
     }
 
     fn lookup_second(&mut self, tag: Tag) -> Lookup {
         if let Some(bank) = &mut self.second
-            && let Some(slot) = bank.find(tag)
+            && let Some((_, entry)) = bank.hit(tag)
         {
-            bank.touch(slot);
             self.stats.l2_hits += 1;
-            return Lookup::Hit2(bank.entry(slot));
+            return Lookup::Hit2(entry);
         }
         self.stats.misses += 1;
         Lookup::Miss
