@@ -244,7 +244,8 @@ pub struct Engine {
     booking: Cell<Option<Account>>,
     accounts: [Cell<u64>; MAX_ACCOUNTS],
     frozen: Cell<bool>,
-    free_of_cost: bool,
+    /// All ones, or zero where costs are ignored.
+    cost_mask: u64,
     full_log: Cell<bool>,
     pub(crate) lock_release_cost: Cycles,
     pub(crate) inner: RefCell<Inner>,
@@ -298,7 +299,7 @@ impl Engine {
             booking: Cell::new(None),
             accounts: std::array::from_fn(|_| Cell::new(0)),
             frozen: Cell::new(false),
-            free_of_cost: explored,
+            cost_mask: if explored { 0 } else { u64::MAX },
             full_log: Cell::new(false),
             lock_release_cost,
             inner: RefCell::new(inner),
@@ -650,7 +651,7 @@ impl Engine {
     /// Lock classes with their statistics, in order of declaration.
     #[must_use]
     pub fn lock_stat(&self) -> Vec<Class> {
-        self.inner.borrow().classes.clone()
+        self.inner.borrow().lock_stat()
     }
 
     /// Cycles booked on each account, by index.
@@ -814,12 +815,10 @@ impl Cx {
     #[inline]
     pub fn charge(&self, account: Account, cycles: Cycles) {
         let engine = &*self.engine;
-        if engine.free_of_cost {
-            return;
-        }
-        engine.clock.set(engine.clock.get() + cycles);
+        let cycles = cycles.get() & engine.cost_mask;
+        engine.clock.set(engine.clock.get() + Cycles::new(cycles));
         let cell = &engine.accounts[engine.booking.get().unwrap_or(account).index()];
-        cell.set(cell.get() + cycles.get());
+        cell.set(cell.get() + cycles);
     }
 
     /// Whether the next synchronisation would park: lets tight loops check before they await.

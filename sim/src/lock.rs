@@ -157,6 +157,10 @@ struct Waiter {
 pub(crate) struct Lock {
     class: ClassId,
     kind: LockKind,
+    /// [`LockKind::sleeps`], at hand.
+    sleeps: bool,
+    /// Locks of the class may nest.
+    nests: bool,
     writer: Option<TaskId>,
     readers: u32,
     /// Held until then by holders that released in their own future.
@@ -205,9 +209,12 @@ impl Inner {
     }
 
     pub(crate) fn add_lock(&mut self, class: ClassId) -> LockId {
+        let def = self.classes[class.index()].def;
         let lock = Lock {
             class,
-            kind: self.classes[class.index()].def.kind,
+            kind: def.kind,
+            sleeps: def.kind.sleeps(),
+            nests: def.nesting == Nesting::ByCaller,
             writer: None,
             readers: 0,
             exclusive_until: Cycles::ZERO,
@@ -229,8 +236,10 @@ impl Inner {
     #[inline]
     fn try_take(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Option<Cycles> {
         let lock = &mut self.locks[id.0 as usize];
-        let queue_first = !lock.waiters.is_empty() && lock.kind != LockKind::RwLock;
-        if queue_first || !lock.admits(mode) || lock.free_from(mode) > now {
+        if !lock.waiters.is_empty() && lock.kind != LockKind::RwLock {
+            return None;
+        }
+        if !lock.admits(mode) || lock.free_from(mode) > now {
             return None;
         }
         lock.take(taker, mode);
@@ -242,28 +251,31 @@ impl Inner {
     fn acquired(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Cycles {
         let lock = &mut self.locks[id.0 as usize];
         let class = lock.class;
-        let sleeping = lock.kind.sleeps();
+        let sleeping = lock.sleeps;
         let task = &mut self.tasks[taker.index()];
         let mut cost = self.config.lock_acquire;
         if lock.last_cpu != task.cpu {
             cost += self.config.transfer(lock.last_cpu, task.cpu);
             lock.last_cpu = task.cpu;
         }
-        self.classes[class.index()].stats(mode).acquisitions += 1;
         let bit = 1 << class.index();
         let held_classes = task.held_classes;
         task.held_classes |= bit;
         let site = task.innermost_span();
-        task.held.push(Held { what: HeldKind::Lock { lock: id, class, mode, sleeping }, since: now, site });
+        task.held.push(Held {
+            what: HeldKind::Lock { lock: id, class, mode, sleeping },
+            since: now,
+            site,
+        });
         if !sleeping {
             task.atomic_depth += 1;
             task.preempt_depth += 1;
-            let depth = task.preempt_depth;
-            if depth > self.max_preempt_depth {
+            if task.preempt_depth > self.max_preempt_depth {
+                let depth = task.preempt_depth;
                 self.note_preempt_depth(taker, depth);
             }
         }
-        if held_classes & bit != 0 || !self.graph.knows(held_classes, class) {
+        if held_classes != 0 && (held_classes & bit != 0 || !self.graph.knows(held_classes, class)) {
             self.check_order(id, class, taker, held_classes);
         }
         cost
@@ -332,7 +344,7 @@ impl Inner {
             lock.waiters.pop_front();
             lock.take(task, mode);
             let last_cpu = lock.last_cpu;
-            if self.locks[id.0 as usize].kind.sleeps() {
+            if self.locks[id.0 as usize].sleeps {
                 self.make_runnable(task, now);
             } else {
                 let delay = self.config.transfer(last_cpu, self.tasks[task.index()].cpu);
@@ -382,23 +394,26 @@ impl Inner {
     fn release(&mut self, id: LockId, mode: Mode, holder: TaskId, now: Cycles) -> Waited {
         let task = &mut self.tasks[holder.index()];
         let own = |h: &Held| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id);
-        let held = match task.held.last() {
-            Some(last) if own(last) => task.held.pop().expect("looked at it just now"),
-            _ => {
+        let held = match task.held.pop() {
+            Some(last) if own(&last) => last,
+            other => {
+                task.held.extend(other);
                 let at = task.held.iter().rposition(own).expect("a guard's lock is held");
                 task.held.remove(at)
             }
         };
         let lock = &mut self.locks[id.0 as usize];
-        let bit = 1 << lock.class.index();
-        task.held_classes &= !bit;
-        if self.classes[lock.class.index()].def.nesting == Nesting::ByCaller {
-            let class = lock.class;
-            let same = |h: &Held| matches!(h.what, HeldKind::Lock { class: c, .. } if c == class);
-            if task.held.iter().any(same) {
-                task.held_classes |= bit;
-            }
+        let class = lock.class;
+        task.held_classes &= !(1 << class.index());
+        let same = |h: &Held| matches!(h.what, HeldKind::Lock { class: c, .. } if c == class);
+        if lock.nests && task.held.iter().any(same) {
+            task.held_classes |= 1 << class.index();
         }
+        if !lock.sleeps {
+            task.atomic_depth -= 1;
+            task.preempt_depth -= 1;
+        }
+        lock.last_site = held.site;
         match mode {
             Mode::Exclusive => {
                 lock.writer = None;
@@ -409,17 +424,27 @@ impl Inner {
                 lock.shared_until = lock.shared_until.max(now);
             }
         }
-        lock.last_site = held.site;
-        if !lock.kind.sleeps() {
-            task.atomic_depth -= 1;
-            task.preempt_depth -= 1;
-        }
-        self.classes[lock.class.index()].stats(mode).hold.record((now - held.since).get());
+        self.classes[class.index()].stats(mode).hold.record((now - held.since).get());
         if lock.waiters.is_empty() {
             return Waited::Nobody;
         }
         self.grant(id, now);
         Waited::Somebody
+    }
+
+    /// Classes with their statistics; a lock still held counts as taken.
+    pub(crate) fn lock_stat(&self) -> Vec<Class> {
+        let mut classes = self.classes.clone();
+        for class in &mut classes {
+            class.exclusive.acquisitions = class.exclusive.hold.count();
+            class.shared.acquisitions = class.shared.hold.count();
+        }
+        for held in self.tasks.iter().flat_map(|t| &t.held) {
+            if let HeldKind::Lock { class, mode, .. } = held.what {
+                classes[class.index()].stats(mode).acquisitions += 1;
+            }
+        }
+        classes
     }
 
     /// Names of the tasks that hold a lock.
@@ -549,7 +574,7 @@ impl<'a> Future for Acquire<'a> {
         let now = engine.clock.get();
         let mut inner = engine.inner.borrow_mut();
         if self.progress == Progress::New {
-            if inner.locks[self.lock.0 as usize].kind.sleeps() && inner.tasks[cx.task.index()].is_atomic() {
+            if inner.locks[self.lock.0 as usize].sleeps && inner.tasks[cx.task.index()].is_atomic() {
                 drop(inner);
                 cx.might_sleep("taking a sleeping lock");
                 inner = engine.inner.borrow_mut();
@@ -568,6 +593,37 @@ impl<'a> Future for Acquire<'a> {
         self.progress = Progress::Queued(now);
         inner.enqueue(self.lock, self.mode, cx.task, now);
         Poll::Pending
+    }
+}
+
+impl Cx {
+    /// Takes a lock if nobody else comes first and it is free: the common case, without a future.
+    #[inline]
+    fn take_now(&self, lock: LockId, mode: Mode) -> Option<Guard<'_>> {
+        let engine = &*self.engine;
+        if engine.must_sync() {
+            return None;
+        }
+        let mut inner = engine.inner.borrow_mut();
+        if inner.locks[lock.0 as usize].sleeps && inner.tasks[self.task.index()].is_atomic() {
+            return None;
+        }
+        let cost = inner.try_take(lock, mode, self.task, engine.clock.get())?;
+        drop(inner);
+        self.charge(Account::LOCK, cost);
+        Some(Guard { cx: self, lock, mode })
+    }
+
+    /// [`Cx::lock`] if it can be had at once. Hot paths try this before they await.
+    #[inline]
+    pub fn lock_now(&self, lock: LockId) -> Option<Guard<'_>> {
+        self.take_now(lock, Mode::Exclusive)
+    }
+
+    /// [`Cx::lock_shared`] if it can be had at once.
+    #[inline]
+    pub fn lock_shared_now(&self, lock: LockId) -> Option<Guard<'_>> {
+        self.take_now(lock, Mode::Shared)
     }
 }
 

@@ -96,6 +96,8 @@ struct ZoneState {
     limit: u64,
     in_use: u64,
     most_in_use: u64,
+    allocated: u64,
+    freed: u64,
 }
 
 /// The kernel has no frame left.
@@ -141,6 +143,7 @@ impl Frames {
             }
         };
         state.in_use += 1;
+        state.allocated += 1;
         state.most_in_use = state.most_in_use.max(state.in_use);
         self.frames[pfn.index()].count = 1;
         Ok(pfn)
@@ -156,6 +159,7 @@ impl Frames {
         frame.flags = PageFlags::default();
         let zone = &mut self.zones[frame.zone.0 as usize];
         zone.in_use -= 1;
+        zone.freed += 1;
         zone.free.push(pfn);
     }
 
@@ -203,6 +207,7 @@ impl Frames {
         self.most_pinned = self.pinned;
         for zone in &mut self.zones {
             zone.most_in_use = zone.in_use;
+            (zone.allocated, zone.freed) = (0, 0);
         }
     }
 
@@ -217,6 +222,13 @@ impl Frames {
     pub fn in_use(&self, zone: Zone) -> (u64, u64) {
         let state = &self.zones[zone.0 as usize];
         (state.in_use, state.most_in_use)
+    }
+
+    /// Frames of a zone taken and returned so far.
+    #[must_use]
+    pub fn turnover(&self, zone: Zone) -> (u64, u64) {
+        let state = &self.zones[zone.0 as usize];
+        (state.allocated, state.freed)
     }
 
     /// All frames with their numbers.

@@ -319,6 +319,7 @@ impl Kernel {
         m.tlb_misses = now.misses - before.misses;
         let frames = self.frames.borrow();
         m.pages_in_use_max = frames.in_use(self.zone).1;
+        (m.pages_allocated, m.pages_freed) = frames.turnover(self.zone);
         (m.pages_pinned_end, m.pages_pinned_max) = frames.pinned();
         m.preempt_depth_max = u64::from(self.engine.max_preempt_depth());
         m

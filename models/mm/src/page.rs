@@ -43,6 +43,16 @@ pub(crate) enum FreeOrder {
     FastMode,
 }
 
+/// State of a CPU's LRU pagevec after a page was added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Pagevec {
+    /// More pages fit.
+    Room,
+    /// It must be drained now.
+    Full,
+}
+
 impl Kernel {
     /// `alloc_page`: a frame with one reference.
     ///
@@ -51,9 +61,7 @@ impl Kernel {
     #[inline]
     pub fn alloc_page(&self, cx: &Cx) -> Result<Pfn, OutOfMemory> {
         cx.charge(PAGE_ALLOC, self.machine.costs.page_alloc);
-        let pfn = self.frames().alloc(self.zone)?;
-        self.st().metrics.pages_allocated += 1;
-        Ok(pfn)
+        self.frames().alloc(self.zone)
     }
 
     /// `put_page`.
@@ -80,7 +88,6 @@ impl Kernel {
         }
         cx.mark(&FREE, [u64::from(pfn.get()), u64::from(generation.get()), 0]);
         cx.charge(PAGE_ALLOC, self.machine.costs.page_free);
-        self.st().metrics.pages_freed += 1;
     }
 
     /// A freed frame can still be reached: say by whom.
@@ -175,35 +182,38 @@ impl Kernel {
 
     /// `lru_cache_add_active`: into this CPU's pagevec, which goes to the list when it is full.
     pub(crate) async fn lru_cache_add(&self, cx: &Cx, pfn: Pfn) {
+        if self.lru_pagevec_add(cx, pfn) == Pagevec::Full {
+            self.drain_pagevec(cx).await;
+        }
+    }
+
+    /// `pagevec_add`: says when the pagevec must go to the list.
+    #[inline]
+    pub(crate) fn lru_pagevec_add(&self, cx: &Cx, pfn: Pfn) -> Pagevec {
         self.frames().get_mut(pfn).flags.set(PageFlags::LRU);
         let cpu = self.local(cx.cpu());
-        let waiting = {
-            let mut st = self.st();
-            st.cpus[cpu].lru_pagevec += 1;
-            st.cpus[cpu].lru_pagevec
-        };
-        if waiting == PAGEVEC_SIZE {
-            self.drain_pagevec(cx, cpu).await;
-        }
+        let mut st = self.st();
+        let waiting = &mut st.cpus[cpu].lru_pagevec;
+        *waiting += 1;
+        if *waiting == PAGEVEC_SIZE { Pagevec::Full } else { Pagevec::Room }
     }
 
     /// `lru_add_drain`: this CPU's pagevec goes to the list, if there is anything in it.
     pub(crate) async fn lru_add_drain(&self, cx: &Cx) {
         let cpu = self.local(cx.cpu());
-        if self.st().cpus[cpu].lru_pagevec > 0 {
-            self.drain_pagevec(cx, cpu).await;
+        let waiting = self.st().cpus[cpu].lru_pagevec;
+        if waiting > 0 {
+            self.drain_pagevec(cx).await;
         }
     }
 
-    async fn drain_pagevec(&self, cx: &Cx, cpu: usize) {
+    pub(crate) async fn drain_pagevec(&self, cx: &Cx) {
         let _span = cx.span("__pagevec_lru_add_active");
+        let cpu = self.local(cx.cpu());
         let pages = std::mem::take(&mut self.st().cpus[cpu].lru_pagevec) as u64;
         let _irqs = cx.irq_disable();
         let _lock = cx.lock(self.locks.lru_lock).await;
-        cx.charge(
-            BOOKKEEPING,
-            self.machine.costs.cacheline_touch * (pages * work::LRU),
-        );
+        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * (pages * work::LRU));
     }
 
     /// `release_pages` for up to a pagevec of pages: off the LRU under lru_lock, then back to the

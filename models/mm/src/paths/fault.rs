@@ -14,7 +14,7 @@
 //! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
 //! not grow.
 
-use sim::{Cx, Guard};
+use sim::{Cx, Guard, LockId};
 use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
 
 use crate::FileId;
@@ -25,6 +25,7 @@ use crate::frame::{Owner, PageFlags};
 use crate::kernel::Kernel;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
+use crate::page::Pagevec;
 use crate::profile::work;
 use crate::vma::{Backing, Sharing, VmaId};
 
@@ -37,6 +38,7 @@ struct Fault {
     access: Access,
     table: TableId,
     index: usize,
+    ptl: LockId,
 }
 
 impl Kernel {
@@ -55,7 +57,10 @@ impl Kernel {
             st.metrics.faults_total += 1;
             st.mm(mm).mmap_sem
         };
-        let _sem = cx.lock_shared(sem).await;
+        let _sem = match cx.lock_shared_now(sem) {
+            Some(guard) => guard,
+            None => cx.lock_shared(sem).await,
+        };
         let served = self.handle_mm_fault(cx, mm, va, access).await;
         if served.is_err() {
             self.st().metrics.faults_refused += 1;
@@ -89,15 +94,12 @@ impl Kernel {
             Some(table) => table,
             None => self.pte_alloc(cx, mm, va).await,
         };
-        let fault = Fault {
-            mm,
-            vma,
-            va,
-            access,
-            table,
-            index: Level::Pte.index(va),
+        let index = Level::Pte.index(va);
+        let (ptl, entry) = {
+            let st = self.st();
+            (st.ptl(table), st.tables.get(table, index))
         };
-        let entry = self.st().tables.get(table, fault.index);
+        let fault = Fault { mm, vma, va, access, table, index, ptl };
         if entry.present() {
             return self.handle_pte_fault(cx, fault, entry).await;
         }
@@ -134,17 +136,21 @@ impl Kernel {
 
     /// Takes the pte lock and tells whether the entry is still what it was.
     async fn relock<'a>(&self, cx: &'a Cx, fault: &Fault, expected: Entry) -> (Guard<'a>, Entry, Still) {
-        let ptl = self.st().ptl(fault.table);
-        let guard = cx.lock(ptl).await;
+        let guard = match cx.lock_now(fault.ptl) {
+            Some(guard) => guard,
+            None => cx.lock(fault.ptl).await,
+        };
+        let (now, still) = self.recheck(cx, fault, expected);
+        (guard, now, still)
+    }
+
+    /// `pte_same` under the pte lock. The walker may have set A or D meanwhile; then the fault is
+    /// retried.
+    #[inline]
+    fn recheck(&self, cx: &Cx, fault: &Fault, expected: Entry) -> (Entry, Still) {
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
         let now = self.st().tables.get(fault.table, fault.index);
-        // The walker may have set A or D meanwhile; pte_same would fail, and the fault be retried.
-        let still = if now == expected {
-            Still::Same
-        } else {
-            Still::Changed
-        };
-        (guard, now, still)
+        (now, if now == expected { Still::Same } else { Still::Changed })
     }
 
     /// `anon_vma_prepare`.
@@ -172,15 +178,25 @@ impl Kernel {
     /// `do_anonymous_page`.
     async fn do_anonymous_page(&self, cx: &Cx, fault: Fault) -> Result<(), Refused> {
         let _span = cx.span("do_anonymous_page");
-        let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
+        let known = self.st().vma(fault.vma).anon_vma;
+        let anon = match known {
+            Some(anon) => anon,
+            None => self.anon_vma_prepare(cx, fault.mm, fault.vma).await,
+        };
         let pfn = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory)?;
         cx.charge(PAGE_COPY, self.machine.costs.clear_page);
-        let (_ptl, _, still) = self.relock(cx, &fault, Entry::NONE).await;
+        let _ptl = match cx.lock_now(fault.ptl) {
+            Some(guard) => guard,
+            None => cx.lock(fault.ptl).await,
+        };
+        let (_, still) = self.recheck(cx, &fault, Entry::NONE);
         if still == Still::Changed {
             self.put_page(cx, pfn);
             return Ok(());
         }
-        self.lru_cache_add(cx, pfn).await;
+        if self.lru_pagevec_add(cx, pfn) == Pagevec::Full {
+            self.drain_pagevec(cx).await;
+        }
         self.install_anon(cx, &fault, anon, pfn);
         let mut st = self.st();
         st.metrics.faults_anon += 1;
