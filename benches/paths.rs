@@ -29,7 +29,10 @@ fn ask(question: Question, rounds: u64) -> Duration {
                     let va = vpn.va();
                     match k.access_now(&cx, va, Access::Write) {
                         Now::Done => {}
-                        begun => k.finish_access(&cx, mm, va, Access::Write, begun).await.expect("mapped"),
+                        begun => k
+                            .finish_access(&cx, mm, va, Access::Write, begun)
+                            .await
+                            .expect("mapped"),
                     }
                 }
             };

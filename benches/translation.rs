@@ -26,7 +26,10 @@ fn ask(span: u64, rounds: u64) -> Duration {
                         let va = range.start().add_pages(n & (span - 1));
                         match k.access_now(&cx, va, Access::Read) {
                             Now::Done => {}
-                            begun => k.finish_access(&cx, mm, va, Access::Read, begun).await.expect("mapped"),
+                            begun => k
+                                .finish_access(&cx, mm, va, Access::Read, begun)
+                                .await
+                                .expect("mapped"),
                         }
                     }
                 })

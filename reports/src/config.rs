@@ -134,7 +134,8 @@ mod tests {
     #[test]
     fn long_scripts_become_counts() {
         let script: Vec<Value> = (0..9000).map(|n| json!({ "touch": { "map": n } })).collect();
-        let config = json!({ "title": "t", "processes": { "p": { "threads": { "t": { "script": script } } } } });
+        let config =
+            json!({ "title": "t", "processes": { "p": { "threads": { "t": { "script": script } } } } });
         let (short, is_short) = shown(&config);
         assert!(is_short);
         assert_eq!(short["title"], "t");

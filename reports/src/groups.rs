@@ -282,15 +282,15 @@ fn some(values: &[u64]) -> Vec<Option<u64>> {
 fn callbacks(runs: &[RunResult]) -> Vec<GroupRow> {
     let mut names: Vec<(&str, &str)> = Vec::new();
     for s in runs.iter().flat_map(|r| &r.secondaries) {
-        for c in s.callbacks.iter().filter(|c| c.calls > 0) {
+        for c in &s.callbacks {
             if !names.contains(&(&s.name, &c.callback)) {
                 names.push((&s.name, &c.callback));
             }
         }
     }
+    names.retain(|(name, callback)| runs.iter().any(|r| r.calls(name, callback) > Some(0)));
     // Runs may list the devices in any order; the callbacks of one come in theirs.
     names.sort_by_key(|(name, _)| *name);
-    names.dedup();
     let row = |(name, callback): (&str, &str)| {
         let calls: Vec<Option<u64>> = runs.iter().map(|r| r.calls(name, callback)).collect();
         GroupRow {

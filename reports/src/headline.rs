@@ -97,7 +97,10 @@ pub(crate) fn notable_ops(runs: &[RunResult]) -> Vec<&str> {
     let mut found = Vec::new();
     for run in runs {
         let ops = || {
-            let named = run.histograms.iter().filter_map(|h| Some((op_of(&h.name)?, &h.data)));
+            let named = run
+                .histograms
+                .iter()
+                .filter_map(|h| Some((op_of(&h.name)?, &h.data)));
             named.filter(|(op, _)| !WAITING.contains(op))
         };
         let all: u64 = ops().map(|(_, h)| h.total).sum();

@@ -16,10 +16,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
         const key = row => row.cells[column].dataset.v;
         rows.sort((a, b) => {
           const [x, y] = [key(a), key(b)];
-          const order = x === undefined || y === undefined
-            ? (x !== undefined) - (y !== undefined) || (a.cells[column].textContent < b.cells[column].textContent ? -1 : 1)
-            : Number(x) - Number(y);
-          return down ? order : -order;
+          const [left, right] = [a, b].map(row => row.cells[column].textContent);
+          const order = x === undefined || y === undefined ? left < right ? -1 : left > right ? 1 : 0 : Number(x) - Number(y);
+          // What has no number stands last, either way.
+          return (x === undefined) - (y === undefined) || (down ? order : -order);
         });
         body.append(...rows);
       }

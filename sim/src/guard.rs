@@ -1,7 +1,8 @@
 //! Preemption and interrupt state of a task.
 
+use crate::Cx;
 use crate::context::{Held, HeldKind};
-use crate::engine::{Cx, EventKind};
+use crate::inner::EventKind;
 use crate::{Cycles, ViolationKind};
 
 impl Cx {

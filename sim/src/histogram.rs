@@ -60,7 +60,9 @@ impl Histogram {
 
     fn bin_repeats(&mut self) {
         if self.repeats > 0 {
-            self.bins.record_n(self.last, self.repeats).expect("the histogram grows as needed");
+            self.bins
+                .record_n(self.last, self.repeats)
+                .expect("the histogram grows as needed");
             self.min = self.min.min(self.last);
             self.repeats = 0;
         }
@@ -99,7 +101,10 @@ impl Histogram {
     pub fn bins(&self) -> Vec<(u64, u64)> {
         let mut all = self.clone();
         all.bin_repeats();
-        all.bins.iter_recorded().map(|v| (v.value_iterated_to(), v.count_since_last_iteration())).collect()
+        all.bins
+            .iter_recorded()
+            .map(|v| (v.value_iterated_to(), v.count_since_last_iteration()))
+            .collect()
     }
 }
 
@@ -119,6 +124,6 @@ mod tests {
         );
         assert_eq!(h.bins().iter().map(|(_, n)| n).sum::<u64>(), 4);
         let (upper, _) = *h.bins().last().expect("not empty");
-        assert!(upper >= 1_000_003 && upper < 1_010_100);
+        assert!((1_000_003..1_010_100).contains(&upper));
     }
 }

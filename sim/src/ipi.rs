@@ -11,7 +11,9 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::engine::{Cx, Engine, EventKind};
+use crate::Cx;
+use crate::engine::Engine;
+use crate::inner::EventKind;
 use crate::task::{State, TaskId};
 use crate::{Account, Action, CpuId, CpuSet, Cycles, Object, Step, ViolationKind};
 

@@ -5,13 +5,16 @@
 //! does, and [`End`] for how a run ends.
 
 mod account;
+mod acquire;
 mod choose;
 mod config;
 mod context;
+mod cx;
 mod end;
 mod engine;
 mod guard;
 mod histogram;
+mod inner;
 mod ipi;
 mod lock;
 mod metrics;
@@ -19,19 +22,20 @@ mod record;
 mod sched;
 mod task;
 mod time;
+mod told;
 mod wait;
 
 pub use account::{Account, AccountDef, ENGINE_ACCOUNTS, MAX_ACCOUNTS};
+pub use acquire::{Acquire, Guard, TryAcquire};
 pub use choose::{Action, Chooser, Enabled, Object, RandomWalk, Replay, Seeded, Step, Stream};
 pub use config::{EngineConfig, KernelPreemption};
+pub use cx::{Booking, Cx, Resched, Span, SyncPoint};
 pub use end::{Blocked, End, Violation, ViolationKind};
-pub use engine::{Booking, Cx, Engine, Platform, Resched, Schedule, Span, SyncPoint};
+pub use engine::{Engine, Platform, Schedule};
 pub use guard::{IrqGuard, PreemptGuard};
 pub use histogram::Histogram;
 pub use ipi::{Handled, Interrupt, IpiCall};
-pub use lock::{
-    Acquire, Class, ClassDef, ClassId, ClassStats, Guard, LockId, LockKind, Mode, Nesting, TryAcquire,
-};
+pub use lock::{Class, ClassDef, ClassId, ClassStats, LockId, LockKind, Mode, Nesting};
 pub use metrics::{MetricDef, MetricKind};
 pub use record::{Logging, MARK_ARGS, Mark, Record, RecordKind, Scope};
 pub use task::{Affinity, Role, TaskId, TaskSpec};

@@ -10,21 +10,15 @@
 //! comes earlier in virtual time waits for that moment. So a guard can be dropped like any value.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::panic::Location;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use crate::context::{Edge, Held, HeldKind};
-use crate::engine::{Cx, EventKind, Inner};
+use crate::inner::{EventKind, Inner};
 use crate::task::{State, Waiting};
-use crate::{
-    Account, Action, CpuId, Cycles, Histogram, KernelPreemption, Object, Step, TaskId, ViolationKind,
-};
+use crate::{Account, CpuId, Cycles, Histogram, KernelPreemption, TaskId, ViolationKind};
 
 /// A lock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct LockId(u32);
+pub struct LockId(pub(crate) u32);
 
 /// A lock class; at most 64 in an engine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -132,7 +126,7 @@ impl Class {
         self.shared = ClassStats::default();
     }
 
-    fn stats(&mut self, mode: Mode) -> &mut ClassStats {
+    pub(crate) fn stats(&mut self, mode: Mode) -> &mut ClassStats {
         match mode {
             Mode::Exclusive => &mut self.exclusive,
             Mode::Shared => &mut self.shared,
@@ -142,7 +136,7 @@ impl Class {
 
 /// Whether a release let somebody go on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Waited {
+pub(crate) enum Waited {
     Nobody,
     Somebody,
 }
@@ -155,10 +149,10 @@ struct Waiter {
 
 #[derive(Debug)]
 pub(crate) struct Lock {
-    class: ClassId,
+    pub(crate) class: ClassId,
     kind: LockKind,
     /// [`LockKind::sleeps`], at hand.
-    sleeps: bool,
+    pub(crate) sleeps: bool,
     /// Locks of the class may nest.
     nests: bool,
     writer: Option<TaskId>,
@@ -234,7 +228,7 @@ impl Inner {
 
     /// Takes a lock for `taker` if it can be had at `now`. Returns the cost.
     #[inline]
-    fn try_take(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Option<Cycles> {
+    pub(crate) fn try_take(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Option<Cycles> {
         let lock = &mut self.locks[id.0 as usize];
         if !lock.waiters.is_empty() && lock.kind != LockKind::RwLock {
             return None;
@@ -248,7 +242,7 @@ impl Inner {
 
     /// Bookkeeping of a lock that `taker` owns from `now` on. Returns the cost of taking it.
     #[inline]
-    fn acquired(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Cycles {
+    pub(crate) fn acquired(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Cycles {
         let lock = &mut self.locks[id.0 as usize];
         let class = lock.class;
         let sleeping = lock.sleeps;
@@ -263,7 +257,12 @@ impl Inner {
         task.held_classes |= bit;
         let site = task.innermost_span();
         task.held.push(Held {
-            what: HeldKind::Lock { lock: id, class, mode, sleeping },
+            what: HeldKind::Lock {
+                lock: id,
+                class,
+                mode,
+                sleeping,
+            },
             since: now,
             site,
         });
@@ -288,7 +287,10 @@ impl Inner {
         self.max_preempt_depth = depth;
         let counted = self.config.preemption == KernelPreemption::Full;
         if counted && depth == self.config.preempt_limit.saturating_add(1) {
-            let text = format!("{depth} spinlocks nested: the preemption counter holds {}", depth - 1);
+            let text = format!(
+                "{depth} spinlocks nested: the preemption counter holds {}",
+                depth - 1
+            );
             self.violate(task, ViolationKind::PreemptOverflow, text, None);
         }
     }
@@ -301,7 +303,10 @@ impl Inner {
         let recursive = self.tasks[task.index()].held.iter().filter(same).count() > 1;
         let nested = outer & own != 0 && self.classes[class.index()].def.nesting == Nesting::Forbidden;
         if recursive || nested {
-            let text = format!("{} taken while a lock of the same class is held", self.classes[class.index()].def.name);
+            let text = format!(
+                "{} taken while a lock of the same class is held",
+                self.classes[class.index()].def.name
+            );
             self.violate(task, ViolationKind::RecursiveLock, text, None);
         }
         for c in (0..self.classes.len()).filter(|c| outer >> c & 1 == 1 && *c != class.index()) {
@@ -310,7 +315,12 @@ impl Inner {
                 continue;
             }
             let stack = self.tasks[task.index()].spans.clone();
-            if let Some(first) = self.graph.add(Edge { outer: from, inner: class, task, stack }) {
+            if let Some(first) = self.graph.add(Edge {
+                outer: from,
+                inner: class,
+                task,
+                stack,
+            }) {
                 let text = format!(
                     "{} is taken inside {} here, but {} inside {} in {} [{}]",
                     self.classes[class.index()].def.name,
@@ -354,7 +364,7 @@ impl Inner {
         }
     }
 
-    fn enqueue(&mut self, id: LockId, mode: Mode, task: TaskId, now: Cycles) {
+    pub(crate) fn enqueue(&mut self, id: LockId, mode: Mode, task: TaskId, now: Cycles) {
         let lock = &mut self.locks[id.0 as usize];
         let kind = lock.kind;
         lock.waiters.push_back(Waiter { task, mode });
@@ -391,7 +401,7 @@ impl Inner {
 
     /// Releases a lock. Says whether somebody was waiting for it.
     #[inline]
-    fn release(&mut self, id: LockId, mode: Mode, holder: TaskId, now: Cycles) -> Waited {
+    pub(crate) fn release(&mut self, id: LockId, mode: Mode, holder: TaskId, now: Cycles) -> Waited {
         let task = &mut self.tasks[holder.index()];
         let own = |h: &Held| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id);
         let held = match task.held.pop() {
@@ -424,7 +434,10 @@ impl Inner {
                 lock.shared_until = lock.shared_until.max(now);
             }
         }
-        self.classes[class.index()].stats(mode).hold.record((now - held.since).get());
+        self.classes[class.index()]
+            .stats(mode)
+            .hold
+            .record((now - held.since).get());
         if lock.waiters.is_empty() {
             return Waited::Nobody;
         }
@@ -467,191 +480,5 @@ impl Inner {
 
     pub(crate) fn is_contended(&self, id: LockId) -> bool {
         !self.locks[id.0 as usize].waiters.is_empty()
-    }
-}
-
-/// A held lock; dropping it releases the lock at the holder's present moment.
-#[must_use = "the lock is released as soon as the guard is dropped"]
-pub struct Guard<'a> {
-    cx: &'a Cx,
-    lock: LockId,
-    mode: Mode,
-}
-
-impl Guard<'_> {
-    /// Which lock.
-    #[must_use]
-    pub fn lock(&self) -> LockId {
-        self.lock
-    }
-}
-
-impl Drop for Guard<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        let engine = &*self.cx.engine;
-        if engine.is_frozen() {
-            return;
-        }
-        self.cx.charge(Account::LOCK, engine.lock_release_cost);
-        let waited = engine.inner.borrow_mut().release(self.lock, self.mode, self.cx.task, engine.clock.get());
-        if waited == Waited::Somebody {
-            engine.refresh_resched(self.cx.task);
-        }
-    }
-}
-
-#[derive(PartialEq)]
-enum Progress {
-    New,
-    Synced,
-    Queued(Cycles),
-}
-
-/// Future of [`Cx::lock`] and its relatives.
-#[must_use = "a lock is taken when this is awaited"]
-pub struct Acquire<'a> {
-    cx: &'a Cx,
-    lock: LockId,
-    mode: Mode,
-    location: &'static Location<'static>,
-    progress: Progress,
-}
-
-impl<'a> Acquire<'a> {
-    pub(crate) fn new(cx: &'a Cx, lock: LockId, mode: Mode, location: &'static Location<'static>) -> Self {
-        Acquire {
-            cx,
-            lock,
-            mode,
-            location,
-            progress: Progress::New,
-        }
-    }
-
-    fn step(&self) -> Step {
-        let action = match self.mode {
-            Mode::Exclusive => Action::Lock,
-            Mode::Shared => Action::LockShared,
-        };
-        Step {
-            object: Object::Lock(self.lock.0),
-            action,
-            location: self.location,
-        }
-    }
-
-    fn guard(&self, cost: Cycles) -> Guard<'a> {
-        self.cx.charge(Account::LOCK, cost);
-        Guard { cx: self.cx, lock: self.lock, mode: self.mode }
-    }
-
-    /// The lock was handed over while we waited.
-    #[cold]
-    fn granted(&self, since: Cycles) -> Guard<'a> {
-        let engine = &self.cx.engine;
-        let now = engine.clock.get();
-        let mut inner = engine.inner.borrow_mut();
-        let class = inner.locks[self.lock.0 as usize].class;
-        inner.classes[class.index()].stats(self.mode).wait.record((now - since).get());
-        let cost = inner.acquired(self.lock, self.mode, self.cx.task, now);
-        drop(inner);
-        self.guard(cost)
-    }
-}
-
-impl<'a> Future for Acquire<'a> {
-    type Output = Guard<'a>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Guard<'a>> {
-        let cx = self.cx;
-        let engine = &*cx.engine;
-        if let Progress::Queued(since) = self.progress {
-            return Poll::Ready(self.granted(since));
-        }
-        let must_sync = self.progress == Progress::New && engine.must_sync();
-        let now = engine.clock.get();
-        let mut inner = engine.inner.borrow_mut();
-        if self.progress == Progress::New {
-            if inner.locks[self.lock.0 as usize].sleeps && inner.tasks[cx.task.index()].is_atomic() {
-                drop(inner);
-                cx.might_sleep("taking a sleeping lock");
-                inner = engine.inner.borrow_mut();
-            }
-            self.progress = Progress::Synced;
-            if must_sync {
-                drop(inner);
-                engine.park_sync(cx.task, self.step());
-                return Poll::Pending;
-            }
-        }
-        if let Some(cost) = inner.try_take(self.lock, self.mode, cx.task, now) {
-            drop(inner);
-            return Poll::Ready(self.guard(cost));
-        }
-        self.progress = Progress::Queued(now);
-        inner.enqueue(self.lock, self.mode, cx.task, now);
-        Poll::Pending
-    }
-}
-
-impl Cx {
-    /// Takes a lock if nobody else comes first and it is free: the common case, without a future.
-    #[inline]
-    fn take_now(&self, lock: LockId, mode: Mode) -> Option<Guard<'_>> {
-        let engine = &*self.engine;
-        if engine.must_sync() {
-            return None;
-        }
-        let mut inner = engine.inner.borrow_mut();
-        if inner.locks[lock.0 as usize].sleeps && inner.tasks[self.task.index()].is_atomic() {
-            return None;
-        }
-        let cost = inner.try_take(lock, mode, self.task, engine.clock.get())?;
-        drop(inner);
-        self.charge(Account::LOCK, cost);
-        Some(Guard { cx: self, lock, mode })
-    }
-
-    /// [`Cx::lock`] if it can be had at once. Hot paths try this before they await.
-    #[inline]
-    pub fn lock_now(&self, lock: LockId) -> Option<Guard<'_>> {
-        self.take_now(lock, Mode::Exclusive)
-    }
-
-    /// [`Cx::lock_shared`] if it can be had at once.
-    #[inline]
-    pub fn lock_shared_now(&self, lock: LockId) -> Option<Guard<'_>> {
-        self.take_now(lock, Mode::Shared)
-    }
-}
-
-/// Future of [`Cx::try_lock`].
-#[must_use = "a lock is tried when this is awaited"]
-pub struct TryAcquire<'a>(Acquire<'a>);
-
-impl<'a> TryAcquire<'a> {
-    pub(crate) fn new(acquire: Acquire<'a>) -> Self {
-        TryAcquire(acquire)
-    }
-}
-
-impl<'a> Future for TryAcquire<'a> {
-    type Output = Option<Guard<'a>>;
-
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        let engine = &self.0.cx.engine;
-        if self.0.progress == Progress::New && engine.must_sync() {
-            engine.park_sync(self.0.cx.task, self.0.step());
-            self.0.progress = Progress::Synced;
-            return Poll::Pending;
-        }
-        let taken =
-            engine
-                .inner
-                .borrow_mut()
-                .try_take(self.0.lock, self.0.mode, self.0.cx.task, engine.clock.get());
-        Poll::Ready(taken.map(|cost| self.0.guard(cost)))
     }
 }

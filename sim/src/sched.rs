@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::{EventKind, Inner};
+use crate::inner::{EventKind, Inner};
 use crate::task::{Affinity, State};
 use crate::{Account, CpuId, Cycles, KernelPreemption, TaskId};
 

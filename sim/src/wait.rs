@@ -14,8 +14,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use crate::Cx;
 use crate::context::{Held, HeldKind};
-use crate::engine::{Cx, Engine, EventKind, Inner};
+use crate::engine::Engine;
+use crate::inner::{EventKind, Inner};
 use crate::task::{State, Waiting};
 use crate::{Account, Action, Cycles, Object, Step, TaskId};
 
@@ -211,7 +213,11 @@ impl Future for Sleep<'_> {
             // Which readers are inside depends on what happened before. A queue is joined at once,
             // so that nothing can happen between the caller's look at its condition and the sleep.
             if matches!(self.kind, SleepKind::GracePeriod(_)) && engine.must_sync() {
-                let step = Step { object: Object::None, action: Action::Read, location: self.location };
+                let step = Step {
+                    object: Object::None,
+                    action: Action::Read,
+                    location: self.location,
+                };
                 engine.park_sync(self.cx.task, step);
                 return Poll::Pending;
             }

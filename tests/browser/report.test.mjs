@@ -82,18 +82,24 @@ test("tables sort by column, both ways, within their groups", { skip }, async ()
   const keys = () => page.locator("table.sortable").first().evaluate(table =>
     [...table.tBodies].map(body => [...body.rows]
       .filter(row => !row.classList.contains("group"))
-      .map(row => Number(row.cells[1].dataset.v))));
+      .map(row => row.cells[1].dataset.v ?? null)));
+  // Cells without a number stand last, either way.
+  const ordered = (body, by) => {
+    const numbers = body.filter(v => v !== null).map(Number).sort(by);
+    return [...numbers, ...body.filter(v => v === null)];
+  };
+  const read = body => body.map(v => v === null ? null : Number(v));
   const before = await keys();
   const head = page.locator("table.sortable").first().locator("thead th").nth(1);
   await page.evaluate(() => document.querySelectorAll("details").forEach(d => { d.open = true; }));
   await head.locator("button").click();
   assert.equal(await head.getAttribute("aria-sort"), "descending");
   const down = await keys();
-  for (const body of down) assert.deepEqual(body, [...body].sort((a, b) => b - a));
+  for (const body of down) assert.deepEqual(read(body), ordered(body, (a, b) => b - a));
   await head.locator("button").click();
   assert.equal(await head.getAttribute("aria-sort"), "ascending");
-  for (const body of await keys()) assert.deepEqual(body, [...body].sort((a, b) => a - b));
-  const sorted = all => all.map(body => [...body].sort((a, b) => a - b));
+  for (const body of await keys()) assert.deepEqual(read(body), ordered(body, (a, b) => a - b));
+  const sorted = all => all.map(body => ordered(body, (a, b) => a - b));
   assert.deepEqual(sorted(down), sorted(before), "no row is lost or changes its group");
   await context.close();
 });
@@ -128,6 +134,18 @@ test("tables are labelled and headings are in order", { skip }, async () => {
   const levels = await page.locator("h1,h2,h3").evaluateAll(all => all.map(h => Number(h.tagName[1])));
   // A heading may go down one level at a time; a part without a visible h2 counts as one.
   assert.ok(levels.every((level, i) => i === 0 || level <= Math.max(levels[i - 1] + 1, 3)));
+  await context.close();
+});
+
+test("the other rows of a comparison are shown on request, without JavaScript too", { skip }, async () => {
+  const { context, page } = await open({ javaScriptEnabled: false });
+  const every = page.locator("#every");
+  if (await every.count()) {
+    const hidden = page.locator("#comparison tr.more").first();
+    assert.equal(await hidden.isVisible(), false);
+    await every.check();
+    assert.ok(await hidden.isVisible());
+  }
   await context.close();
 });
 

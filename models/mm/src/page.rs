@@ -195,7 +195,11 @@ impl Kernel {
         let mut st = self.st();
         let waiting = &mut st.cpus[cpu].lru_pagevec;
         *waiting += 1;
-        if *waiting == PAGEVEC_SIZE { Pagevec::Full } else { Pagevec::Room }
+        if *waiting == PAGEVEC_SIZE {
+            Pagevec::Full
+        } else {
+            Pagevec::Room
+        }
     }
 
     /// `lru_add_drain`: this CPU's pagevec goes to the list, if there is anything in it.
@@ -213,7 +217,10 @@ impl Kernel {
         let pages = std::mem::take(&mut self.st().cpus[cpu].lru_pagevec) as u64;
         let _irqs = cx.irq_disable();
         let _lock = cx.lock(self.locks.lru_lock).await;
-        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * (pages * work::LRU));
+        cx.charge(
+            BOOKKEEPING,
+            self.machine.costs.cacheline_touch * (pages * work::LRU),
+        );
     }
 
     /// `release_pages` for up to a pagevec of pages: off the LRU under lru_lock, then back to the

@@ -25,7 +25,9 @@ fn measure(op: Op, pages: u64, cpus: u32, preemption: KernelPreemption) -> MmMet
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
         far_neighbours(&cx, &k, mm).await;
-        k.sys_mmap(&cx, mm, anonymous(BASE, pages)).await.expect("a free place");
+        k.sys_mmap(&cx, mm, anonymous(BASE, pages))
+            .await
+            .expect("a free place");
         touch(&cx, &k, mm, range(BASE, pages), Access::Write).await;
         let before = k.metrics();
         match op {
@@ -85,7 +87,11 @@ fn flush_events_and_ipis_are_those_of_the_reference_in_every_cell() {
                 assert_eq!(m.flush_local, expected, "{cell}: local flushes");
                 assert_eq!(m.shootdown_ipis, expected * u64::from(cpus - 1), "{cell}: IPIs");
                 assert_eq!(m.pages_zapped, pages, "{cell}: pages");
-                let tables = if op == Op::Munmap { pages.div_ceil(512) + 1 } else { 0 };
+                let tables = if op == Op::Munmap {
+                    pages.div_ceil(512) + 1
+                } else {
+                    0
+                };
                 assert_eq!(m.tables_freed, tables, "{cell}: page tables");
             }
         }
@@ -121,7 +127,9 @@ fn truncate_by_outsider(preemption: KernelPreemption) -> (MmMetrics, Vec<sim::Cl
             let (stop, ready) = (Rc::clone(&stop), Rc::clone(&ready));
             b.thread(1 + process * 2 + half, Some(mm), move |cx, k| async move {
                 if half == 0 {
-                    k.sys_mmap(&cx, mm, shared_file(BASE, PAGES, file)).await.expect("free");
+                    k.sys_mmap(&cx, mm, shared_file(BASE, PAGES, file))
+                        .await
+                        .expect("free");
                     touch(&cx, &k, mm, range(BASE, PAGES), Access::Read).await;
                     ready.set(ready.get() + 1);
                 }
@@ -175,7 +183,10 @@ fn fork_flushes_its_parent_once_and_a_cow_write_one_page() {
         let before = k.metrics();
         let child = k.sys_fork(&cx, mm, "child".into()).await;
         let forked = difference(&before, &k.metrics());
-        assert_eq!((forked.flush_mm, forked.flush_local, forked.shootdown_ipis), (1, 1, 7));
+        assert_eq!(
+            (forked.flush_mm, forked.flush_local, forked.shootdown_ipis),
+            (1, 1, 7)
+        );
         let before = k.metrics();
         k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
         let cow = difference(&before, &k.metrics());
@@ -194,11 +205,15 @@ fn moving_64_file_pages_broadcasts_64_flushes_under_i_mmap_lock() {
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
         far_neighbours(&cx, &k, mm).await;
-        k.sys_mmap(&cx, mm, shared_file(BASE, 64, file)).await.expect("free");
+        k.sys_mmap(&cx, mm, shared_file(BASE, 64, file))
+            .await
+            .expect("free");
         touch(&cx, &k, mm, range(BASE, 64), Access::Read).await;
         let before = k.metrics();
         let to = x86::Va::new(common::BASE.get() + (8 << 30));
-        k.sys_mremap(&cx, mm, range(BASE, 64), 64, Some(to)).await.expect("moves");
+        k.sys_mremap(&cx, mm, range(BASE, 64), 64, Some(to))
+            .await
+            .expect("moves");
         let d = difference(&before, &k.metrics());
         assert_eq!((d.flush_page, d.local_invlpg), (64, 64));
         // The trailing munmap finds no page but frees the page table: one more event.
@@ -222,7 +237,11 @@ fn mprotect_flushes_once_a_vma_even_if_nothing_was_touched() {
         assert_eq!((d.flush_mm, d.shootdown_ipis), (1, 1));
         let before = k.metrics();
         k.sys_mprotect(&cx, mm, range(BASE, 600), mm::Prot::READ).await;
-        assert_eq!(difference(&before, &k.metrics()).flush_mm, 0, "unchanged rights: nothing at all");
+        assert_eq!(
+            difference(&before, &k.metrics()).flush_mm,
+            0,
+            "unchanged rights: nothing at all"
+        );
     });
     assert_eq!(end, End::Completed);
 }
@@ -261,7 +280,10 @@ fn with_one_cpu_online_pages_are_freed_before_the_flush() {
         let before = k.metrics();
         k.sys_munmap(&cx, mm, range(BASE, 600)).await;
         let d = difference(&before, &k.metrics());
-        assert_eq!(d.flush_mm, 1, "no flush when 506 pages are queued: nothing is queued");
+        assert_eq!(
+            d.flush_mm, 1,
+            "no flush when 506 pages are queued: nothing is queued"
+        );
         assert_eq!(d.pages_freed - before.pages_freed, 600);
     });
     assert_eq!(end, End::Completed);

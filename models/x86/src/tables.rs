@@ -180,7 +180,8 @@ impl PageTables {
             return id;
         }
         let id = TableId(u32::try_from(self.uses.len()).expect("more than 2^32 page tables"));
-        self.entries.resize(self.entries.len() + ENTRIES_PER_TABLE, Entry::NONE);
+        self.entries
+            .resize(self.entries.len() + ENTRIES_PER_TABLE, Entry::NONE);
         self.uses.push(Use::Live);
         id
     }
@@ -233,7 +234,9 @@ impl PageTables {
     pub fn table(&self, id: TableId) -> &[Entry; ENTRIES_PER_TABLE] {
         debug_assert!(self.is_live(id), "{id:?} used after free");
         let at = id.index() * ENTRIES_PER_TABLE;
-        self.entries[at..at + ENTRIES_PER_TABLE].try_into().expect("a table has 512 entries")
+        self.entries[at..at + ENTRIES_PER_TABLE]
+            .try_into()
+            .expect("a table has 512 entries")
     }
 
     /// All entries of a table, to be changed.
@@ -255,7 +258,9 @@ impl PageTables {
 
     fn table_mut_unchecked(&mut self, id: TableId) -> &mut [Entry; ENTRIES_PER_TABLE] {
         let at = id.index() * ENTRIES_PER_TABLE;
-        (&mut self.entries[at..at + ENTRIES_PER_TABLE]).try_into().expect("a table has 512 entries")
+        (&mut self.entries[at..at + ENTRIES_PER_TABLE])
+            .try_into()
+            .expect("a table has 512 entries")
     }
 
     /// Present entries of a table.

@@ -83,7 +83,13 @@ pub fn walk(tables: &mut PageTables, root: TableId, vpn: Vpn, access: Access) ->
         Ok(table) => table,
         Err(level) => {
             let references = HOST_LEVELS - level.depth_below();
-            return Walk { references, outcome: WalkOutcome::NotPresent { level, entry: Entry::NONE } };
+            return Walk {
+                references,
+                outcome: WalkOutcome::NotPresent {
+                    level,
+                    entry: Entry::NONE,
+                },
+            };
         }
     };
     let references = HOST_LEVELS;

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::tables::{TableView, cell, num};
 use crate::figures::{self, cycles_us, micros};
-use crate::schema::{Histogram, LockRow, RunResult};
+use crate::headline::{is_notable_cost, is_notable_lock, notable_ops, op_of};
+use crate::schema::{BreakdownRow, Histogram, LockRow, RunResult};
 use crate::svg::{Anchor, COLORS, LogAxis, Svg};
 
 /// A chart and its numbers.
@@ -42,10 +43,13 @@ pub(super) fn run_legend(runs: &[RunResult]) -> Vec<LegendItem> {
         .collect()
 }
 
-/// Cost accounts of all runs in the order of their first appearance.
+/// What the drawing has in place of the accounts below a hundredth of every bar.
+const REST: (&str, &str) = ("everything else", "accounts that are below 1 % in every run");
+
+/// Cost accounts with anything booked, in the order of their first appearance.
 fn accounts(runs: &[RunResult]) -> Vec<(&str, &str)> {
     let mut found: Vec<(&str, &str)> = Vec::new();
-    for row in runs.iter().flat_map(|r| &r.breakdown) {
+    for row in runs.iter().flat_map(|r| &r.breakdown).filter(|b| b.cycles > 0) {
         if !found.iter().any(|(a, _)| *a == row.account) {
             found.push((&row.account, &row.description));
         }
@@ -53,9 +57,31 @@ fn accounts(runs: &[RunResult]) -> Vec<(&str, &str)> {
     found
 }
 
+/// The accounts that are drawn on their own, then the rest.
+fn drawn(runs: &[RunResult]) -> Vec<(&str, &str)> {
+    let (mut large, small): (Vec<_>, Vec<_>) = accounts(runs)
+        .into_iter()
+        .partition(|(account, _)| is_notable_cost(runs, account));
+    if small.len() == 1 {
+        large.extend(small);
+    } else if !small.is_empty() {
+        large.push(REST);
+    }
+    large
+}
+
+/// Cycles of a drawn account.
+fn drawn_cycles(run: &RunResult, account: &str, drawn: &[(&str, &str)]) -> u64 {
+    if account != REST.0 {
+        return booked(run, account);
+    }
+    let alone = |b: &&BreakdownRow| !drawn.iter().any(|(name, _)| *name == b.account);
+    run.breakdown.iter().filter(alone).map(|b| b.cycles).sum()
+}
+
 /// The accounts as a legend of fills.
 pub(super) fn cost_legend(runs: &[RunResult]) -> Vec<LegendItem> {
-    accounts(runs)
+    drawn(runs)
         .into_iter()
         .enumerate()
         .map(|(i, (account, description))| LegendItem {
@@ -83,7 +109,7 @@ pub(super) fn cost_chart(runs: &[RunResult]) -> Option<ChartView> {
         .iter()
         .map(|r| micros(r.task_cycles as f64, r.cycle_ps))
         .fold(0.0, f64::max);
-    let accounts = accounts(runs);
+    let accounts = drawn(runs);
     if longest == 0.0 || accounts.is_empty() {
         return None;
     }
@@ -99,7 +125,7 @@ pub(super) fn cost_chart(runs: &[RunResult]) -> Option<ChartView> {
         );
         let mut seen = 0;
         for (i, (account, _)) in accounts.iter().enumerate() {
-            let cycles = booked(run, account);
+            let cycles = drawn_cycles(run, account, &accounts);
             if cycles == 0 {
                 continue;
             }
@@ -126,15 +152,15 @@ pub(super) fn cost_chart(runs: &[RunResult]) -> Option<ChartView> {
     Some(ChartView {
         title: "Task time by account".to_owned(),
         svg: Value::from_safe_string(svg.finish()),
-        table: cost_table(runs, &accounts),
+        table: cost_table(runs),
     })
 }
 
-fn cost_table(runs: &[RunResult], accounts: &[(&str, &str)]) -> TableView {
+fn cost_table(runs: &[RunResult]) -> TableView {
     let labels: Vec<String> = runs.iter().map(|r| format!("{} us", r.label)).collect();
     let mut table = TableView::new("Task time by account", "account", &labels);
-    for (account, description) in accounts {
-        let mut cells = vec![cell(*account).titled(description)];
+    for (account, description) in accounts(runs) {
+        let mut cells = vec![cell(account).titled(description)];
         for run in runs {
             let cycles = booked(run, account);
             cells.push(num(cycles_us(cycles, run.cycle_ps)).sub(figures::percent(cycles, run.task_cycles)));
@@ -150,36 +176,46 @@ fn cost_table(runs: &[RunResult], accounts: &[(&str, &str)]) -> TableView {
     table
 }
 
-/// Names of the operations' latency distributions of all runs, sorted.
-fn operations(runs: &[RunResult]) -> Vec<&str> {
-    let mut names: Vec<&str> = runs
-        .iter()
-        .flat_map(|r| &r.histograms)
-        .map(|h| h.name.as_str())
-        .filter(|n| n.starts_with("op.") && n.ends_with(".latency_cycles"))
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// A percentile chart for each operation.
+/// A percentile chart for each operation that takes more than a trivial time.
 pub(super) fn latency_charts(runs: &[RunResult]) -> Vec<ChartView> {
-    operations(runs)
+    notable_ops(runs)
         .into_iter()
-        .filter_map(|name| {
-            let op = name.trim_start_matches("op.").trim_end_matches(".latency_cycles");
-            let data = runs.iter().map(|r| r.histogram(name)).collect::<Vec<_>>();
+        .filter_map(|op| {
+            let name = format!("op.{op}.latency_cycles");
+            let data = runs.iter().map(|r| r.histogram(&name)).collect::<Vec<_>>();
             percentile_chart(op, runs, &data)
         })
         .collect()
 }
 
-/// A percentile chart of hold times for each lock class.
+/// The operations without a chart.
+pub(super) fn latency_note(runs: &[RunResult]) -> String {
+    let shown = notable_ops(runs);
+    let recorded = runs
+        .iter()
+        .flat_map(|r| &r.histograms)
+        .filter(|h| h.data.count > 0);
+    let mut rest: Vec<&str> = recorded
+        .filter_map(|h| op_of(&h.name))
+        .filter(|op| !shown.contains(op))
+        .collect();
+    rest.sort_unstable();
+    rest.dedup();
+    if rest.is_empty() {
+        return String::new();
+    }
+    format!(
+        "Not drawn, since they took little or only waited: {}.",
+        rest.join(", ")
+    )
+}
+
+/// A percentile chart of hold times for each lock class that matters.
 pub(super) fn hold_charts(runs: &[RunResult]) -> Vec<ChartView> {
     let mut classes: Vec<&str> = runs
         .iter()
         .flat_map(|r| &r.locks)
+        .filter(|l| is_notable_lock(l))
         .map(|l| l.class.as_str())
         .collect();
     classes.sort_unstable();
@@ -192,6 +228,15 @@ pub(super) fn hold_charts(runs: &[RunResult]) -> Vec<ChartView> {
             percentile_chart(&format!("{class} held"), runs, &data)
         })
         .collect()
+}
+
+/// Which lock classes have no chart.
+pub(super) fn holds_note(runs: &[RunResult]) -> String {
+    if runs.iter().flat_map(|r| &r.locks).all(is_notable_lock) {
+        return String::new();
+    }
+    "Drawn are the locks that designs are judged by and those that somebody waited for; the tables above have all."
+        .to_owned()
 }
 
 /// Value over percentile, both logarithmic (the percentile in "nines"), a line a run.
@@ -284,7 +329,7 @@ fn percentile_table(title: &str, runs: &[RunResult], present: &[(usize, &Histogr
 pub(super) fn hold_histograms(run: &RunResult) -> Vec<ChartView> {
     run.locks
         .iter()
-        .filter(|l| l.hold.count > 0)
+        .filter(|l| l.hold.count > 0 && is_notable_lock(l))
         .map(|l| hold_histogram(run, l))
         .collect()
 }

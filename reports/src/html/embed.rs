@@ -37,7 +37,10 @@ pub(super) fn comparison(result: &CompareResult) -> Markup {
             refer(copy, run, &result.runs[0]);
         }
     }
-    let rows = result.rows.iter().filter(|r| r.cells.iter().any(|c| c.mean != 0.0));
+    let rows = result
+        .rows
+        .iter()
+        .filter(|r| r.cells.iter().any(|c| c.mean != 0.0));
     value["rows"] = rows.map(plain).collect();
     markup(&value)
 }
@@ -69,9 +72,14 @@ fn refer(copy: &mut Value, run: &RunResult, first: &RunResult) {
         ("histograms", "name"),
         ("breakdown", "account"),
     ] {
-        let Some(rows) = copy[list].as_array_mut() else { continue };
+        let Some(rows) = copy[list].as_array_mut() else {
+            continue;
+        };
         for row in rows.iter_mut().filter_map(Value::as_object_mut) {
-            let known = row.get(key).and_then(Value::as_str).is_some_and(|n| described(n, list));
+            let known = row
+                .get(key)
+                .and_then(Value::as_str)
+                .is_some_and(|n| described(n, list));
             row.retain(|member, _| !known || !["unit", "kind", "description"].contains(&member.as_str()));
         }
         rows.retain(|row| row["value"] != 0 || row.get("description").is_some());
@@ -92,7 +100,9 @@ mod tests {
             for metric in run.metrics.iter().filter(|m| m.value > 0) {
                 let found = there["metrics"].as_array().unwrap();
                 assert!(
-                    found.iter().any(|m| m["name"] == *metric.name && m["value"] == metric.value),
+                    found
+                        .iter()
+                        .any(|m| m["name"] == *metric.name && m["value"] == metric.value),
                     "{}",
                     metric.name
                 );

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::figures::{self, cycles_us, grouped};
 use crate::groups::{GroupRow, groups};
 use crate::schema::{Carried, CompareCell, CompareResult, Histogram, RunResult};
-use crate::{glossary, verdict};
+use crate::{config, glossary, text, verdict};
 
 /// A table.
 #[derive(Debug, Serialize)]
@@ -28,7 +28,16 @@ struct HeadView {
 struct BodyView {
     title: String,
     note: String,
-    rows: Vec<Vec<CellView>>,
+    /// All rows are only shown on request.
+    more: bool,
+    rows: Vec<RowView>,
+}
+
+#[derive(Debug, Serialize)]
+struct RowView {
+    cells: Vec<CellView>,
+    /// Only shown on request.
+    more: bool,
 }
 
 /// A cell: text, a smaller remark, a class, a hover text, a sort key.
@@ -89,7 +98,10 @@ impl TableView {
                     class: String::new(),
                 })
                 .collect(),
-            bodies: vec![BodyView::default()],
+            bodies: vec![BodyView {
+                more: true,
+                ..BodyView::default()
+            }],
         }
     }
 
@@ -99,6 +111,24 @@ impl TableView {
     }
 
     pub(super) fn row(&mut self, cells: Vec<CellView>) {
+        self.put(cells, false);
+    }
+
+    /// A row that is only shown on request.
+    fn more(&mut self, cells: Vec<CellView>) {
+        self.put(cells, true);
+    }
+
+    /// Rows that are only shown on request.
+    pub(super) fn hidden(&self) -> usize {
+        self.bodies
+            .iter()
+            .flat_map(|b| &b.rows)
+            .filter(|r| r.more)
+            .count()
+    }
+
+    fn put(&mut self, cells: Vec<CellView>, more: bool) {
         debug_assert_eq!(cells.len(), self.heads.len() + 1);
         for (head, cell) in self.heads.iter_mut().zip(&cells[1..]) {
             if cell.class.starts_with("num") && !cell.sub.is_empty() {
@@ -108,7 +138,8 @@ impl TableView {
             }
         }
         if let Some(body) = self.bodies.last_mut() {
-            body.rows.push(cells);
+            body.more &= more;
+            body.rows.push(RowView { cells, more });
         }
     }
 
@@ -118,6 +149,7 @@ impl TableView {
         self.bodies.push(BodyView {
             title: title.to_owned(),
             note,
+            more: true,
             rows: Vec::new(),
         });
     }
@@ -211,7 +243,12 @@ pub(super) fn comparison(result: &CompareResult) -> TableView {
             .collect();
         table.group(group.title, note.join("; "));
         for row in &group.rows {
-            table.row(comparison_row(row, result));
+            let cells = comparison_row(row, result);
+            if row.headline {
+                table.row(cells);
+            } else {
+                table.more(cells);
+            }
         }
     }
     table
@@ -240,6 +277,9 @@ fn change(c: &CompareCell) -> (String, &'static str) {
     let Some(ratio) = c.ratio else {
         return ("\u{2013}".to_owned(), "num");
     };
+    if c.ratio_low == 1.0 && c.ratio_high == 1.0 {
+        return ("=".to_owned(), "num dim");
+    }
     if !c.distinguishable {
         return ("no difference".to_owned(), "num dim");
     }
@@ -257,6 +297,9 @@ fn change(c: &CompareCell) -> (String, &'static str) {
 }
 
 fn spread(c: &CompareCell) -> String {
+    if c.values.windows(2).all(|v| v[0] == v[1]) {
+        return String::new();
+    }
     let values: Vec<String> = c.values.iter().map(u64::to_string).collect();
     match c.ratio {
         Some(ratio) => {
@@ -340,19 +383,53 @@ pub(super) fn lock_sites(run: &RunResult) -> Option<TableView> {
     table.filled()
 }
 
+/// Members of the configuration that are not the same in every run.
+pub(super) fn config_differences(runs: &[RunResult]) -> Option<TableView> {
+    let first = runs.first()?;
+    let mut members: Vec<String> = Vec::new();
+    for run in runs {
+        for (member, _) in config::differences(&first.config, &run.config) {
+            if !members.contains(&member) {
+                members.push(member);
+            }
+        }
+    }
+    let mut table = TableView::new("What differs", "member", &labels(runs));
+    for member in members {
+        let value = |r: &RunResult| match r.config.pointer(&member) {
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(other) => text::clip(&other.to_string(), 60),
+            None => "\u{2013}".to_owned(),
+        };
+        let mut cells = vec![cell(member.trim_start_matches('/').replace('/', "."))];
+        cells.extend(runs.iter().map(|r| cell(value(r))));
+        table.row(cells);
+    }
+    table.filled()
+}
+
 /// Interrupts from CPU to CPU, darker the more.
 pub(super) fn interrupts(run: &RunResult) -> Option<TableView> {
     let most = run.ipi_matrix.iter().flatten().copied().max().unwrap_or(0);
     if most == 0 {
         return None;
     }
-    let cpus = run.ipi_matrix.len();
-    let heads: Vec<String> = (0..cpus).map(|c| format!("to {c}")).collect();
+    let at = |from: usize, to: usize| {
+        let row = run.ipi_matrix.get(from);
+        row.and_then(|r| r.get(to)).copied().unwrap_or(0)
+    };
+    // CPUs that neither send nor receive are left out.
+    let all = 0..run.ipi_matrix.len();
+    let busy: Vec<usize> = all
+        .clone()
+        .filter(|&c| all.clone().any(|o| at(c, o) > 0 || at(o, c) > 0))
+        .collect();
+    let heads: Vec<String> = busy.iter().map(|c| format!("to {c}")).collect();
     let caption = format!("Shootdown interrupts of {}", run.label);
     let mut table = TableView::new(&caption, "from CPU", &heads);
-    for (from, row) in run.ipi_matrix.iter().enumerate() {
+    for &from in &busy {
         let mut cells = vec![cell(from.to_string())];
-        cells.extend((0..cpus).map(|to| match row.get(to).copied().unwrap_or(0) {
+        cells.extend(busy.iter().map(|&to| match at(from, to) {
             0 => num("\u{b7}").class("num dim"),
             n => {
                 let heat = (u128::from(n) * 4).div_ceil(u128::from(most));
@@ -379,6 +456,7 @@ pub(super) fn notifier_calls(runs: &[RunResult]) -> Option<TableView> {
                 callbacks.push(&c.callback);
             }
         }
+        callbacks.retain(|callback| runs.iter().any(|r| r.calls(name, callback) > Some(0)));
         table.group(name, format!("{kind}; calls, us inside"));
         for callback in callbacks {
             let mut cells = vec![cell(callback)];

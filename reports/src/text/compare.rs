@@ -205,11 +205,17 @@ mod tests {
     #[test]
     fn calls_are_counted_for_each_secondary_mmu() {
         let result = sample::comparison();
-        let device = result.runs[3].secondaries.iter().find(|s| s.callbacks.iter().any(|c| c.calls > 0));
+        let device = result.runs[3]
+            .secondaries
+            .iter()
+            .find(|s| s.callbacks.iter().any(|c| c.calls > 0));
         let device = device.expect("v9 notifies somebody");
         let call = device.callbacks.iter().find(|c| c.calls > 0).expect("a call");
         let text = text(160, Detail::Headline);
-        assert!(text.contains(&format!("  {} {}", device.name, call.callback)), "{text}");
+        assert!(
+            text.contains(&format!("  {} {}", device.name, call.callback)),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! One run.
 
 use super::table::{Cell, Style, Table, wrap};
-use super::{TextOptions, violation_card};
+use super::{Detail, TextOptions, violation_card};
 use crate::figures;
-use crate::schema::{Carried, Histogram, RunResult};
+use crate::headline::is_notable_lock;
+use crate::schema::{BreakdownRow, Carried, Histogram, LockRow, RunResult};
 use crate::verdict::{self, Tone};
 
 /// CPUs up to which the interrupt matrix is printed.
@@ -19,7 +20,7 @@ pub fn run_text(result: &RunResult, options: &TextOptions) -> String {
         Tone::Open => Style::Yellow,
     };
     let mut out = o.paragraph(&verdict::run(result), style);
-    for line in &result.end.evidence {
+    for line in verdict::evidence(result) {
         out += &wrap(line, o.width(), "  ", "    ");
     }
     out += &head(result, o);
@@ -128,7 +129,9 @@ fn locks(result: &RunResult, o: &TextOptions) -> String {
     };
     let mut sites = Table::numbers(&["class", "contentions", "waiter", "holder"]).left(&[2, 3]);
     let mut any_site = false;
-    for lock in &result.locks {
+    let wanted = |l: &&LockRow| o.detail == Detail::All || is_notable_lock(l);
+    let hidden = result.locks.iter().filter(|l| !wanted(l)).count();
+    for lock in result.locks.iter().filter(wanted) {
         let mut cells = vec![Cell::new(lock.class.clone())];
         cells.push(Cell::new(figures::grouped(lock.contentions)));
         cells.extend(times(&lock.wait));
@@ -146,6 +149,10 @@ fn locks(result: &RunResult, o: &TextOptions) -> String {
         }
     }
     let mut out = o.heading("lock_stat, times in us") + &table.render(o.width(), o.color);
+    if hidden > 0 {
+        let more = format!("{hidden} locks that nobody waited for are hidden: --all shows them.");
+        out += &o.paragraph(&more, Style::Dim);
+    }
     if any_site {
         out += &(o.heading("contention points") + &sites.render(o.width(), o.color));
     }
@@ -214,7 +221,8 @@ fn breakdown(result: &RunResult, o: &TextOptions) -> String {
         "#".repeat(share as usize)
     };
     let mut table = Table::numbers(&["account", "us", "share", ""]).left(&[3]);
-    for row in &result.breakdown {
+    let wanted = |b: &&BreakdownRow| b.cycles > 0 || o.detail == Detail::All;
+    for row in result.breakdown.iter().filter(wanted) {
         table.row(vec![
             Cell::new(row.account.clone()),
             Cell::new(figures::cycles_us(row.cycles, result.cycle_ps)),
@@ -305,7 +313,7 @@ mod tests {
             &TextOptions {
                 width,
                 color: Color::Never,
-                detail: super::super::Detail::All,
+                detail: Detail::All,
             },
         )
     }
@@ -325,7 +333,7 @@ mod tests {
     fn every_part_is_there() {
         let text = plain(2, 100);
         for part in [
-            "Violation: 1 safety violation",
+            ": 1 safety violation",
             "operations",
             "lock_stat",
             "contention points",

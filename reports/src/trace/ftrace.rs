@@ -53,7 +53,7 @@ pub fn ftrace(
             out,
             "{:>16}-{:<7} [{:03}] ..... {:>5}.{:09}: {}: ",
             one_line(&e.task_name),
-            e.task,
+            pid(e.task),
             e.cpu,
             ns / 1_000_000_000,
             ns % 1_000_000_000,
@@ -67,6 +67,11 @@ pub fn ftrace(
         }
     }
     Ok(())
+}
+
+/// What the machine does outside all tasks has the largest number as its task; ftrace has 0 there.
+fn pid(task: u32) -> u32 {
+    if task == u32::MAX { 0 } else { task }
 }
 
 fn head(kept: usize, all: usize, cpus: u32, out: &mut dyn Write) -> io::Result<()> {

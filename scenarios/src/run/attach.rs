@@ -44,9 +44,18 @@ pub(super) struct Importer {
 
 /// A secondary MMU at work.
 pub(super) enum Device {
-    Kvm { kvm: Rc<Kvm>, slots: Vec<(VaRange, Gfn)> },
-    Gru { gru: Rc<Gru>, chiplets: u32 },
-    Xpmem { xpmem: Rc<Xpmem>, segments: Vec<VaRange> },
+    Kvm {
+        kvm: Rc<Kvm>,
+        slots: Vec<(VaRange, Gfn)>,
+    },
+    Gru {
+        gru: Rc<Gru>,
+        chiplets: u32,
+    },
+    Xpmem {
+        xpmem: Rc<Xpmem>,
+        segments: Vec<VaRange>,
+    },
 }
 
 /// A thread's grip on the MMU it drives.
@@ -78,7 +87,9 @@ pub(super) fn carried(design: &Design, unsupported: Unsupported, def: &AttachDef
         (Carries::Yes, _) => (Carried::Full, ""),
         (Carries::OnlyPinned(reason), Unsupported::Pin) => (Carried::Pinned, reason),
         (Carries::OnlyPinned(reason) | Carries::No(reason), Unsupported::Break) => (Carried::Broken, reason),
-        (Carries::OnlyPinned(reason), Unsupported::Omit) | (Carries::No(reason), _) => (Carried::Omitted, reason),
+        (Carries::OnlyPinned(reason), Unsupported::Omit) | (Carries::No(reason), _) => {
+            (Carried::Omitted, reason)
+        }
     }
 }
 
@@ -93,7 +104,12 @@ pub(super) fn register_when(def: &AttachDef) -> RegisterWhen {
 impl Mmu {
     /// Makes the device for the process's present address space and registers it if the design has
     /// anybody to tell.
-    pub(super) async fn come_to_life(self: &Rc<Self>, cx: &Cx, process: &Process, mm: MmId) -> Result<(), RunError> {
+    pub(super) async fn come_to_life(
+        self: &Rc<Self>,
+        cx: &Cx,
+        process: &Process,
+        mm: MmId,
+    ) -> Result<(), RunError> {
         if self.carried == Carried::Omitted || self.device.get().is_some() {
             return Ok(());
         }
@@ -104,7 +120,8 @@ impl Mmu {
                 gru.load_context(cx, chiplet).await;
             }
         }
-        let notified = matches!(self.carried, Carried::Full | Carried::Broken) && process.kernel.design.notifies();
+        let notified =
+            matches!(self.carried, Carried::Full | Carried::Broken) && process.kernel.design.notifies();
         if notified {
             let id = process.kernel.mmu_notifier_register(cx, mm, subscriber).await;
             self.subscription.set(Some(id));
@@ -124,7 +141,11 @@ impl Mmu {
                     slots.push((range, next));
                     next = next.add(range.pages());
                 }
-                let slot = |(r, base): &(VaRange, Gfn)| MemSlot { base_gfn: *base, pages: r.pages(), hva: r.start() };
+                let slot = |(r, base): &(VaRange, Gfn)| MemSlot {
+                    base_gfn: *base,
+                    pages: r.pages(),
+                    hva: r.start(),
+                };
                 let config = KvmConfig {
                     name: Rc::clone(&self.name),
                     version: d.version.parse::<Version>().map_err(|e| RunError {
@@ -140,9 +161,16 @@ impl Mmu {
                         UnpinOrder::FlushFirst => kvm::UnpinOrder::FlushFirst,
                         UnpinOrder::UnpinFirst => kvm::UnpinOrder::UnpinFirst,
                     },
-                    notified: if self.carried == Carried::Pinned { Notified::PinsOnly } else { Notified::Registered },
+                    notified: if self.carried == Carried::Pinned {
+                        Notified::PinsOnly
+                    } else {
+                        Notified::Registered
+                    },
                 };
-                Device::Kvm { kvm: Kvm::new(kernel, mm, config), slots }
+                Device::Kvm {
+                    kvm: Kvm::new(kernel, mm, config),
+                    slots,
+                }
             }
             AttachDef::Gru(d) => {
                 let config = GruConfig {
@@ -154,7 +182,10 @@ impl Mmu {
                     },
                     dropin_cancel: DropinCancel::On,
                 };
-                Device::Gru { gru: Gru::new(kernel, mm, config), chiplets: d.chiplets }
+                Device::Gru {
+                    gru: Gru::new(kernel, mm, config),
+                    chiplets: d.chiplets,
+                }
             }
             AttachDef::Xpmem(d) => {
                 let segments = ranges(process, &d.maps, &d.ranges)?;
@@ -164,7 +195,11 @@ impl Mmu {
                     name: Rc::clone(&self.name),
                     segments: segments.clone(),
                     rtt: kernel.machine.ns(d.rtt_ns),
-                    pins: if pinned || d.pins == Switch::On { Pins::Held } else { Pins::None },
+                    pins: if pinned || d.pins == Switch::On {
+                        Pins::Held
+                    } else {
+                        Pins::None
+                    },
                     mode: if pinned { Mode::PinsOnly } else { Mode::Notified },
                 };
                 let last = |k: &Kernel| k.cpu(k.nr_cpus() as u32 - 1);
@@ -291,7 +326,10 @@ fn ranges(process: &Process, maps: &[String], by_address: &[RangeDef]) -> Result
     let mut out = Vec::new();
     for name in maps {
         out.push(*known.get(name).ok_or_else(|| RunError {
-            message: format!("process `{}` has no mapping `{name}` when its MMU is attached", process.name),
+            message: format!(
+                "process `{}` has no mapping `{name}` when its MMU is attached",
+                process.name
+            ),
             help: "map it first, or name an address range".to_owned(),
         })?);
     }
@@ -303,7 +341,14 @@ fn ranges(process: &Process, maps: &[String], by_address: &[RangeDef]) -> Result
         out.extend(VaRange::from_pages(Va::new(at), range.pages));
     }
     if maps.is_empty() && by_address.is_empty() {
-        out.extend(process.def.maps.keys().filter_map(|name| known.get(name)).copied());
+        out.extend(
+            process
+                .def
+                .maps
+                .keys()
+                .filter_map(|name| known.get(name))
+                .copied(),
+        );
     }
     Ok(out)
 }
@@ -327,7 +372,10 @@ pub(super) fn metrics(device: &Device) -> DeviceMetrics {
 
 /// All metrics that devices may count.
 pub(super) fn metric_defs() -> impl Iterator<Item = &'static sim::MetricDef> {
-    kvm::KvmMetrics::DEFS.iter().chain(gru::GruMetrics::DEFS).chain(xpmem::XpmemMetrics::DEFS)
+    kvm::KvmMetrics::DEFS
+        .iter()
+        .chain(gru::GruMetrics::DEFS)
+        .chain(xpmem::XpmemMetrics::DEFS)
 }
 
 /// What devices had counted when measuring began.

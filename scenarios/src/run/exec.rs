@@ -97,7 +97,10 @@ impl Thread {
             }
             Op::Brk(o) => {
                 let to = self.address(&o.to)?;
-                kernel.sys_brk(cx, self.mm, to).await.map_err(|e| self.refused("brk", &format!("{e:?}")))?;
+                kernel
+                    .sys_brk(cx, self.mm, to)
+                    .await
+                    .map_err(|e| self.refused("brk", &format!("{e:?}")))?;
             }
             Op::Truncate(o) => {
                 let file = self.run.file(&kernel, &o.file)?;
@@ -132,7 +135,9 @@ impl Thread {
 
     /// Takes hold of the MMU this thread drives; false if there is none to drive.
     async fn grip(&mut self, cx: &Cx) -> bool {
-        let Some(mmu) = self.drives.clone() else { return true };
+        let Some(mmu) = self.drives.clone() else {
+            return true;
+        };
         if self.driver.is_none() {
             self.driver = mmu.driver(cx, self.ordinal).await;
         }
@@ -140,7 +145,12 @@ impl Thread {
     }
 
     async fn touch(&mut self, cx: &Cx, o: &TouchOp) -> Result<(), RunError> {
-        let region = Region { map: o.map.clone(), at: o.at.clone(), first: o.first, pages: o.pages };
+        let region = Region {
+            map: o.map.clone(),
+            at: o.at.clone(),
+            first: o.first,
+            pages: o.pages,
+        };
         let access = if o.write { Access::Write } else { Access::Read };
         if !self.grip(cx).await {
             return Ok(());
@@ -157,7 +167,12 @@ impl Thread {
 
     async fn access(&mut self, cx: &Cx, o: &AccessOp) -> Result<(), RunError> {
         const PERCENT: u64 = 100;
-        let region = Region { map: o.map.clone(), at: o.at.clone(), first: o.first, pages: o.pages };
+        let region = Region {
+            map: o.map.clone(),
+            at: o.at.clone(),
+            first: o.first,
+            pages: o.pages,
+        };
         if !self.grip(cx).await {
             return Ok(());
         }
@@ -288,28 +303,38 @@ impl Thread {
     }
 
     fn address(&self, address: &ast::Address) -> Result<Va, RunError> {
-        parse_address(address).map(Va::new).map_err(|e| self.refused("address", &e.to_string()))
+        parse_address(address)
+            .map(Va::new)
+            .map_err(|e| self.refused("address", &e.to_string()))
     }
 
     pub(super) fn region(&self, region: &Region) -> Result<VaRange, RunError> {
         let (start, available) = match (&region.map, &region.at) {
             (Some(name), _) => {
                 let maps = self.process.maps.borrow();
-                let range = maps.get(name).ok_or_else(|| self.refused("region", &format!("no mapping `{name}` now")))?;
+                let range = maps
+                    .get(name)
+                    .ok_or_else(|| self.refused("region", &format!("no mapping `{name}` now")))?;
                 (range.start(), Some(range.pages()))
             }
             (None, Some(at)) => (self.address(at)?, None),
             (None, None) => return Err(self.refused("region", "neither a mapping nor an address")),
         };
         let rest = available.map(|a| a.saturating_sub(region.first));
-        let pages = region.pages.or(rest).ok_or_else(|| self.refused("region", "an address without a length"))?;
+        let pages = region
+            .pages
+            .or(rest)
+            .ok_or_else(|| self.refused("region", "an address without a length"))?;
         VaRange::from_pages(start.add_pages(region.first), pages)
             .ok_or_else(|| self.refused("region", "no page in it"))
     }
 
     fn refused(&self, what: &str, why: &str) -> RunError {
         RunError {
-            message: format!("thread `{}` of process `{}`: {what}: {why}", self.name, self.process.name),
+            message: format!(
+                "thread `{}` of process `{}`: {what}: {why}",
+                self.name, self.process.name
+            ),
             help: "mend the script".to_owned(),
         }
     }

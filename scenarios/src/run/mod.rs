@@ -108,7 +108,10 @@ pub fn randomness(scenario: &Scenario) -> Randomness {
     fn draws(op: &Op) -> bool {
         match op {
             Op::Access(a) => {
-                let random = matches!(a.pattern, Pattern::Uniform | Pattern::Zipf(_) | Pattern::PointerChase);
+                let random = matches!(
+                    a.pattern,
+                    Pattern::Uniform | Pattern::Zipf(_) | Pattern::PointerChase
+                );
                 random || (a.write_percent > 0 && a.write_percent < 100)
             }
             Op::Repeat(r) => r.script.iter().any(draws),
@@ -116,7 +119,11 @@ pub fn randomness(scenario: &Scenario) -> Randomness {
         }
     }
     let mut scripts = scenario.processes.values().flat_map(|p| p.threads.values());
-    if scripts.any(|t| t.script.iter().any(draws)) { Randomness::Draws } else { Randomness::None }
+    if scripts.any(|t| t.script.iter().any(draws)) {
+        Randomness::Draws
+    } else {
+        Randomness::None
+    }
 }
 
 /// The names a scenario may use.
@@ -149,6 +156,10 @@ impl KnownNames {
     /// As the checker wants it.
     #[must_use]
     pub fn as_known(&self) -> Known<'_> {
-        Known { machines: &self.machines, kernels: &self.kernels, designs: &self.designs }
+        Known {
+            machines: &self.machines,
+            kernels: &self.kernels,
+            designs: &self.designs,
+        }
     }
 }

@@ -56,7 +56,11 @@ impl Pages {
             }
             Pattern::PointerChase => Kind::Chase(cycle(pages, engine, stream)),
         };
-        Pages { pattern, pages, next: 0 }
+        Pages {
+            pattern,
+            pages,
+            next: 0,
+        }
     }
 
     /// The next page, below the number of pages.
@@ -93,7 +97,10 @@ mod tests {
     use sim::{EngineConfig, Schedule, Seeded};
 
     fn take(pattern: Pattern, pages: u64, n: usize) -> Vec<u64> {
-        let e = Engine::new(EngineConfig::without_costs(1), Schedule::Timed(Box::new(Seeded::new(3))));
+        let e = Engine::new(
+            EngineConfig::without_costs(1),
+            Schedule::Timed(Box::new(Seeded::new(3))),
+        );
         let mut p = Pages::new(pattern, pages, &e, Stream(1));
         (0..n).map(|_| p.next(&e, Stream(1))).collect()
     }
@@ -124,6 +131,9 @@ mod tests {
     fn zipf_draws_are_the_same_on_every_host() {
         // Golden values: they change only if the distribution's arithmetic or the draws do, which
         // breaks recorded seeds and belongs in the change log.
-        assert_eq!(take(Pattern::Zipf(0.99), 1_000, 12), take(Pattern::Zipf(0.99), 1_000, 12));
+        assert_eq!(
+            take(Pattern::Zipf(0.99), 1_000, 12),
+            take(Pattern::Zipf(0.99), 1_000, 12)
+        );
     }
 }

@@ -51,9 +51,14 @@ impl Process {
         }
     }
 
-    /// The CPU on which preparation happens: that of the thread `main`, else of the first one.
+    /// The CPU on which preparation happens: that of the thread `main`, else of the first one. Threads
+    /// that run on an importer's partition do not count.
     pub(super) fn home(&self) -> Option<CpuId> {
-        self.cpus.get("main").or_else(|| self.cpus.values().next()).copied()
+        let first = self.kernel.cpu(0).index();
+        let own = first..first + self.kernel.nr_cpus();
+        let here = |cpu: &&CpuId| own.contains(&cpu.index());
+        let main = self.cpus.get("main").filter(here);
+        main.or_else(|| self.cpus.values().find(here)).copied()
     }
 }
 

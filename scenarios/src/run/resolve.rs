@@ -26,7 +26,10 @@ pub struct Resolved {
 }
 
 fn unknown(what: &str, name: &str, known: &[&str]) -> RunError {
-    RunError { message: format!("unknown {what} `{name}`"), help: format!("known are {}", known.join(", ")) }
+    RunError {
+        message: format!("unknown {what} `{name}`"),
+        help: format!("known are {}", known.join(", ")),
+    }
 }
 
 pub(super) fn resolve(request: &Request<'_>) -> Result<Resolved, RunError> {
@@ -89,8 +92,12 @@ fn resolve_profile(request: &Request<'_>, design: &Design) -> Result<KernelProfi
     // A design brings the profile it was made for, unless somebody insists on another one.
     let overridden = request.overrides.kernel.as_deref();
     let compared = request.overrides.design.is_some();
-    let name = overridden.or(if compared { None } else { base }).unwrap_or(design.profile);
-    let mut profile = KernelProfile::by_name(name).cloned().ok_or_else(|| unknown("kernel", name, &names))?;
+    let name = overridden
+        .or(if compared { None } else { base })
+        .unwrap_or(design.profile);
+    let mut profile = KernelProfile::by_name(name)
+        .cloned()
+        .ok_or_else(|| unknown("kernel", name, &names))?;
     match request.overrides.preempt.or(preempt) {
         Some(Switch::On) => profile.preemption = KernelPreemption::Full,
         Some(Switch::Off) => profile.preemption = KernelPreemption::Voluntary,
@@ -103,7 +110,10 @@ fn resolve_profile(request: &Request<'_>, design: &Design) -> Result<KernelProfi
 fn refuse_senseless_pair(design: &Design, profile: &KernelProfile) -> Result<(), RunError> {
     if design.sleepable == Sleepable::Yes && profile.rmap_locks == RmapLocks::Spin {
         return Err(RunError {
-            message: format!("{} on {}: its callbacks sleep under i_mmap_lock, a spinlock there", design.id, profile.name),
+            message: format!(
+                "{} on {}: its callbacks sleep under i_mmap_lock, a spinlock there",
+                design.id, profile.name
+            ),
             help: format!("use {}, which it was made for", design.profile),
         });
     }

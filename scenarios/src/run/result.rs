@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use mm::notifier::{Knob, Registration, Traversal};
 use reports::schema::{
-    BreakdownRow, CallbackRow, Carried, DesignInfo, End as EndRow, EndKind, ExpectationRow, Histogram as HistogramData,
-    HistogramRow, LockRow, LockSite, Metric, MetricKind, RUN_SCHEMA, RunResult, ScenarioId, SecondaryRow, Tool,
-    ViolationRow,
+    BreakdownRow, CallbackRow, Carried, DesignInfo, End as EndRow, EndKind, ExpectationRow,
+    Histogram as HistogramData, HistogramRow, LockRow, LockSite, Metric, MetricKind, RUN_SCHEMA, RunResult,
+    ScenarioId, SecondaryRow, Tool, ViolationRow,
 };
 use reports::trace::{TraceEvent, TraceKind};
-use sim::{ClassStats, End, ENGINE_ACCOUNTS, Histogram, MetricDef, RecordKind, Violation, ViolationKind};
+use sim::{ClassStats, ENGINE_ACCOUNTS, End, Histogram, MetricDef, RecordKind, Violation, ViolationKind};
 
 use super::attach;
 use super::world::{Run, machine};
@@ -19,12 +19,19 @@ use crate::ast::Expect;
 
 /// Collects everything; the run is over.
 pub(super) fn collect(run: &Run, request: &Request<'_>, end: End) -> Outcome {
-    let audit = if end == End::Completed { run.world.audit() } else { Vec::new() };
+    let audit = if end == End::Completed {
+        run.world.audit()
+    } else {
+        Vec::new()
+    };
     let mut violations: Vec<ViolationRow> = run.engine.violations().iter().map(violation_row).collect();
     violations.extend(audit.into_iter().map(|line| audit_row(run, line)));
     let mut result = RunResult {
         schema: RUN_SCHEMA.to_owned(),
-        tool: Tool { name: "mmusim".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+        tool: Tool {
+            name: "mmusim".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
         scenario: scenario_id(request),
         seed: run.resolved.seed,
         label: run.resolved.design.short.to_owned(),
@@ -63,7 +70,9 @@ fn kernel_name(run: &Run) -> String {
 fn digest(text: &str) -> String {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let hash = text.bytes().fold(OFFSET, |h, b| (h ^ u64::from(b)).wrapping_mul(PRIME));
+    let hash = text
+        .bytes()
+        .fold(OFFSET, |h, b| (h ^ u64::from(b)).wrapping_mul(PRIME));
     format!("{hash:016x}")
 }
 
@@ -88,7 +97,11 @@ fn config(request: &Request<'_>, run: &Run) -> serde_json::Value {
 
 fn scenario_id(request: &Request<'_>) -> ScenarioId {
     let text = serde_json::to_string(request.scenario).expect("a scenario is plain data");
-    ScenarioId { title: request.scenario.title.clone(), file: request.file.to_owned(), digest: digest(&text) }
+    ScenarioId {
+        title: request.scenario.title.clone(),
+        file: request.file.to_owned(),
+        digest: digest(&text),
+    }
 }
 
 fn design_info(run: &Run) -> DesignInfo {
@@ -143,9 +156,17 @@ fn end_row(end: &End, violations: &[ViolationRow]) -> EndRow {
                 summary: "every thread finished and every check held".to_owned(),
                 evidence: Vec::new(),
             },
-            Some(v) => EndRow { kind: EndKind::Violation, summary: v.summary.clone(), evidence: Vec::new() },
+            Some(v) => EndRow {
+                kind: EndKind::Violation,
+                summary: v.summary.clone(),
+                evidence: Vec::new(),
+            },
         },
-        End::Violation(v) => EndRow { kind: EndKind::Violation, summary: v.summary.clone(), evidence: v.held.clone() },
+        End::Violation(v) => EndRow {
+            kind: EndKind::Violation,
+            summary: v.summary.clone(),
+            evidence: v.held.clone(),
+        },
         End::Deadlock(b) => EndRow {
             kind: EndKind::Deadlock,
             summary: format!("{} tasks wait for each other for ever", b.len()),
@@ -183,7 +204,10 @@ fn metrics(run: &Run) -> Vec<Metric> {
     let baseline = run.baseline.borrow();
     for mmu in run.processes().flat_map(|p| p.mmus.values()) {
         let Some(device) = mmu.device.get() else { continue };
-        let before = baseline.iter().find(|(name, _)| Rc::ptr_eq(name, &mmu.name)).map(|(_, m)| m);
+        let before = baseline
+            .iter()
+            .find(|(name, _)| Rc::ptr_eq(name, &mmu.name))
+            .map(|(_, m)| m);
         for (i, (def, value)) in attach::metrics(device).into_iter().enumerate() {
             let slot = &mut devices.get_mut(def.name).expect("declared").1;
             match def.kind {
@@ -199,7 +223,13 @@ fn metrics(run: &Run) -> Vec<Metric> {
 }
 
 fn data(h: &Histogram) -> HistogramData {
-    HistogramData { count: h.count(), total: h.total(), min: h.min(), max: h.max(), bins: h.bins() }
+    HistogramData {
+        count: h.count(),
+        total: h.total(),
+        min: h.min(),
+        max: h.max(),
+        bins: h.bins(),
+    }
 }
 
 fn histograms(run: &Run) -> Vec<HistogramRow> {
@@ -222,7 +252,11 @@ fn locks(run: &Run) -> Vec<LockRow> {
         sites: s.sites.iter().map(site).collect(),
     };
     fn site(s: &(&'static str, &'static str, u64)) -> LockSite {
-        LockSite { waiter: s.0.to_owned(), holder: s.1.to_owned(), contentions: s.2 }
+        LockSite {
+            waiter: s.0.to_owned(),
+            holder: s.1.to_owned(),
+            contentions: s.2,
+        }
     }
     let mut rows = Vec::new();
     for class in run.engine.lock_stat() {
@@ -255,7 +289,10 @@ fn secondaries(run: &Run) -> Vec<SecondaryRow> {
     for process in run.processes() {
         for mmu in process.mmus.values() {
             let kernel = process.kernel.st();
-            let subscription = kernel.subscriptions.iter().find(|s| Rc::ptr_eq(&s.handler.name(), &mmu.name));
+            let subscription = kernel
+                .subscriptions
+                .iter()
+                .find(|s| Rc::ptr_eq(&s.handler.name(), &mmu.name));
             let callbacks = subscription.map_or_else(Vec::new, |s| {
                 let row = |(c, n): (mm::notifier::Callback, mm::notifier::CallCount)| CallbackRow {
                     callback: c.name().to_owned(),
@@ -286,7 +323,12 @@ fn notes(request: &Request<'_>, run: &Run) -> Vec<String> {
             Carried::Omitted => "is left out of this run",
             Carried::Broken => "is attached although the design cannot carry it",
         };
-        notes.push(format!("{} ({}): {what}, because {}", mmu.name, attach::kind(&mmu.def).name(), mmu.reason));
+        notes.push(format!(
+            "{} ({}): {what}, because {}",
+            mmu.name,
+            attach::kind(&mmu.def).name(),
+            mmu.reason
+        ));
     }
     notes
 }
@@ -294,11 +336,22 @@ fn notes(request: &Request<'_>, run: &Run) -> Vec<String> {
 /// Checks the `expect` clauses that concern this run.
 fn judge(result: &mut RunResult, request: &Request<'_>, run: &Run) {
     let design = &run.resolved.design;
-    let concerns = |e: &&Expect| e.under.as_ref().is_none_or(|u| u == design.id || u == design.short);
-    let rows: Vec<ExpectationRow> =
-        request.scenario.expect.iter().filter(concerns).map(|e| expectation(e, result)).collect();
+    let concerns = |e: &&Expect| {
+        e.under
+            .as_ref()
+            .is_none_or(|u| u == design.id || u == design.short)
+    };
+    let rows: Vec<ExpectationRow> = request
+        .scenario
+        .expect
+        .iter()
+        .filter(concerns)
+        .map(|e| expectation(e, result))
+        .collect();
     let failed = rows.iter().filter(|r| !r.ok).count();
-    let violation_expected = rows.iter().any(|r| r.ok && (r.subject == "violation" || r.subject == "end"));
+    let violation_expected = rows
+        .iter()
+        .any(|r| r.ok && (r.subject == "violation" || r.subject == "end"));
     result.expectations = rows;
     if failed > 0 && (result.end.kind == EndKind::Completed || violation_expected) {
         result.end = EndRow {
@@ -313,11 +366,21 @@ fn expectation(e: &Expect, result: &RunResult) -> ExpectationRow {
     if let Some(text) = &e.is {
         let actual = match e.subject.as_str() {
             "end" => end_name(result.end.kind).to_owned(),
-            "violation" => result.violations.first().map_or_else(|| "none".to_owned(), |v| v.kind.clone()),
-            other => result.metric(other).map_or_else(|| "no such metric".to_owned(), |v| v.to_string()),
+            "violation" => result
+                .violations
+                .first()
+                .map_or_else(|| "none".to_owned(), |v| v.kind.clone()),
+            other => result
+                .metric(other)
+                .map_or_else(|| "no such metric".to_owned(), |v| v.to_string()),
         };
         let ok = actual == *text;
-        return ExpectationRow { subject: e.subject.clone(), expected: text.clone(), actual, ok };
+        return ExpectationRow {
+            subject: e.subject.clone(),
+            expected: text.clone(),
+            actual,
+            ok,
+        };
     }
     let mut wanted = Vec::new();
     let value = result.metric(&e.subject);
@@ -367,7 +430,10 @@ fn events(run: &Run) -> Vec<TraceEvent> {
             kind: match r.kind {
                 RecordKind::Begin(name) => TraceKind::Begin(intern(name)),
                 RecordKind::End(name) => TraceKind::End(intern(name)),
-                RecordKind::Mark(mark, _) => TraceKind::Instant { name: intern(mark.name), args: r.text().1 },
+                RecordKind::Mark(mark, _) => TraceKind::Instant {
+                    name: intern(mark.name),
+                    args: r.text().1,
+                },
             },
         })
         .collect()

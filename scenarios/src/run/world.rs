@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use mm::{Backing, FileId, Kernel, KernelId, KernelSpec, MapRequest, World};
 use sim::{
-    Affinity, Completion, CpuId, Cx, Cycles, Engine, EngineConfig, Histogram, Role, Schedule, Seeded, TaskId, TaskSpec,
+    Affinity, Completion, CpuId, Cx, Cycles, Engine, EngineConfig, Histogram, Role, Schedule, Seeded, TaskId,
+    TaskSpec,
 };
 use x86::{Access, CpuIndex, Machine, Pgoff, Va, VaRange};
 
@@ -171,9 +172,17 @@ impl<'a> WorldBuilder<'a> {
         kernels: &BTreeMap<&str, Rc<Kernel>>,
         next_cpu: &mut BTreeMap<KernelId, u32>,
     ) -> Process {
-        let mmus = def.attach.iter().map(|(n, d)| (n.clone(), Rc::new(self.mmu(n, d, kernels)))).collect::<BTreeMap<_, _>>();
+        let mmus = def
+            .attach
+            .iter()
+            .map(|(n, d)| (n.clone(), Rc::new(self.mmu(n, d, kernels))))
+            .collect::<BTreeMap<_, _>>();
         let cpu_of = |(n, t): (&String, &ThreadDef)| {
-            let imported = t.drives.as_ref().and_then(|m| mmus.get(m)).and_then(|m: &Rc<Mmu>| attach::importer_cpu(m, t.cpu));
+            let imported = t
+                .drives
+                .as_ref()
+                .and_then(|m| mmus.get(m))
+                .and_then(|m: &Rc<Mmu>| attach::importer_cpu(m, t.cpu));
             let next = next_cpu.entry(kernel.id).or_default();
             let cpu = imported.unwrap_or_else(|| {
                 kernel.cpu(t.cpu.unwrap_or_else(|| {
@@ -206,7 +215,11 @@ impl<'a> WorldBuilder<'a> {
             AttachDef::Xpmem(d) => {
                 let kernel = Rc::clone(&kernels[d.importer.as_str()]);
                 let mm = kernel.new_mm(format!("{name}-importer").into());
-                Some(Importer { kernel, mm, attached: Cell::new(false) })
+                Some(Importer {
+                    kernel,
+                    mm,
+                    attached: Cell::new(false),
+                })
             }
             AttachDef::Kvm(_) | AttachDef::Gru(_) => None,
         };
@@ -222,7 +235,10 @@ impl<'a> WorldBuilder<'a> {
     }
 
     fn threads(&self) -> impl Iterator<Item = (&String, &String, &ThreadDef)> {
-        self.scenario.processes.iter().flat_map(|(p, def)| def.threads.iter().map(move |(n, t)| (p, n, t)))
+        self.scenario
+            .processes
+            .iter()
+            .flat_map(|(p, def)| def.threads.iter().map(move |(n, t)| (p, n, t)))
     }
 
     fn barriers(&self, engine: &Engine) -> BTreeMap<String, Barrier> {
@@ -232,18 +248,29 @@ impl<'a> WorldBuilder<'a> {
                 *members.entry(name.to_owned()).or_default() += 1;
             }
         }
-        members.into_iter().map(|(name, n)| (name, Barrier::new(engine, n))).collect()
+        members
+            .into_iter()
+            .map(|(name, n)| (name, Barrier::new(engine, n)))
+            .collect()
     }
 
     fn ordinals(&self) -> BTreeMap<(String, String), u32> {
-        self.threads().zip(0..).map(|((p, n, _), i)| ((p.clone(), n.clone()), i)).collect()
+        self.threads()
+            .zip(0..)
+            .map(|((p, n, _), i)| ((p.clone(), n.clone()), i))
+            .collect()
     }
 }
 
 impl Run {
     /// Runs everything and collects the result.
     pub(super) fn run(self: Rc<Self>, request: &Request<'_>) -> Result<Outcome, RunError> {
-        let starting: Vec<Rc<Process>> = self.processes.values().filter(|p| p.mm.get().is_some()).cloned().collect();
+        let starting: Vec<Rc<Process>> = self
+            .processes
+            .values()
+            .filter(|p| p.mm.get().is_some())
+            .cloned()
+            .collect();
         self.spawn_preparation(&starting);
         for process in &starting {
             self.spawn_threads(process);
@@ -267,10 +294,13 @@ impl Run {
     }
 
     pub(super) fn file(&self, kernel: &Kernel, name: &str) -> Result<FileId, RunError> {
-        self.files.get(&(kernel.id, name.to_owned())).copied().ok_or_else(|| RunError {
-            message: format!("no file `{name}`"),
-            help: "declare it under `files`".to_owned(),
-        })
+        self.files
+            .get(&(kernel.id, name.to_owned()))
+            .copied()
+            .ok_or_else(|| RunError {
+                message: format!("no file `{name}`"),
+                help: "declare it under `files`".to_owned(),
+            })
     }
 
     pub(super) fn barrier(&self, name: &str) -> &Barrier {
@@ -307,7 +337,12 @@ impl Run {
     }
 
     fn task(&self, name: &str, cpu: CpuId) -> TaskSpec {
-        TaskSpec { name: name.into(), cpu, affinity: Affinity::Pinned, role: Role::Worker }
+        TaskSpec {
+            name: name.into(),
+            cpu,
+            affinity: Affinity::Pinned,
+            role: Role::Worker,
+        }
     }
 
     // -- preparation ----------------------------------------------------------------------------
@@ -322,21 +357,24 @@ impl Run {
             let home = process.home().unwrap_or_else(|| process.kernel.cpu(0));
             let mm = process.mm.get().expect("it starts with an address space");
             let kernel = Rc::clone(&process.kernel);
-            let task = self.engine.spawn(self.task(&format!("{}-setup", process.name), home), |cx| async move {
-                while run.prepared.get() < n as u32 {
-                    cx.wait_on(turn).await;
-                }
-                if let Err(error) = run.prepare(&cx, &process).await {
-                    run.fail(error);
-                }
-                run.prepared.set(n as u32 + 1);
-                if run.prepared.get() == total {
-                    run.start_measuring();
-                    run.start.complete_all(&run.engine);
-                }
-                run.engine.wake_all(turn);
-                process.kernel.exit_mm(&cx, mm).await;
-            });
+            let task = self.engine.spawn(
+                self.task(&format!("{}-setup", process.name), home),
+                |cx| async move {
+                    while run.prepared.get() < n as u32 {
+                        cx.wait_on(turn).await;
+                    }
+                    if let Err(error) = run.prepare(&cx, &process).await {
+                        run.fail(error);
+                    }
+                    run.prepared.set(n as u32 + 1);
+                    if run.prepared.get() == total {
+                        run.start_measuring();
+                        run.start.complete_all(&run.engine);
+                    }
+                    run.engine.wake_all(turn);
+                    process.kernel.exit_mm(&cx, mm).await;
+                },
+            );
             kernel.set_task_mm(task, Some(mm));
         }
     }
@@ -355,7 +393,13 @@ impl Run {
         Ok(())
     }
 
-    async fn initial_map(&self, cx: &Cx, process: &Process, name: &str, def: &MapDef) -> Result<VaRange, RunError> {
+    async fn initial_map(
+        &self,
+        cx: &Cx,
+        process: &Process,
+        name: &str,
+        def: &MapDef,
+    ) -> Result<VaRange, RunError> {
         let kernel = &process.kernel;
         let mm = process.mm.get().expect("it starts with an address space");
         let bad = |why: String| RunError {
@@ -365,12 +409,21 @@ impl Run {
         let (backing, rest) = match &def.file {
             Some(file) => {
                 let size = self.scenario_file_pages(kernel, file)?;
-                (Backing::File(self.file(kernel, file)?), size.saturating_sub(def.offset))
+                (
+                    Backing::File(self.file(kernel, file)?),
+                    size.saturating_sub(def.offset),
+                )
             }
             None => (Backing::Anonymous, 0),
         };
         let pages = def.pages.unwrap_or(rest);
-        let at = def.at.as_ref().map(parse_address).transpose().map_err(|e| bad(e.to_string()))?.map(Va::new);
+        let at = def
+            .at
+            .as_ref()
+            .map(parse_address)
+            .transpose()
+            .map_err(|e| bad(e.to_string()))?
+            .map(Va::new);
         let request = MapRequest {
             at,
             pages,
@@ -382,8 +435,15 @@ impl Run {
         // Many copies: find room for all of them and their gaps first.
         let room = if def.copies > 1 && at.is_none() {
             let total = (pages + 1) * def.copies;
-            let all = MapRequest { pages: total, backing: Backing::Anonymous, ..request };
-            let room = kernel.sys_mmap(cx, mm, all).await.map_err(|e| bad(format!("{e:?}")))?;
+            let all = MapRequest {
+                pages: total,
+                backing: Backing::Anonymous,
+                ..request
+            };
+            let room = kernel
+                .sys_mmap(cx, mm, all)
+                .await
+                .map_err(|e| bad(format!("{e:?}")))?;
             kernel.sys_munmap(cx, mm, room).await;
             Some(room.start())
         } else {
@@ -392,8 +452,10 @@ impl Run {
         let mut first = None;
         for copy in 0..def.copies {
             let at = room.map(|r| r.add_pages(copy * (pages + 1)));
-            let range =
-                kernel.sys_mmap(cx, mm, MapRequest { at, ..request }).await.map_err(|e| bad(format!("{e:?}")))?;
+            let range = kernel
+                .sys_mmap(cx, mm, MapRequest { at, ..request })
+                .await
+                .map_err(|e| bad(format!("{e:?}")))?;
             first.get_or_insert(range);
             if let Some(populate) = def.populate {
                 let access = match populate {
@@ -457,7 +519,9 @@ impl Run {
             };
             let script = def.script.clone();
             let spec = self.task(&format!("{}/{name}", process.name), process.cpus[name]);
-            let task: TaskId = self.engine.spawn(spec, |cx| async move { thread_main(cx, thread, script).await });
+            let task: TaskId = self
+                .engine
+                .spawn(spec, |cx| async move { thread_main(cx, thread, script).await });
             kernel.set_task_mm(task, Some(own_mm));
         }
     }

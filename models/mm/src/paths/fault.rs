@@ -99,7 +99,15 @@ impl Kernel {
             let st = self.st();
             (st.ptl(table), st.tables.get(table, index))
         };
-        let fault = Fault { mm, vma, va, access, table, index, ptl };
+        let fault = Fault {
+            mm,
+            vma,
+            va,
+            access,
+            table,
+            index,
+            ptl,
+        };
         if entry.present() {
             return self.handle_pte_fault(cx, fault, entry).await;
         }
@@ -150,7 +158,14 @@ impl Kernel {
     fn recheck(&self, cx: &Cx, fault: &Fault, expected: Entry) -> (Entry, Still) {
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
         let now = self.st().tables.get(fault.table, fault.index);
-        (now, if now == expected { Still::Same } else { Still::Changed })
+        (
+            now,
+            if now == expected {
+                Still::Same
+            } else {
+                Still::Changed
+            },
+        )
     }
 
     /// `anon_vma_prepare`.

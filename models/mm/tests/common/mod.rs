@@ -1,15 +1,23 @@
 //! A world for tests: one kernel, one address space, busy CPUs.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test file uses a part of it"
+)]
 
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 
 use mm::notifier::Design;
-use mm::{Backing, Kernel, KernelPreemption, KernelProfile, KernelSpec, MapRequest, MmId, Prot, Sharing, World};
+use mm::{
+    Backing, Kernel, KernelPreemption, KernelProfile, KernelSpec, MapRequest, MmId, Prot, Sharing, World,
+};
 use sim::{
-    Account, Action, Affinity, CpuId, Cx, Cycles, End, Engine, EngineConfig, Object, Role, Schedule, Seeded, TaskSpec,
+    Account, Action, Affinity, CpuId, Cx, Cycles, End, Engine, EngineConfig, Object, Role, Schedule, Seeded,
+    TaskSpec,
 };
 use x86::{Access, Machine, Pgoff, Va, VaRange};
 
@@ -41,7 +49,11 @@ pub struct Setup {
 
 impl Setup {
     pub fn linux_2_6_27() -> Setup {
-        Setup { profile: KernelProfile::LINUX_2_6_27, design: Design::V8, cpus: 8 }
+        Setup {
+            profile: KernelProfile::LINUX_2_6_27,
+            design: Design::V8,
+            cpus: 8,
+        }
     }
 
     pub fn preempt(mut self, preemption: KernelPreemption) -> Setup {
@@ -63,7 +75,13 @@ impl Setup {
             cpus: self.cpus,
         });
         let mm = kernel.new_mm("job".into());
-        Bench { engine, world, kernel, mm, stop: Rc::default() }
+        Bench {
+            engine,
+            world,
+            kernel,
+            mm,
+            stop: Rc::default(),
+        }
     }
 }
 
@@ -101,7 +119,10 @@ impl Bench {
     }
 
     /// Runs `work` on CPU 0 in the address space while the busy CPUs spin, and ends them afterwards.
-    pub fn work<F: Future<Output = ()> + 'static>(&self, body: impl FnOnce(Cx, Rc<Kernel>) -> F + 'static) -> End {
+    pub fn work<F: Future<Output = ()> + 'static>(
+        &self,
+        body: impl FnOnce(Cx, Rc<Kernel>) -> F + 'static,
+    ) -> End {
         let stop = Rc::clone(&self.stop);
         self.thread(0, Some(self.mm), move |cx, k| async move {
             // Lets the busy threads get onto their CPUs.
@@ -127,7 +148,11 @@ pub fn anonymous(at: Va, pages: u64) -> MapRequest {
 }
 
 pub fn shared_file(at: Va, pages: u64, file: mm::FileId) -> MapRequest {
-    MapRequest { backing: Backing::File(file), sharing: Sharing::Shared, ..anonymous(at, pages) }
+    MapRequest {
+        backing: Backing::File(file),
+        sharing: Sharing::Shared,
+        ..anonymous(at, pages)
+    }
 }
 
 pub fn range(at: Va, pages: u64) -> VaRange {

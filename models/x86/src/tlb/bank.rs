@@ -25,8 +25,16 @@ struct Line {
     payload: TlbEntry,
 }
 
-const EMPTY_LINE: Line =
-    Line { tag: Tag::EMPTY, stamp: 0, payload: TlbEntry { pfn: Pfn::new(0), generation: Generation::FIRST, rights: Rights::NONE, dirty: false } };
+const EMPTY_LINE: Line = Line {
+    tag: Tag::EMPTY,
+    stamp: 0,
+    payload: TlbEntry {
+        pfn: Pfn::new(0),
+        generation: Generation::FIRST,
+        rights: Rights::NONE,
+        dirty: false,
+    },
+};
 
 #[derive(Clone)]
 pub(super) struct Bank {
@@ -101,7 +109,9 @@ impl Bank {
         match &self.order {
             Order::Stamps { .. } => {
                 let base = self.first_way(tag);
-                let way = self.lines[base..base + self.ways].iter().position(|line| line.tag == tag)?;
+                let way = self.lines[base..base + self.ways]
+                    .iter()
+                    .position(|line| line.tag == tag)?;
                 Some((base + way) as Slot)
             }
             Order::List(list) => list.find(tag, &self.lines),
@@ -151,7 +161,9 @@ impl Bank {
     #[inline]
     pub(super) fn fill(&mut self, tag: Tag, entry: TlbEntry) -> (Slot, Displaced) {
         let slot = self.target(tag);
-        let Line { tag: old, payload, .. } = self.lines[slot as usize];
+        let Line {
+            tag: old, payload, ..
+        } = self.lines[slot as usize];
         let displaced = if old == Tag::EMPTY {
             self.swap_places(self.place[slot as usize] as usize, self.filled);
             self.filled += 1;
@@ -171,7 +183,11 @@ impl Bank {
                 0
             }
         };
-        self.lines[slot as usize] = Line { tag, stamp, payload: entry };
+        self.lines[slot as usize] = Line {
+            tag,
+            stamp,
+            payload: entry,
+        };
         (slot, displaced)
     }
 
