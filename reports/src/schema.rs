@@ -40,7 +40,7 @@ pub struct RunResult {
     pub config: serde_json::Value,
     /// How the run ended.
     pub end: End,
-    /// Virtual time at the end, in cycles.
+    /// Virtual time that was measured: from the start of the threads to the end, in cycles.
     pub virtual_cycles: u64,
     /// Counters and gauges, sorted by name.
     pub metrics: Vec<Metric>,
@@ -269,7 +269,8 @@ pub struct ViolationRow {
     pub kind: String,
     /// One sentence.
     pub summary: String,
-    /// Virtual time, in cycles.
+    /// Virtual time since the beginning of the run, preparation included, in cycles; the same clock
+    /// as in the event log.
     pub time_cycles: u64,
     /// CPU number.
     pub cpu: u32,

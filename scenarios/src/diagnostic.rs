@@ -134,6 +134,8 @@ codes! {
     TooManyOps = "E0226";
     /// The scenario has no process.
     NoProcess = "E0227";
+    /// A thread is to be born at its first barrier, but begins with something else.
+    BirthWithoutBarrier = "E0228";
 
     /// Only one thread takes part in a barrier.
     LonelyBarrier = "W0301";

@@ -8,11 +8,18 @@ use scenarios::ast::Unsupported;
 use scenarios::run::Overrides;
 
 fn breaking(design: &str) -> Overrides {
-    Overrides { unsupported: Some(Unsupported::Break), ..under(design) }
+    Overrides {
+        unsupported: Some(Unsupported::Break),
+        ..under(design)
+    }
 }
 
 fn carried(r: &RunResult, mmu: &str) -> Carried {
-    r.secondaries.iter().find(|s| s.name == mmu).expect("declared").carried
+    r.secondaries
+        .iter()
+        .find(|s| s.name == mmu)
+        .expect("declared")
+        .carried
 }
 
 #[test]
@@ -23,9 +30,17 @@ fn xpmem_under_merged_notifiers_sleeps_under_i_mmap_lock() {
     assert_eq!(carried(&r, "peer"), Carried::Broken);
     let violation = &r.violations[0];
     assert_eq!(violation.kind, "sleep-in-atomic");
-    assert!(violation.held.iter().any(|held| held.contains("i_mmap_lock")), "{:?}", violation.held);
+    assert!(
+        violation.held.iter().any(|held| held.contains("i_mmap_lock")),
+        "{:?}",
+        violation.held
+    );
     for function in ["unmap_mapping_range", "xpmem_invalidate_range_start"] {
-        assert!(violation.stack.iter().any(|f| f == function), "{function} in {:?}", violation.stack);
+        assert!(
+            violation.stack.iter().any(|f| f == function),
+            "{function} in {:?}",
+            violation.stack
+        );
     }
     assert!(violation.task.contains("main"), "{}", violation.task);
 }
@@ -35,8 +50,16 @@ fn xpmem_under_the_first_notifiers_sleeps_under_the_pte_lock() {
     let r = result(&library("seed/vmtruncate-sleeps.jsonc"), breaking("v1"));
     let violation = &r.violations[0];
     assert_eq!(violation.kind, "sleep-in-atomic");
-    assert!(violation.held.iter().any(|held| held.contains("ptl")), "{:?}", violation.held);
-    assert!(violation.stack.iter().any(|f| f == "xpmem_invalidate_page"), "{:?}", violation.stack);
+    assert!(
+        violation.held.iter().any(|held| held.contains("ptl")),
+        "{:?}",
+        violation.held
+    );
+    assert!(
+        violation.stack.iter().any(|f| f == "xpmem_invalidate_page"),
+        "{:?}",
+        violation.stack
+    );
 }
 
 #[test]
@@ -47,7 +70,13 @@ fn xpmem_under_sleepable_notifiers_waits_for_the_network_and_completes() {
     assert_eq!(metric(&r, "xpmem.recall.pages"), 1024);
     assert!(metric(&r, "xpmem.recall.wait_cycles") > 0);
     // The truncating thread holds i_mmap_lock while it waits.
-    let held = r.locks.iter().find(|l| l.class == "i_mmap_sem-W").expect("truncate takes it").hold.max;
+    let held = r
+        .locks
+        .iter()
+        .find(|l| l.class == "i_mmap_sem-W")
+        .expect("truncate takes it")
+        .hold
+        .max;
     assert!(held >= metric(&r, "xpmem.recall.wait_cycles"), "{held}");
 }
 
@@ -61,15 +90,26 @@ fn what_pins_in_its_place_completes_under_every_design() {
             "v9" => [Carried::Full, Carried::Full, Carried::Full],
             _ => [Carried::Full, Carried::Full, Carried::Pinned],
         };
-        assert_eq!(["vm", "gru0", "peer"].map(|mmu| carried(&r, mmu)), expected, "{design}");
+        assert_eq!(
+            ["vm", "gru0", "peer"].map(|mmu| carried(&r, mmu)),
+            expected,
+            "{design}"
+        );
         let notes = r.notes.iter().filter(|n| n.contains("because")).count();
-        assert_eq!(notes, expected.iter().filter(|c| **c != Carried::Full).count(), "{design}: every cell is marked");
+        assert_eq!(
+            notes,
+            expected.iter().filter(|c| **c != Carried::Full).count(),
+            "{design}: every cell is marked"
+        );
     }
 }
 
 #[test]
 fn what_shall_be_omitted_is_left_out() {
-    let overrides = Overrides { unsupported: Some(Unsupported::Omit), ..under("v8") };
+    let overrides = Overrides {
+        unsupported: Some(Unsupported::Omit),
+        ..under("v8")
+    };
     let r = result(&library("seed/vmtruncate.jsonc"), overrides);
     assert_eq!(r.end.kind, EndKind::Completed);
     assert_eq!(carried(&r, "peer"), Carried::Omitted);
@@ -80,7 +120,13 @@ fn what_shall_be_omitted_is_left_out() {
 fn a_gru_without_notifiers_is_left_out_unless_it_shall_break() {
     let scenario = library("seed/gru-without-notifiers.jsonc");
     for unsupported in [Unsupported::Pin, Unsupported::Omit] {
-        let r = result(&scenario, Overrides { unsupported: Some(unsupported), ..under("v0") });
+        let r = result(
+            &scenario,
+            Overrides {
+                unsupported: Some(unsupported),
+                ..under("v0")
+            },
+        );
         assert_eq!(carried(&r, "gru0"), Carried::Omitted);
         assert_eq!(metric(&r, "faults.gru"), 0);
     }
@@ -104,7 +150,11 @@ fn unpinning_before_the_flush_frees_what_a_vcpu_can_reach() {
     let r = result(&library("seed/unpin-first.jsonc"), under("v0"));
     assert_eq!(r.end.kind, EndKind::Violation);
     assert_eq!(r.violations[0].kind, "free-while-mapped");
-    assert!(r.violations[0].stack.iter().any(|f| f == "kvm_mmu_zap_all"), "{:?}", r.violations[0].stack);
+    assert!(
+        r.violations[0].stack.iter().any(|f| f == "kvm_mmu_zap_all"),
+        "{:?}",
+        r.violations[0].stack
+    );
     let r = result(&library("seed/unpin-flush-first.jsonc"), under("v0"));
     assert_eq!(r.end.kind, EndKind::Completed);
 }
@@ -113,7 +163,13 @@ fn unpinning_before_the_flush_frees_what_a_vcpu_can_reach() {
 fn the_seed_changes_the_counts_of_random_accesses() {
     let scenario = library("tutorial/07-random-access.jsonc");
     let counts = |seed| {
-        let r = result(&scenario, Overrides { seed: Some(seed), ..Overrides::default() });
+        let r = result(
+            &scenario,
+            Overrides {
+                seed: Some(seed),
+                ..Overrides::default()
+            },
+        );
         assert_eq!(r.seed, seed);
         ["tlb.l1.hits", "tlb.misses", "kvm.tlb.hits", "faults.host.anon"].map(|m| metric(&r, m))
     };
@@ -140,10 +196,18 @@ fn recordings_with_all_mmus_complete_under_every_design() {
                 let loaded = recording(name, &ALL_MMUS);
                 for design in DESIGNS {
                     let r = result(&loaded.scenario, under(design));
-                    assert_eq!(r.end.kind, EndKind::Completed, "{name} {design}: {}", r.end.summary);
+                    assert_eq!(
+                        r.end.kind,
+                        EndKind::Completed,
+                        "{name} {design}: {}",
+                        r.end.summary
+                    );
                     assert!(r.violations.is_empty(), "{name} {design}");
                     let again = result(&loaded.scenario, under(design));
-                    assert!(bytes(&r) == bytes(&again), "{name} {design}: same seed, other bytes");
+                    assert!(
+                        bytes(&r) == bytes(&again),
+                        "{name} {design}: same seed, other bytes"
+                    );
                 }
             });
         }

@@ -93,6 +93,13 @@ pub enum End {
     Violation(Box<Violation>),
     /// No task can run any more.
     Deadlock(Vec<Blocked>),
+    /// Events happen, but time stands still: tasks go round without making progress.
+    Livelock {
+        /// Events executed at the same moment.
+        events: u64,
+        /// Unfinished tasks.
+        unfinished: Vec<Blocked>,
+    },
     /// The limit on executed events was reached; who was still active.
     Budget {
         /// Events executed.

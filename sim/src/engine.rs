@@ -43,6 +43,10 @@ pub trait Platform {
     fn interrupt(&self, engine: &Engine, cpu: CpuId, interrupt: Interrupt) -> Handled;
 }
 
+/// Events at one moment of virtual time after which tasks are taken to go round without progress. A
+/// thousand CPUs that all do a thousand things at one moment stay below it.
+const LIVELOCK_EVENTS: u64 = 4_000_000;
+
 /// How the next event is found.
 pub enum Schedule {
     /// By the clock; the chooser only draws.
@@ -229,6 +233,7 @@ impl Engine {
 
     fn run_events(&self) -> End {
         let max_events = self.inner.borrow().config.max_events;
+        let mut moment = (self.clock.get(), 0);
         for executed in 0.. {
             self.carry_out_switches();
             let inner = self.inner.borrow();
@@ -244,10 +249,19 @@ impl Engine {
                     unfinished: inner.blocked(),
                 };
             }
+            if executed - moment.1 >= LIVELOCK_EVENTS && !inner.explored {
+                return End::Livelock {
+                    events: executed - moment.1,
+                    unfinished: inner.blocked(),
+                };
+            }
             drop(inner);
             let Some(event) = self.next_event() else {
                 return End::Deadlock(self.inner.borrow().blocked());
             };
+            if event.time > moment.0 {
+                moment = (event.time, executed);
+            }
             self.execute(event);
         }
         unreachable!("the loop only returns")

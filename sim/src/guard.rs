@@ -15,6 +15,7 @@ impl Cx {
             return;
         }
         let text = format!("{} may sleep in atomic context: {what}", task.innermost_span());
+        inner.now = self.engine.clock.get();
         inner.violate(self.task, ViolationKind::SleepInAtomic, text, None);
         drop(inner);
         self.engine.refresh_horizon();

@@ -153,6 +153,7 @@ impl Future for IpiCall<'_> {
         let mut inner = engine.inner.borrow_mut();
         if inner.tasks[task.index()].irq_depth > 0 {
             let text = "waits for other CPUs to acknowledge an interrupt with interrupts disabled".to_owned();
+            inner.now = now;
             inner.violate(task, ViolationKind::WaitWithIrqsOff, text, None);
         }
         let from = inner.tasks[task.index()].cpu;

@@ -271,10 +271,12 @@ impl Inner {
             task.preempt_depth += 1;
             if task.preempt_depth > self.max_preempt_depth {
                 let depth = task.preempt_depth;
+                self.now = now;
                 self.note_preempt_depth(taker, depth);
             }
         }
         if held_classes != 0 && (held_classes & bit != 0 || !self.graph.knows(held_classes, class)) {
+            self.now = now;
             self.check_order(id, class, taker, held_classes);
         }
         cost

@@ -4,7 +4,6 @@
 //! only. The last few hundred records are always kept, so that a violation comes with its history
 //! at no cost worth mentioning; the full log is kept when asked for.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use crate::{CpuId, Cycles, TaskId};
@@ -98,17 +97,21 @@ pub enum Logging {
 
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    ring: VecDeque<Record>,
+    /// The last records; once full, `next` is the oldest.
+    ring: Vec<Record>,
+    next: usize,
     pub(crate) log: Vec<Record>,
     pub(crate) logging: Logging,
 }
 
 impl Recorder {
+    #[inline]
     pub(crate) fn mark(&mut self, record: Record) {
-        if self.ring.len() == RING {
-            self.ring.pop_front();
+        match self.ring.get_mut(self.next) {
+            Some(oldest) => *oldest = record,
+            None => self.ring.push(record),
         }
-        self.ring.push_back(record);
+        self.next = (self.next + 1) % RING;
         if self.logging == Logging::Full {
             self.log.push(record);
         }
@@ -127,10 +130,9 @@ impl Recorder {
             }
             _ => true,
         };
-        let mut lines: Vec<Record> = self
-            .ring
-            .iter()
-            .rev()
+        let (newer, older) = self.ring.split_at(self.next.min(self.ring.len()));
+        let newest_first = newer.iter().rev().chain(older.iter().rev());
+        let mut lines: Vec<Record> = newest_first
             .filter(concerns)
             .take(HISTORY_LINES)
             .copied()

@@ -25,13 +25,24 @@ pub enum Refused {
     OutOfMemory,
 }
 
-/// What one attempt of the hardware led to.
+/// What a walk led to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tried {
     /// The access was made.
     Hit,
-    /// The TLB or the page tables do not allow it.
+    /// The page tables do not allow it.
     Fault,
+}
+
+/// What the TLB knows of a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cached {
+    /// A translation that allows the access; it was made.
+    Allows,
+    /// A translation that does not.
+    Refuses,
+    /// Nothing.
+    Absent,
 }
 
 /// How far an access got without letting anybody else go first.
@@ -41,7 +52,7 @@ pub enum Now {
     /// It is made.
     Done,
     /// The TLB does not allow it: it needs a walk.
-    Missed,
+    Missed(Cached),
     /// Somebody else comes first; nothing was looked up yet.
     MustSync,
 }
@@ -66,8 +77,8 @@ impl Kernel {
             return Now::MustSync;
         }
         match self.try_tlb(cx, va.vpn(), access) {
-            Tried::Hit => Now::Done,
-            Tried::Fault => Now::Missed,
+            Cached::Allows => Now::Done,
+            cached => Now::Missed(cached),
         }
     }
 
@@ -84,19 +95,24 @@ impl Kernel {
         begun: Now,
     ) -> Result<(), Refused> {
         let vpn = va.vpn();
-        if begun == Now::MustSync {
-            cx.step(Object::Cpu(cx.cpu().index() as u16), Action::Read).await;
-            cx.cond_resched().await;
-            if self.try_tlb(cx, vpn, access) == Tried::Hit {
-                return Ok(());
+        let cached = match begun {
+            Now::Done => return Ok(()),
+            Now::Missed(cached) => cached,
+            Now::MustSync => {
+                cx.step(Object::Cpu(cx.cpu().index() as u16), Action::Read).await;
+                cx.cond_resched().await;
+                self.try_tlb(cx, vpn, access)
             }
+        };
+        if cached == Cached::Allows {
+            return Ok(());
         }
-        self.access_slow(cx, mm, vpn, access).await
+        self.access_slow(cx, mm, vpn, access, cached).await
     }
 
     /// Looks the page up in this CPU's TLB and makes the access if it is there with this right.
     #[inline]
-    pub(crate) fn try_tlb(&self, cx: &Cx, vpn: Vpn, access: Access) -> Tried {
+    pub(crate) fn try_tlb(&self, cx: &Cx, vpn: Vpn, access: Access) -> Cached {
         let slot = self.local(cx.cpu());
         let mut st = self.st();
         let found = st.cpus[slot].tlb.lookup(Asid::UNTAGGED, vpn);
@@ -104,7 +120,7 @@ impl Kernel {
             Lookup::Hit1(e) if allows(e, access) => {
                 cx.charge(USER, self.machine.costs.cacheline_touch);
                 self.check_generation(cx, e);
-                Tried::Hit
+                Cached::Allows
             }
             Lookup::Hit2(e) if allows(e, access) => {
                 cx.charge(WALK, self.machine.costs.tlb_l2_hit);
@@ -115,21 +131,30 @@ impl Kernel {
                     .tlb
                     .promote(Asid::UNTAGGED, vpn, e, &mut |pfn| drop_slot(&mut frames, pfn));
                 frames.get_mut(e.pfn).tlb_slots += gained;
-                Tried::Hit
+                Cached::Allows
             }
-            Lookup::Hit1(_) | Lookup::Hit2(_) | Lookup::Miss => Tried::Fault,
+            Lookup::Hit1(_) | Lookup::Hit2(_) => Cached::Refuses,
+            Lookup::Miss => Cached::Absent,
         }
     }
 
-    async fn access_slow(&self, cx: &Cx, mm: MmId, vpn: Vpn, access: Access) -> Result<(), Refused> {
+    async fn access_slow(
+        &self,
+        cx: &Cx,
+        mm: MmId,
+        vpn: Vpn,
+        access: Access,
+        mut cached: Cached,
+    ) -> Result<(), Refused> {
         loop {
-            match self.try_walk(cx, mm, vpn, access) {
+            match self.try_walk(cx, mm, vpn, access, cached) {
                 Tried::Hit => {
                     cx.charge(USER, self.machine.costs.cacheline_touch);
                     return Ok(());
                 }
                 Tried::Fault => self.do_page_fault(cx, mm, vpn.va(), access).await?,
             }
+            cached = Cached::Absent;
             if cx.must_sync() {
                 cx.step(Object::Cpu(cx.cpu().index() as u16), Action::Read).await;
             }
@@ -138,7 +163,7 @@ impl Kernel {
 
     /// Hardware walk; fills the TLB when the entry allows the access. A fault drops what the TLB
     /// held for the page (hardware-costs R10).
-    pub(crate) fn try_walk(&self, cx: &Cx, mm: MmId, vpn: Vpn, access: Access) -> Tried {
+    pub(crate) fn try_walk(&self, cx: &Cx, mm: MmId, vpn: Vpn, access: Access, cached: Cached) -> Tried {
         let slot = self.local(cx.cpu());
         let mut st = self.st();
         let st: &mut State = &mut st;
@@ -149,7 +174,9 @@ impl Kernel {
         let mut frames = self.frames();
         let tlb = &mut st.cpus[slot].tlb;
         let WalkOutcome::Leaf { entry, .. } = walk.outcome else {
-            tlb.invalidate_page(Asid::UNTAGGED, vpn, &mut |pfn| drop_slot(&mut frames, pfn));
+            if cached != Cached::Absent {
+                tlb.invalidate_page(Asid::UNTAGGED, vpn, &mut |pfn| drop_slot(&mut frames, pfn));
+            }
             return Tried::Fault;
         };
         let pfn = entry.pfn();

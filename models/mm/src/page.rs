@@ -226,12 +226,14 @@ impl Kernel {
     /// `release_pages` for up to a pagevec of pages: off the LRU under lru_lock, then back to the
     /// allocator.
     pub(crate) async fn release_pages(&self, cx: &Cx, pages: &[Pfn]) {
-        let last_reference = |p: &&Pfn| {
+        let off_lru = {
             let frames = self.frames.borrow();
-            let frame = frames.get(**p);
-            frame.count == 1 && frame.flags.has(PageFlags::LRU)
+            let last_reference = |pfn: &&Pfn| {
+                let frame = frames.get(**pfn);
+                frame.count == 1 && frame.flags.has(PageFlags::LRU)
+            };
+            pages.iter().filter(last_reference).count() as u64
         };
-        let off_lru = pages.iter().filter(last_reference).count() as u64;
         if off_lru > 0 {
             let _irqs = cx.irq_disable();
             let _lock = cx.lock(self.locks.lru_lock).await;

@@ -213,8 +213,8 @@ impl Kernel {
         self.st().cpus[cpu].tlb_state = TlbState::Lazy;
     }
 
-    /// `activate_mm` of the running task (exec).
-    pub(crate) fn activate_mm(&self, cx: &Cx, mm: MmId) {
+    /// `activate_mm` of the running task: exec, or the birth of a thread.
+    pub fn activate_mm(&self, cx: &Cx, mm: MmId) {
         self.set_task_mm(cx.task(), Some(mm));
         let cost = self.switch_to(cx.cpu(), Some(cx.task()));
         cx.charge(Account::SCHED, cost);

@@ -16,8 +16,29 @@ pub struct ThreadDef {
     /// `touch` and `access` then go through it.
     #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
     pub drives: Option<String>,
+    /// When the thread comes to life.
+    #[serde(default, skip_serializing_if = "Birth::is_at_start")]
+    pub birth: Birth,
     /// Operations, in order.
     pub script: Vec<Op>,
+}
+
+/// When a thread comes to life. Before that it has no address space, and an `exec` of its process does
+/// not end it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Birth {
+    /// With its process.
+    #[default]
+    Start,
+    /// When the barrier that its script begins with is met (clone(2) by whoever meets it there).
+    FirstBarrier,
+}
+
+impl Birth {
+    fn is_at_start(&self) -> bool {
+        *self == Birth::Start
+    }
 }
 
 /// Which part of the address space an operation means: a named mapping (with an optional part of

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Checker;
 use super::path::At;
 use crate::ast::{
-    AccessOp, Address, ForkOp, MmapOp, MremapOp, Op, Pattern, ProcessDef, Region, ThreadDef, TouchOp,
+    AccessOp, Address, Birth, ForkOp, MmapOp, MremapOp, Op, Pattern, ProcessDef, Region, ThreadDef, TouchOp,
 };
 use crate::diagnostic::Code;
 use crate::diagnostic::suggest::{self, quote};
@@ -129,6 +129,16 @@ impl<'a> Checker<'a> {
         }
         if let Some(mmu) = &thread.drives {
             self.mmu_name(mmu, def, &at.key("as"));
+        }
+        if thread.birth == Birth::FirstBarrier && !matches!(thread.script.first(), Some(Op::Barrier(_))) {
+            let message = "the thread is born at its first barrier, but its script does not begin with one";
+            let help = "begin the script with the barrier, or leave `birth` out";
+            self.error(
+                Code::BirthWithoutBarrier,
+                &at.key("birth"),
+                message.to_owned(),
+                help,
+            );
         }
         let total = weight(&thread.script);
         if total > MAX_OPS {

@@ -13,7 +13,7 @@ use kvm::{Kvm, KvmConfig, MemSlot, Notified, Paging, Version};
 use mm::notifier::{Carries, Design, MmuKind, Needs, Subscriber, SubscriptionId};
 use mm::{Kernel, MmId, Refused};
 use reports::schema::Carried;
-use sim::{CpuId, Cx};
+use sim::{Completion, CpuId, Cx};
 use x86::{Access, Gfn, Va, VaRange};
 use xpmem::{Mode, Pins, Xpmem, XpmemConfig};
 
@@ -39,7 +39,10 @@ pub(super) struct Mmu {
 pub(super) struct Importer {
     pub(super) kernel: Rc<Kernel>,
     pub(super) mm: MmId,
-    pub(super) attached: Cell<bool>,
+    /// A rank has begun to attach the segments.
+    pub(super) attaching: Cell<bool>,
+    /// They are attached; the other ranks wait for that.
+    pub(super) attached: Completion,
 }
 
 /// A secondary MMU at work.
@@ -243,8 +246,11 @@ impl Mmu {
             Device::Gru { gru, chiplets } => Some(Driver::GruJob(Rc::clone(gru), ordinal % chiplets)),
             Device::Xpmem { xpmem, .. } => {
                 let importer = self.importer.as_ref()?;
-                if !importer.attached.replace(true) {
+                if importer.attaching.replace(true) {
+                    importer.attached.wait(cx).await;
+                } else {
                     xpmem.attach(cx).await;
+                    importer.attached.complete_all(cx.engine());
                 }
                 Some(Driver::Rank(Rc::clone(xpmem)))
             }

@@ -27,7 +27,18 @@ pub(super) struct Thread {
     pub(super) drives: Option<Rc<Mmu>>,
     pub(super) driver: Option<Driver>,
     pub(super) mm: MmId,
-    pub(super) epoch: u64,
+    pub(super) life: Life,
+}
+
+/// Whether a thread runs in its process's address space.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It waits at the barrier it begins with; there is no such thread yet.
+    Unborn,
+    /// It was born into this epoch of its process.
+    Born(u64),
+    /// It is an XPMEM importer: a process of its own on another partition.
+    Elsewhere,
 }
 
 /// What the thread does after an operation.
@@ -40,7 +51,20 @@ pub(super) enum Next {
 impl Thread {
     /// Whether exec or exit of another thread ended this one.
     pub(super) fn gone(&self) -> bool {
-        self.process.epoch.get() != self.epoch
+        match self.life {
+            Life::Born(epoch) => self.process.epoch.get() != epoch,
+            Life::Unborn | Life::Elsewhere => self.process.exiting.get(),
+        }
+    }
+
+    /// clone(2) of this thread is over: it joins the address space its process has now.
+    fn be_born(&mut self, cx: &Cx) {
+        let Some(mm) = self.process.mm.get() else { return };
+        self.life = Life::Born(self.process.epoch.get());
+        self.process.born.set(self.process.born.get() + 1);
+        self.mm = mm;
+        self.process.kernel.mmget(mm);
+        self.process.kernel.activate_mm(cx, mm);
     }
 
     fn stream(&self) -> Stream {
@@ -110,13 +134,17 @@ impl Thread {
             Op::Exec(_) => self.exec(cx).await,
             Op::Exit(_) => {
                 // Leaves this thread behind an older epoch, too: it exits whatever `at_end` says.
-                self.run.end_others(cx, &self.process);
+                self.process.exiting.set(true);
+                self.run.end_others(&self.process);
                 return Ok(Next::End);
             }
             Op::Wait(o) => self.run.process(&o.child)?.done.wait(cx).await,
             Op::Barrier(o) => {
                 let barrier = self.run.barrier(&o.name);
                 barrier.meet(cx, || self.gone()).await;
+                if self.life == Life::Unborn && !self.gone() {
+                    self.be_born(cx);
+                }
             }
             Op::Compute(o) => {
                 cx.charge(mm::account::USER, kernel.machine.ns(o.ns));
@@ -289,9 +317,9 @@ impl Thread {
 
     /// execve(2): the other threads end, then the address space is replaced.
     async fn exec(&mut self, cx: &Cx) {
-        self.run.end_others(cx, &self.process);
-        self.epoch = self.process.epoch.get();
-        while self.process.alive.get() > 1 {
+        self.run.end_others(&self.process);
+        self.life = Life::Born(self.process.epoch.get());
+        while self.process.born.get() > 1 {
             cx.wait_on(self.process.ended).await;
         }
         self.process.wind_up(cx).await;

@@ -26,8 +26,12 @@ pub(super) struct Process {
     pub(super) cpus: BTreeMap<String, CpuId>,
     /// Threads of an older epoch end at their next operation (exec and exit end the others).
     pub(super) epoch: Cell<u64>,
-    /// Threads that have not begun to exit.
+    /// Threads that have not begun to exit, born or not.
     pub(super) alive: Cell<u32>,
+    /// Threads that are born and have not begun to exit: those that exec ends.
+    pub(super) born: Cell<u32>,
+    /// exit_group(2) was called: also ends threads that are not born yet.
+    pub(super) exiting: Cell<bool>,
     /// Threads that have not given up the address space yet.
     pub(super) present: Cell<u32>,
     /// Woken when a thread ends.

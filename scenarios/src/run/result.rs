@@ -172,6 +172,11 @@ fn end_row(end: &End, violations: &[ViolationRow]) -> EndRow {
             summary: format!("{} tasks wait for each other for ever", b.len()),
             evidence: blocked(b),
         },
+        End::Livelock { events, unfinished } => EndRow {
+            kind: EndKind::Livelock,
+            summary: format!("{events} events without progress of time"),
+            evidence: blocked(unfinished),
+        },
         End::Budget { events, unfinished } => EndRow {
             kind: EndKind::BudgetExhausted,
             summary: format!("given up after {events} events"),
@@ -349,11 +354,9 @@ fn judge(result: &mut RunResult, request: &Request<'_>, run: &Run) {
         .map(|e| expectation(e, result))
         .collect();
     let failed = rows.iter().filter(|r| !r.ok).count();
-    let violation_expected = rows
-        .iter()
-        .any(|r| r.ok && (r.subject == "violation" || r.subject == "end"));
     result.expectations = rows;
-    if failed > 0 && (result.end.kind == EndKind::Completed || violation_expected) {
+    // A run that did not complete has a worse end than a failed expectation.
+    if failed > 0 && result.end.kind == EndKind::Completed {
         result.end = EndRow {
             kind: EndKind::ExpectationFailed,
             summary: format!("{failed} of {} expectations failed", result.expectations.len()),

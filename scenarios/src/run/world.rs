@@ -12,11 +12,11 @@ use sim::{
 use x86::{Access, CpuIndex, Machine, Pgoff, Va, VaRange};
 
 use super::attach::{self, Baseline, Importer, Mmu};
-use super::exec::{self, Next, Thread};
+use super::exec::{self, Life, Next, Thread};
 use super::process::{Barrier, Process, barriers_of};
 use super::resolve::Resolved;
 use super::{Outcome, Request, RunError, result};
-use crate::ast::{AtEnd, AttachDef, MapDef, Populate, ProcessDef, RegisterWhen, Scenario, ThreadDef};
+use crate::ast::{AtEnd, AttachDef, Birth, MapDef, Populate, ProcessDef, RegisterWhen, Scenario, ThreadDef};
 use crate::check::{DEFAULT_PARTITION, parse_address};
 
 /// A scenario at work.
@@ -175,7 +175,7 @@ impl<'a> WorldBuilder<'a> {
         let mmus = def
             .attach
             .iter()
-            .map(|(n, d)| (n.clone(), Rc::new(self.mmu(n, d, kernels))))
+            .map(|(n, d)| (n.clone(), Rc::new(self.mmu(engine, n, d, kernels))))
             .collect::<BTreeMap<_, _>>();
         let cpu_of = |(n, t): (&String, &ThreadDef)| {
             let imported = t
@@ -203,13 +203,15 @@ impl<'a> WorldBuilder<'a> {
             cpus,
             epoch: Cell::new(0),
             alive: Cell::new(0),
+            born: Cell::new(0),
+            exiting: Cell::new(false),
             present: Cell::new(0),
             ended: engine.wait_queue("end of a thread"),
             done: Completion::new(engine, "end of a process"),
         }
     }
 
-    fn mmu(&self, name: &str, def: &AttachDef, kernels: &BTreeMap<&str, Rc<Kernel>>) -> Mmu {
+    fn mmu(&self, engine: &Engine, name: &str, def: &AttachDef, kernels: &BTreeMap<&str, Rc<Kernel>>) -> Mmu {
         let (carried, reason) = attach::carried(&self.resolved.design, self.resolved.unsupported, def);
         let importer = match def {
             AttachDef::Xpmem(d) => {
@@ -218,7 +220,8 @@ impl<'a> WorldBuilder<'a> {
                 Some(Importer {
                     kernel,
                     mm,
-                    attached: Cell::new(false),
+                    attaching: Cell::new(false),
+                    attached: Completion::new(engine, "xpmem attach"),
                 })
             }
             AttachDef::Kvm(_) | AttachDef::Gru(_) => None,
@@ -329,10 +332,15 @@ impl Run {
     }
 
     /// Ends all threads of a process but the caller.
-    pub(super) fn end_others(&self, cx: &Cx, process: &Process) {
+    pub(super) fn end_others(&self, process: &Process) {
         process.epoch.set(process.epoch.get() + 1);
+        self.nudge_barriers();
+    }
+
+    /// Lets threads that wait at barriers look whether they must end.
+    fn nudge_barriers(&self) {
         for barrier in self.barriers.values() {
-            barrier.nudge(cx.engine());
+            barrier.nudge(&self.engine);
         }
     }
 
@@ -372,6 +380,15 @@ impl Run {
                         run.start.complete_all(&run.engine);
                     }
                     run.engine.wake_all(turn);
+                    if process.home().is_none() {
+                        // All its threads are ranks on other partitions: none of them keeps it alive.
+                        while process.alive.get() > 0 {
+                            cx.wait_on(process.ended).await;
+                        }
+                        if run.at_end == AtEnd::Stay {
+                            return;
+                        }
+                    }
                     process.kernel.exit_mm(&cx, mm).await;
                 },
             );
@@ -502,11 +519,23 @@ impl Run {
         }
         for (name, def) in &process.def.threads {
             let drives = def.drives.as_ref().and_then(|m| process.mmus.get(m)).cloned();
+            let imports = drives.as_ref().is_some_and(|m| m.importer.is_some());
+            let unborn = !imports && def.birth == Birth::FirstBarrier;
             let (kernel, own_mm) = match drives.as_ref().and_then(|m| m.importer.as_ref()) {
                 Some(importer) => (Rc::clone(&importer.kernel), importer.mm),
                 None => (Rc::clone(&process.kernel), mm),
             };
-            kernel.mmget(own_mm);
+            if !unborn {
+                kernel.mmget(own_mm);
+            }
+            if !unborn && !imports {
+                process.born.set(process.born.get() + 1);
+            }
+            let life = match (unborn, imports) {
+                (true, _) => Life::Unborn,
+                (false, true) => Life::Elsewhere,
+                (false, false) => Life::Born(epoch),
+            };
             let thread = Thread {
                 run: Rc::clone(self),
                 process: Rc::clone(process),
@@ -515,14 +544,14 @@ impl Run {
                 drives,
                 driver: None,
                 mm: own_mm,
-                epoch,
+                life,
             };
             let script = def.script.clone();
             let spec = self.task(&format!("{}/{name}", process.name), process.cpus[name]);
             let task: TaskId = self
                 .engine
                 .spawn(spec, |cx| async move { thread_main(cx, thread, script).await });
-            kernel.set_task_mm(task, Some(own_mm));
+            kernel.set_task_mm(task, (!unborn).then_some(own_mm));
         }
     }
 
@@ -557,24 +586,41 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
         run.barrier(name).leave(&run.engine);
     }
     let process = Rc::clone(&thread.process);
+    let ended_early = thread.gone();
     process.alive.set(process.alive.get() - 1);
+    let last_born = match thread.life {
+        Life::Born(_) => {
+            process.born.set(process.born.get() - 1);
+            process.born.get() == 0
+        }
+        Life::Unborn | Life::Elsewhere => false,
+    };
+    if last_born {
+        // Without a thread there is no process: what is not born now will not be.
+        process.exiting.set(true);
+        run.nudge_barriers();
+    }
     run.engine.wake_all(process.ended);
-    if run.at_end == AtEnd::Stay && !thread.gone() {
+    if run.at_end == AtEnd::Stay && !ended_early {
         if process.alive.get() == 0 {
             process.done.complete_all(&run.engine);
         }
         return;
     }
-    if process.alive.get() == 0 {
+    if last_born {
         process.wind_up(&cx).await;
     }
-    if let Some(importer) = thread.drives.as_ref().and_then(|m| m.importer.as_ref()) {
-        if let Some(super::attach::Driver::Rank(xpmem)) = &thread.driver {
-            xpmem.detach(&cx).await;
+    match thread.life {
+        Life::Unborn => {}
+        Life::Born(_) => process.kernel.exit_mm(&cx, thread.mm).await,
+        Life::Elsewhere => {
+            if let Some(super::attach::Driver::Rank(xpmem)) = &thread.driver {
+                xpmem.detach(&cx).await;
+            }
+            let importer = thread.drives.as_ref().and_then(|m| m.importer.as_ref());
+            let importer = importer.expect("only importers live elsewhere");
+            importer.kernel.exit_mm(&cx, thread.mm).await;
         }
-        importer.kernel.exit_mm(&cx, thread.mm).await;
-    } else {
-        process.kernel.exit_mm(&cx, thread.mm).await;
     }
     process.present.set(process.present.get() - 1);
     if process.present.get() == 0 {

@@ -20,19 +20,28 @@ pub(crate) fn folder(name: &str) -> PathBuf {
 
 /// A file of the library.
 pub(crate) fn library(name: &str) -> Scenario {
-    load_file(&folder("library").join(name)).unwrap_or_else(|found| panic!("{found}")).scenario
+    load_file(&folder("library").join(name))
+        .unwrap_or_else(|found| panic!("{found}"))
+        .scenario
 }
 
 /// Findings of the checker, errors and warnings.
 pub(crate) fn findings(loaded: &Loaded) -> Vec<String> {
     let names = known();
-    check(loaded, &names.as_known()).items.iter().map(ToString::to_string).collect()
+    check(loaded, &names.as_known())
+        .items
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// A recording with secondary MMUs attached to its largest mapping.
 pub(crate) fn recording(name: &str, attach: &[&str]) -> Loaded {
     let options = strace::Options {
-        attach: attach.iter().map(|spec| spec.parse().expect("an attachment")).collect(),
+        attach: attach
+            .iter()
+            .map(|spec| spec.parse().expect("an attachment"))
+            .collect(),
         ..strace::Options::default()
     };
     let file = scenarios::import::open(&folder("recordings").join(name)).expect("a recording");
@@ -42,23 +51,36 @@ pub(crate) fn recording(name: &str, attach: &[&str]) -> Loaded {
 }
 
 /// Recordings that come with the simulator.
-pub(crate) const RECORDINGS: [&str; 3] =
-    ["gcc.strace.gz", "redis-bgsave.strace.gz", "sqlite-vacuum.strace.gz"];
+pub(crate) const RECORDINGS: [&str; 3] = [
+    "gcc.strace.gz",
+    "redis-bgsave.strace.gz",
+    "sqlite-vacuum.strace.gz",
+];
 
 /// One secondary MMU of each kind.
 pub(crate) const ALL_MMUS: [&str; 3] = ["kvm:largest", "gru:largest", "xpmem:largest"];
 
 /// Choices: a design, nothing else.
 pub(crate) fn under(design: &str) -> Overrides {
-    Overrides { design: Some(design.to_owned()), ..Overrides::default() }
+    Overrides {
+        design: Some(design.to_owned()),
+        ..Overrides::default()
+    }
 }
 
 /// Runs a scenario.
 #[track_caller]
 pub(crate) fn result(scenario: &Scenario, overrides: Overrides) -> RunResult {
-    let request =
-        Request { scenario, file: "test", overrides, logging: sim::Logging::Off, max_events: None };
-    run(&request).unwrap_or_else(|error| panic!("{}: {error}", scenario.title)).result
+    let request = Request {
+        scenario,
+        file: "test",
+        overrides,
+        logging: sim::Logging::Ring,
+        max_events: None,
+    };
+    run(&request)
+        .unwrap_or_else(|error| panic!("{}: {error}", scenario.title))
+        .result
 }
 
 /// The whole result as text.
@@ -69,5 +91,7 @@ pub(crate) fn bytes(result: &RunResult) -> String {
 /// A metric that must exist.
 #[track_caller]
 pub(crate) fn metric(result: &RunResult, name: &str) -> u64 {
-    result.metric(name).unwrap_or_else(|| panic!("no metric `{name}`"))
+    result
+        .metric(name)
+        .unwrap_or_else(|| panic!("no metric `{name}`"))
 }

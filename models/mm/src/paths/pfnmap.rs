@@ -14,7 +14,7 @@
 use sim::{Action, Cx, Object};
 use x86::{Access, Entry, Level, Pfn, Rights, Va, VaRange};
 
-use crate::access::{Refused, Tried};
+use crate::access::{Cached, Refused, Tried};
 use crate::account::PAGE_TABLE;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
@@ -59,10 +59,14 @@ impl Kernel {
                 cx.cond_resched().await;
             }
         }
-        if attempt == Attempt::First && self.try_tlb(cx, va.vpn(), access) == Tried::Hit {
+        let cached = match attempt {
+            Attempt::First => self.try_tlb(cx, va.vpn(), access),
+            Attempt::Restarted => Cached::Absent,
+        };
+        if cached == Cached::Allows {
             return Mapped::Done;
         }
-        match self.try_walk(cx, mm, va.vpn(), access) {
+        match self.try_walk(cx, mm, va.vpn(), access, cached) {
             Tried::Hit => {
                 cx.charge(crate::account::USER, self.machine.costs.cacheline_touch);
                 Mapped::Done

@@ -177,6 +177,7 @@ pub(super) fn place(
         ThreadDef {
             cpu: None,
             drives: Some(mmu.clone()),
+            birth: crate::ast::Birth::FirstBarrier,
             script,
         },
     );

@@ -119,6 +119,11 @@ fn process_def(process: &Process, names: &[String], images: &[Image], touch: Tou
             ThreadDef {
                 cpu: None,
                 drives: None,
+                birth: if at == 0 {
+                    crate::ast::Birth::Start
+                } else {
+                    crate::ast::Birth::FirstBarrier
+                },
                 script,
             },
         );
