@@ -39,6 +39,7 @@ fn munmap(pages: u64, cpus: u32) -> Scenario {
             cpu: Some(cpu),
             drives: None,
             script,
+            birth: scenarios::ast::Birth::Start,
         };
         job.threads.insert(format!("busy{cpu}"), thread);
     }

@@ -109,8 +109,10 @@ impl Inner {
 
     /// A task that was switched to continues once the switch has been paid for.
     pub(crate) fn start_on_cpu(&mut self, switch: Switch, cost: Cycles) {
-        let begin = switch.at.max(self.cpus[switch.cpu.index()].busy_until);
         let Some(id) = switch.to else { return };
+        // Whoever woke the task may have done so in its own future, later than the CPU got free.
+        let woken = self.tasks[id.index()].suspended_at;
+        let begin = switch.at.max(self.cpus[switch.cpu.index()].busy_until).max(woken);
         let ready = begin + self.config.context_switch + cost;
         self.cpus[switch.cpu.index()].slice_end =
             ready + self.config.time_slice.min(Cycles::new(u64::MAX / 2));
@@ -121,6 +123,11 @@ impl Inner {
     /// Books the time since a task was suspended.
     pub(crate) fn book_wait(&mut self, id: TaskId, now: Cycles) {
         let task = &mut self.tasks[id.index()];
+        debug_assert!(
+            now >= task.suspended_at,
+            "{} resumes before it was suspended",
+            task.name
+        );
         let waited = now.saturating_sub(task.suspended_at);
         task.suspended_at = now;
         let account = task.booking.unwrap_or(task.waits_on);

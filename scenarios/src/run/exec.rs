@@ -53,7 +53,8 @@ impl Thread {
     pub(super) fn gone(&self) -> bool {
         match self.life {
             Life::Born(epoch) => self.process.epoch.get() != epoch,
-            Life::Unborn | Life::Elsewhere => self.process.exiting.get(),
+            Life::Unborn => self.process.exiting.get(),
+            Life::Elsewhere => false,
         }
     }
 
