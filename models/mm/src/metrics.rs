@@ -47,7 +47,7 @@ sim::metric_set! {
         notifier_release: Counter, "notifier.release.calls", "count", "calls of release into subscribers";
         brackets: Counter, "notifier.brackets", "count", "range brackets opened for an address space with subscribers";
         registrations: Counter, "notifier.registrations", "count", "subscribers registered";
-        registration_locks_max: Gauge, "notifier.registration.locks.max", "count", "most locks one registration held at a time";
+        registration_locks_max: Gauge, "notifier.registration.locks.max", "count", "most rmap locks (i_mmap and anon_vma) one registration held at a time";
         preempt_depth_max: Gauge, "preempt.depth.max", "count", "deepest nesting of spinlocks and preemption-off sections";
     }
 }

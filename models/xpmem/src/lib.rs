@@ -13,7 +13,7 @@
 //!
 //! *Import fault.* The importer's access finds no entry. It looks its mapping up, lets go of its
 //! locks, and asks the exporting partition. There a kernel thread takes the exporter's mmap_sem for
-//! read, enters the recall gate ([`gate`]), and looks into the PFN table. If the page is unknown it
+//! read, enters the recall gate (module `gate`), and looks into the PFN table. If the page is unknown it
 //! publishes a page request, leaves the gate (get_user_pages may copy on write, and that recalls),
 //! gets the page, enters the gate again, and stores it if no recall marked the request invalid
 //! meanwhile; four failures are answered with EAGAIN. The answer carries the frame, and **the fault

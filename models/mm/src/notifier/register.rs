@@ -99,7 +99,8 @@ impl Kernel {
                 held.push(cx.lock(lock).await);
             }
         }
-        self.note_registration_locks(held.len());
+        // Without the mutex that only keeps takers apart.
+        self.note_registration_locks(held.len() - 1);
         held
     }
 
