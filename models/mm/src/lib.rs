@@ -3,8 +3,8 @@
 //!
 //! `x86` is mechanism; who is interrupted and when is policy, here. Secondary MMUs live above and
 //! are reached through [`notifier::Subscriber`]. Facts and their sources: the doc comment at the head
-//! of each module; "host-mm-paths", "notifier-variants" and "secondary-mmus" name the reference
-//! documents of the project's design, whose sections cite kernel files and mails.
+//! of each module; keys of "host-mm-paths", "notifier-variants", "secondary-mmus" and
+//! "hardware-costs" are rows of docs/sources.md, with kernel files and mails.
 
 pub mod access;
 pub mod account;

@@ -1,7 +1,7 @@
 //! Machine descriptions: shape, TLB and the price of each primitive.
 //!
 //! A machine is a data file. The presets are embedded from `machines/`; others can be read with
-//! [`Machine::from_json`]. Row ids in the files (`T2`, `W1`) refer to the hardware reference.
+//! [`Machine::from_json`]. Row ids in the files (`T2`, `W1`) are rows of docs/sources/hardware.md.
 //! Nanoseconds become cycles once, when the file is read. Kernel policy is not here, with one marked
 //! exception: `sched_slice`, which depends on the machine's number of CPUs.
 
