@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::Cx;
-use crate::lock::{LockId, Mode, Waited};
+use crate::lock::{LockId, Mode, Taken, Waited};
 use crate::{Account, Action, Cycles, Object, Step};
 
 /// A held lock; dropping it releases the lock at the holder's present moment.
@@ -104,7 +104,7 @@ impl<'a> Acquire<'a> {
             .stats(self.mode)
             .wait
             .record((now - since).get());
-        let cost = inner.acquired(self.lock, self.mode, self.cx.task, now);
+        let cost = inner.acquired(self.lock, self.mode, self.cx.task, now, Taken::Waiting);
         drop(inner);
         self.guard(cost)
     }
@@ -136,7 +136,7 @@ impl<'a> Future for Acquire<'a> {
                 return Poll::Pending;
             }
         }
-        if let Some(cost) = inner.try_take(self.lock, self.mode, cx.task, now) {
+        if let Some(cost) = inner.try_take(self.lock, self.mode, cx.task, now, Taken::Waiting) {
             drop(inner);
             return Poll::Ready(self.guard(cost));
         }
@@ -158,7 +158,7 @@ impl Cx {
         if inner.locks[lock.0 as usize].sleeps && inner.tasks[self.task.index()].is_atomic() {
             return None;
         }
-        let cost = inner.try_take(lock, mode, self.task, engine.clock.get())?;
+        let cost = inner.try_take(lock, mode, self.task, engine.clock.get(), Taken::Waiting)?;
         drop(inner);
         self.charge(Account::LOCK, cost);
         Some(Guard { cx: self, lock, mode })
@@ -197,11 +197,13 @@ impl<'a> Future for TryAcquire<'a> {
             self.0.progress = Progress::Synced;
             return Poll::Pending;
         }
-        let taken =
-            engine
-                .inner
-                .borrow_mut()
-                .try_take(self.0.lock, self.0.mode, self.0.cx.task, engine.clock.get());
+        let taken = engine.inner.borrow_mut().try_take(
+            self.0.lock,
+            self.0.mode,
+            self.0.cx.task,
+            engine.clock.get(),
+            Taken::Trying,
+        );
         Poll::Ready(taken.map(|cost| self.0.guard(cost)))
     }
 }

@@ -162,14 +162,27 @@ impl Cx {
 
     /// Waits for a task to end.
     pub async fn join(&self, task: TaskId) {
-        let done = || self.engine.inner.borrow().tasks[task.index()].state == State::Done;
-        while !done() {
-            Join {
-                cx: self,
-                task,
-                parked: false,
+        let death = || {
+            let inner = self.engine.inner.borrow();
+            let task = &inner.tasks[task.index()];
+            (task.state == State::Done).then_some(task.died)
+        };
+        let died = loop {
+            match death() {
+                Some(at) => break at,
+                None => {
+                    Join {
+                        cx: self,
+                        task,
+                        parked: false,
+                    }
+                    .await
+                }
             }
-            .await;
+        };
+        // It may have ended in its own future, which has not come for us yet.
+        if died > self.now() {
+            self.wait_until(died).await;
         }
     }
 }

@@ -29,7 +29,10 @@ impl Cx {
         task.atomic_depth += 1;
         task.preempt_depth += 1;
         let depth = task.preempt_depth;
-        inner.max_preempt_depth = inner.max_preempt_depth.max(depth);
+        if depth > inner.max_preempt_depth {
+            inner.now = self.engine.clock.get();
+            inner.note_preempt_depth(self.task, depth);
+        }
         PreemptGuard { cx: self }
     }
 

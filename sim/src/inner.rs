@@ -78,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) violations: Vec<Violation>,
     pub(crate) max_preempt_depth: u32,
     pub(crate) workers: usize,
+    /// Work counted towards the budget that caused no event.
+    pub(crate) spent: u64,
     pub(crate) halted: bool,
     /// Present moment, for code that has no access to the engine's cells.
     pub(crate) now: Cycles,

@@ -94,6 +94,15 @@ pub enum Mode {
     Shared,
 }
 
+/// How a lock came to be taken; a try that fails does not wait, so it cannot close a circle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    /// The taker would have waited.
+    Waiting,
+    /// The taker only tried.
+    Trying,
+}
+
 /// Statistics of one side of a class, in lock_stat's columns.
 #[derive(Clone, Debug, Default)]
 pub struct ClassStats {
@@ -228,7 +237,14 @@ impl Inner {
 
     /// Takes a lock for `taker` if it can be had at `now`. Returns the cost.
     #[inline]
-    pub(crate) fn try_take(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Option<Cycles> {
+    pub(crate) fn try_take(
+        &mut self,
+        id: LockId,
+        mode: Mode,
+        taker: TaskId,
+        now: Cycles,
+        taken: Taken,
+    ) -> Option<Cycles> {
         let lock = &mut self.locks[id.0 as usize];
         if !lock.waiters.is_empty() && lock.kind != LockKind::RwLock {
             return None;
@@ -237,12 +253,19 @@ impl Inner {
             return None;
         }
         lock.take(taker, mode);
-        Some(self.acquired(id, mode, taker, now))
+        Some(self.acquired(id, mode, taker, now, taken))
     }
 
     /// Bookkeeping of a lock that `taker` owns from `now` on. Returns the cost of taking it.
     #[inline]
-    pub(crate) fn acquired(&mut self, id: LockId, mode: Mode, taker: TaskId, now: Cycles) -> Cycles {
+    pub(crate) fn acquired(
+        &mut self,
+        id: LockId,
+        mode: Mode,
+        taker: TaskId,
+        now: Cycles,
+        taken: Taken,
+    ) -> Cycles {
         let lock = &mut self.locks[id.0 as usize];
         let class = lock.class;
         let sleeping = lock.sleeps;
@@ -275,7 +298,8 @@ impl Inner {
                 self.note_preempt_depth(taker, depth);
             }
         }
-        if held_classes != 0 && (held_classes & bit != 0 || !self.graph.knows(held_classes, class)) {
+        let checked = held_classes != 0 && taken == Taken::Waiting;
+        if checked && (held_classes & bit != 0 || !self.graph.knows(held_classes, class)) {
             self.now = now;
             self.check_order(id, class, taker, held_classes);
         }
@@ -285,10 +309,10 @@ impl Inner {
     /// A new maximum. The preemption counter only exists in a preemptible kernel; there it can
     /// overflow.
     #[cold]
-    fn note_preempt_depth(&mut self, task: TaskId, depth: u32) {
+    pub(crate) fn note_preempt_depth(&mut self, task: TaskId, depth: u32) {
         self.max_preempt_depth = depth;
         let counted = self.config.preemption == KernelPreemption::Full;
-        if counted && depth == self.config.preempt_limit.saturating_add(1) {
+        if counted && depth > self.config.preempt_limit && !self.halted {
             let text = format!(
                 "{depth} spinlocks nested: the preemption counter holds {}",
                 depth - 1

@@ -149,6 +149,7 @@ pub struct Sleep<'a> {
 enum SleepKind {
     Queue(QueueId, Account),
     Timer(Cycles),
+    Until(Cycles),
     GracePeriod(DomainId),
 }
 
@@ -173,6 +174,10 @@ impl Sleep<'_> {
             SleepKind::Timer(duration) => {
                 inner.push(now + duration, EventKind::Wake(task));
                 (Waiting::Timer, Account::SLEEP)
+            }
+            SleepKind::Until(at) => {
+                inner.push(at.max(now), EventKind::Wake(task));
+                (Waiting::Timer, Account::EVENT_WAIT)
             }
             SleepKind::GracePeriod(domain) => {
                 let readers = inner.readers(domain);
@@ -206,7 +211,7 @@ impl Future for Sleep<'_> {
         if self.progress == Progress::New {
             self.cx.might_sleep(match self.kind {
                 SleepKind::Queue(..) => "waiting for an event",
-                SleepKind::Timer(_) => "sleeping",
+                SleepKind::Timer(_) | SleepKind::Until(_) => "sleeping",
                 SleepKind::GracePeriod(_) => "waiting for a grace period",
             });
             self.progress = Progress::Synced;
@@ -247,6 +252,12 @@ impl Cx {
     #[track_caller]
     pub fn sleep(&self, duration: Cycles) -> Sleep<'_> {
         self.sleep_for(SleepKind::Timer(duration))
+    }
+
+    /// Sleeps until a moment that something it waits for happens at.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, at: Cycles) -> Sleep<'_> {
+        self.sleep_for(SleepKind::Until(at))
     }
 
     /// `synchronize_rcu` / `synchronize_srcu`.
@@ -320,7 +331,7 @@ impl Drop for ReaderGuard<'_> {
 #[derive(Debug)]
 pub struct Completion {
     queue: QueueId,
-    done: std::cell::Cell<bool>,
+    done: std::cell::Cell<Option<Cycles>>,
 }
 
 impl Completion {
@@ -329,26 +340,35 @@ impl Completion {
     pub fn new(engine: &Engine, name: &'static str) -> Self {
         Completion {
             queue: engine.wait_queue(name),
-            done: std::cell::Cell::new(false),
+            done: std::cell::Cell::new(None),
         }
     }
 
     /// Completes it for ever and wakes all waiters.
     pub fn complete_all(&self, engine: &Engine) {
-        self.done.set(true);
+        if self.done.get().is_none() {
+            self.done.set(Some(engine.now()));
+        }
         engine.wake_all(self.queue);
     }
 
     /// Whether it is completed.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.done.get()
+        self.done.get().is_some()
     }
 
     /// Sleeps until it is completed.
     pub async fn wait(&self, cx: &Cx) {
-        while !self.done.get() {
-            cx.wait_on(self.queue).await;
+        let at = loop {
+            match self.done.get() {
+                Some(at) => break at,
+                None => cx.wait_on(self.queue).await,
+            }
+        };
+        // Completed in the completer's own future: that has not come for us yet.
+        if at > cx.now() {
+            cx.wait_until(at).await;
         }
     }
 }

@@ -106,7 +106,7 @@ impl Kernel {
             while let Some((table, pages, _)) = st.tables.next_leaf_table(mm.pgd, at, v.range.end().vpn()) {
                 for vpn in pages.iter() {
                     let entry = st.tables.get(table, x86::Level::Pte.index_of(vpn));
-                    if !entry.present() || v.backing == Backing::Driver {
+                    if !entry.maps_page() || v.backing == Backing::Driver {
                         continue;
                     }
                     *counted.maps.entry(entry.pfn()).or_default() += 1;

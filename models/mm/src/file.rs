@@ -4,7 +4,8 @@
 //! (here an ordered map; look-ups are charged as a walk); a cached page holds one reference for
 //! the tree. `i_mmap` and `truncate_count` are protected by i_mmap_lock. Every page has PG_locked,
 //! a sleeping bit lock, here a lock made with the page. Deviation: contents are always at hand, so
-//! a page that is not cached is made at once, as in tmpfs; no reference counts I/O.
+//! a page that is not cached is made at once; no reference counts I/O. Files account dirty pages, as disk
+//! file systems do: a shared page is mapped read-only until it is written (`vma_wants_writenotify`).
 
 use std::collections::BTreeMap;
 

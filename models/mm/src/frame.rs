@@ -180,7 +180,12 @@ impl Frames {
     /// `get_page`.
     #[inline]
     pub fn get_page(&mut self, pfn: Pfn) {
-        self.frames[pfn.index()].count += 1;
+        let frame = &mut self.frames[pfn.index()];
+        assert!(
+            frame.count > 0,
+            "{pfn} is free: a reference can only be taken to a page in use"
+        );
+        frame.count += 1;
     }
 
     /// A reference of a secondary MMU: counts as a pin.

@@ -16,7 +16,7 @@ use x86::{Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, Vector};
 use crate::file::AddressSpace;
 use crate::frame::{Frames, Zone};
 use crate::metrics::MmMetrics;
-use crate::mm::{AnonVma, AnonVmaId, Mm, MmId};
+use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified};
 use crate::notifier::{Design, Subscription, Table};
 use crate::profile::{KernelProfile, RmapLocks};
 use crate::vma::{Vma, VmaId, VmaTree};
@@ -246,6 +246,7 @@ impl Kernel {
             anon_rss: 0,
             nr_ptes: 0,
             subscribers: Vec::new(),
+            notified: Notified::Never,
             notifier_lock: lock(self.classes.notifier),
             brk: None,
             mmap_base: Va::new(MMAP_BASE),

@@ -35,6 +35,15 @@ pub struct AnonVma {
     pub lock: LockId,
 }
 
+/// Whether an address space ever had a subscriber.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notified {
+    /// No.
+    Never,
+    /// Yes.
+    Once,
+}
+
 /// `struct mm_struct`.
 #[derive(Clone, Debug)]
 pub struct Mm {
@@ -60,6 +69,8 @@ pub struct Mm {
     pub nr_ptes: u64,
     /// Subscribers of the notifier (`mmu_notifier_mm`), in list order: newest first.
     pub subscribers: Vec<SubscriptionId>,
+    /// Whether there ever was a subscriber (`mmu_notifier_mm` is set once and stays).
+    pub notified: Notified,
     /// Protects the list of subscribers.
     pub notifier_lock: LockId,
     /// Start and end of the heap, once known.

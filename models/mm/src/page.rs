@@ -2,7 +2,9 @@
 //!
 //! Follows `put_page`, `release_pages` and `lru_cache_add` of mm/swap.c, 2.6.27 (host-mm-paths A.6,
 //! B.16, G.22). Pages on an LRU list are taken off it under zone->lru_lock with interrupts off, in
-//! chunks of a pagevec. Deviation: the free lists have no lock of their own, because no path holds
+//! chunks of a pagevec. Deviations: a single `put_page` to zero charges the LRU removal without taking
+//! lru_lock (only the batches of a gather and of truncate hold it), pages in a pagevec hold no reference
+//! for it; the free lists have no lock of their own, because no path holds
 //! one across anything and no rank of host-mm-paths E names it.
 
 use sim::{Cx, Mark, Scope};

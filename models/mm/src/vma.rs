@@ -154,10 +154,11 @@ impl Vma {
         VaRange::new(first, end)
     }
 
-    /// A mapping whose written pages are copied (`is_cow_mapping`).
+    /// A mapping whose written pages are copied (`is_cow_mapping`: private and VM_MAYWRITE, which every
+    /// private mapping is, also one that is read-only now).
     #[must_use]
     pub fn is_cow(&self) -> bool {
-        self.sharing == Sharing::Private && self.prot.can_write() && self.backing != Backing::Driver
+        self.sharing == Sharing::Private && self.backing != Backing::Driver
     }
 
     /// Rights of a leaf entry that allows what the mapping allows.

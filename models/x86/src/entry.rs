@@ -246,6 +246,22 @@ impl Entry {
         self.has(EntryFlags::PRESENT)
     }
 
+    /// The entry as PROT_NONE leaves it: the hardware sees nothing, software still knows the page.
+    /// Linux keeps `_PAGE_PROTNONE` in the bit that means global in a present entry
+    /// (include/asm-x86/pgtable.h, 2.6.27).
+    #[inline]
+    #[must_use]
+    pub const fn with_no_access(self) -> Entry {
+        self.without(EntryFlags::PRESENT).with(EntryFlags::GLOBAL)
+    }
+
+    /// `pte_present`: a page is mapped here, whether or not the hardware may use it.
+    #[inline]
+    #[must_use]
+    pub const fn maps_page(self) -> bool {
+        self.present() || self.has(EntryFlags::GLOBAL)
+    }
+
     /// The entry is empty (`pte_none`): not present and no software value either.
     #[inline]
     #[must_use]

@@ -24,7 +24,7 @@ use sim::{Cx, Guard, LockId};
 use super::{Registration, Subscriber, Subscription, SubscriptionId};
 use crate::account::REGISTRATION;
 use crate::kernel::Kernel;
-use crate::mm::MmId;
+use crate::mm::{MmId, Notified};
 use crate::profile::work;
 
 impl Kernel {
@@ -55,24 +55,24 @@ impl Kernel {
     /// `mmu_notifier_unregister`: after this no callback runs or will run. Sleeps for a grace period.
     pub async fn mmu_notifier_unregister(&self, cx: &Cx, id: SubscriptionId) {
         let _span = cx.span("mmu_notifier_unregister");
-        let (mm, handler) = {
-            let st = self.st();
-            let s = &st.subscriptions[id.0 as usize];
-            (s.mm, s.handler.clone())
-        };
+        let mm = self.st().subscriptions[id.0 as usize].mm;
         let lock = self.st().mm(mm).notifier_lock;
+        let list = cx.lock(lock).await;
         let listed = {
-            let _list = cx.lock(lock).await;
             let mut st = self.st();
-            let list = &mut st.mm_mut(mm).subscribers;
-            let before = list.len();
-            list.retain(|s| *s != id);
-            before != list.len()
+            let subscribers = &mut st.mm_mut(mm).subscribers;
+            let before = subscribers.len();
+            subscribers.retain(|s| *s != id);
+            before != subscribers.len()
         };
-        // Exactly one of release and unregister calls ->release (notifier-variants V6.4).
+        // Exactly one of release and unregister calls ->release (notifier-variants V6.4), inside a
+        // read section begun before the list lock goes, so that exit_mmap waits for it.
+        let reader = self.protect_list(cx);
+        drop(list);
         if listed {
-            handler.release(cx).await;
+            self.tell_release(cx, id).await;
         }
+        drop(reader);
         self.synchronize_list(cx).await;
     }
 
@@ -83,14 +83,16 @@ impl Kernel {
         st.subscriptions.push(Subscription::new(handler, mm));
         let id = SubscriptionId((st.subscriptions.len() - 1) as u32);
         st.mm_mut(mm).subscribers.insert(0, id);
+        st.mm_mut(mm).notified = Notified::Once;
         st.metrics.registrations += 1;
         id
     }
 
     /// `mm_take_all_locks`. The caller holds mmap_sem for write.
-    async fn mm_take_all_locks<'a>(&self, cx: &'a Cx, mm: MmId) -> Vec<Guard<'a>> {
+    async fn mm_take_all_locks<'a>(&self, cx: &'a Cx, mm: MmId) -> (Vec<Guard<'a>>, Guard<'a>) {
         let _span = cx.span("mm_take_all_locks");
-        let mut held = vec![cx.lock(self.locks.mm_all_locks).await];
+        let mutex = cx.lock(self.locks.mm_all_locks).await;
+        let mut held = Vec::new();
         let (files, anon) = self.rmap_locks(mm);
         let mut seen = BTreeSet::new();
         for lock in files.into_iter().chain(anon) {
@@ -99,9 +101,9 @@ impl Kernel {
                 held.push(cx.lock(lock).await);
             }
         }
-        // Without the mutex that only keeps takers apart.
-        self.note_registration_locks(held.len() - 1);
-        held
+        self.note_registration_locks(held.len());
+        // Dropped in this order: the mutex last.
+        (held, mutex)
     }
 
     /// `mm_lock` of the v14 to v16 series. The caller holds mmap_sem for write.

@@ -6,7 +6,7 @@ use x86::{Va, VaRange};
 use super::{Callback, Path, Point, SubscriptionId, Traversal};
 use crate::account::NOTIFIER;
 use crate::kernel::Kernel;
-use crate::mm::MmId;
+use crate::mm::{MmId, Notified};
 use crate::profile::work;
 
 static OPEN: Mark = Mark {
@@ -118,17 +118,38 @@ impl Kernel {
         }
     }
 
-    /// Points of exit_mmap. The list is emptied, as `__mmu_notifier_release` does.
+    /// Points of exit_mmap. Each subscriber is taken off the list before it is told, as
+    /// `__mmu_notifier_release` does, so that it is told once; then whoever still walks the list, or
+    /// is being unregistered, is waited for before pages may go.
     pub(crate) async fn notify_release(&self, cx: &Cx, mm: MmId, point: Point) {
-        if self.table.at(Path::Exit, point).is_none() || !self.has_subscribers(mm) {
+        if self.table.at(Path::Exit, point).is_none() || self.st().mm(mm).notified == Notified::Never {
             return;
         }
         let _span = cx.span("mmu_notifier_release");
-        self.tell_all(cx, mm, Callback::Release, Subject::Everything)
-            .await;
-        self.st().mm_mut(mm).subscribers.clear();
-        // Waits for anybody who still walks the list before pages may go (2.6.27 mm/mmu_notifier.c).
+        let lock = self.st().mm(mm).notifier_lock;
+        loop {
+            let list = cx.lock(lock).await;
+            let first = {
+                let mut st = self.st();
+                let subscribers = &mut st.mm_mut(mm).subscribers;
+                if subscribers.is_empty() {
+                    None
+                } else {
+                    Some(subscribers.remove(0))
+                }
+            };
+            let Some(id) = first else { break };
+            let _reader = self.protect_list(cx);
+            drop(list);
+            self.tell_release(cx, id).await;
+        }
         self.synchronize_list(cx).await;
+    }
+
+    /// Calls ->release of one subscriber; the caller is inside a read section of the list.
+    pub(super) async fn tell_release(&self, cx: &Cx, id: SubscriptionId) {
+        let _span = cx.span("__mmu_notifier_release");
+        self.tell(cx, id, Callback::Release, Subject::Everything).await;
     }
 
     pub(crate) async fn synchronize_list(&self, cx: &Cx) {
@@ -138,7 +159,7 @@ impl Kernel {
         }
     }
 
-    fn protect_list<'a>(&self, cx: &'a Cx) -> ReaderGuard<'a> {
+    pub(super) fn protect_list<'a>(&self, cx: &'a Cx) -> ReaderGuard<'a> {
         cx.read_lock(match self.design.traversal {
             Traversal::Rcu => self.rcu,
             Traversal::Srcu => self.srcu,

@@ -10,7 +10,10 @@
 //! flush the pte; tell the secondary MMUs; only then set the new pte. Under the sleepable design
 //! they are told after the lock was dropped, while the old page is still held.
 //!
-//! Deviations: contents are always at hand (no I/O in `->fault`), `page_mkwrite` has nothing to do,
+//! Deviations: `anon_vma_prepare` does not look for a neighbour's anon_vma to share
+//! (`find_mergeable_anon_vma`) and anon_vmas are not freed; `do_wp_page` does not try PG_locked of an
+//! anonymous page (only swap needs it); an access without memory is refused instead of killing the
+//! task; page-table pages take no frame of the zone; contents are always at hand (no I/O in `->fault`), `page_mkwrite` has nothing to do,
 //! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
 //! not grow.
 
@@ -333,7 +336,6 @@ impl Kernel {
                 return Err(Refused::BeyondEof);
             }
             let page = self.find_or_create_page(cx, file, index).await?;
-            self.frames().get_page(page.pfn);
             let locked = cx.lock(page.lock).await;
             let st = self.st();
             let cached = st.file(file).pages.get(&index) == Some(&page);
@@ -355,12 +357,15 @@ impl Kernel {
         }
     }
 
-    /// `find_or_create_page`: look-ups are lockless since 2.6.27, insertion takes tree_lock with
-    /// interrupts off.
+    /// `find_or_create_page`, with a reference for the caller taken before anything else can happen:
+    /// look-ups are lockless since 2.6.27 (`page_cache_get_speculative`), insertion takes tree_lock
+    /// with interrupts off.
     async fn find_or_create_page(&self, cx: &Cx, file: FileId, index: Pgoff) -> Result<CachedPage, Refused> {
         self.touch_lines(cx, work::PAGE_CACHE);
-        if let Some(page) = self.st().file(file).pages.get(&index) {
-            return Ok(*page);
+        let cached = self.st().file(file).pages.get(&index).copied();
+        if let Some(page) = cached {
+            self.frames().get_page(page.pfn);
+            return Ok(page);
         }
         let pfn = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory)?;
         cx.charge(PAGE_COPY, self.machine.costs.clear_page);
@@ -373,6 +378,7 @@ impl Kernel {
             let mut st = self.st();
             if let Some(winner) = st.file(file).pages.get(&index).copied() {
                 drop(st);
+                self.frames().get_page(winner.pfn);
                 self.engine.free_lock(lock);
                 self.put_page(cx, pfn);
                 return Ok(winner);
@@ -380,6 +386,8 @@ impl Kernel {
             st.file_mut(file).pages.insert(index, page);
             let mut frames = self.frames();
             let frame = frames.get_mut(pfn);
+            // One reference for the cache, one for the caller.
+            frame.count += 1;
             frame.owner = Owner::File(file);
             frame.index = index;
             frame.flags.set(PageFlags::CACHED);
@@ -458,10 +466,13 @@ impl Kernel {
         self.install_anon(cx, &fault, anon, new);
         self.lru_cache_add(cx, new).await;
         self.account_copy(cx, &fault, now.pfn());
-        drop(ptl);
-        self.notify_page(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va)
-            .await;
-        // The entry's reference, then the one taken above.
+        if self.table.at(Path::Cow, Point::AfterPtl).is_some() {
+            drop(ptl);
+            self.notify_page(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va)
+                .await;
+        }
+        // The entry's reference, then the one taken above; the pte lock is still held unless the
+        // design tells its subscribers after it.
         self.put_page(cx, old);
         self.put_page(cx, old);
         Ok(())

@@ -201,13 +201,18 @@ impl Kernel {
                 self.notify_block(cx, job.parent, Path::Fork, block).await;
             }
             drop(src);
+            // Booked before the child's lock goes: a truncate may zap these entries right after.
+            self.add_mm_rss(&mut job);
             drop(dst);
             cx.cond_resched().await;
         }
+    }
+
+    fn add_mm_rss(&self, job: &mut CopyPtes) {
         let mut st = self.st();
         let mm = st.mm_mut(job.child);
-        mm.anon_rss += job.anon;
-        mm.file_rss += job.file;
+        mm.anon_rss += std::mem::take(&mut job.anon);
+        mm.file_rss += std::mem::take(&mut job.file);
     }
 
     /// `copy_one_pte` in a loop, until the table ends, it is time to look up, or somebody else comes
@@ -231,7 +236,7 @@ impl Kernel {
             let index = Level::Pte.index_of(job.at);
             job.at = job.at.add(1);
             let entry = st.tables.get(job.src, index);
-            if !entry.present() {
+            if !entry.maps_page() {
                 progress += 1;
                 cx.charge(PAGE_TABLE, none_cost);
                 continue;

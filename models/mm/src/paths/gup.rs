@@ -3,7 +3,8 @@
 //! Follows mm/memory.c of 2.6.27, slow form (host-mm-paths B.16): the caller holds mmap_sem for
 //! read; `follow_page` takes the reference under the pte lock if the entry is present (and writable
 //! for a write), else the fault handler runs and it is tried again. A reference protects the frame,
-//! not the mapping.
+//! not the mapping. Deviations: no `cond_resched` between pages (one page a call), the dirty bit is set in
+//! the entry instead of on the page, the write requirement is kept after a copy.
 
 use sim::Cx;
 use x86::{Access, Entry, Level, Pfn, Va};

@@ -1,8 +1,8 @@
 //! `madvise(MADV_DONTNEED)`.
 //!
 //! Follows mm/madvise.c of 2.6.27 (host-mm-paths B.9): mmap_sem for read; each VMA is zapped with a
-//! gather, a bracket and a flush of its own; page tables stay. Driver mappings are refused
-//! (VM_PFNMAP).
+//! gather, a bracket and a flush of its own; page tables stay. Driver mappings are passed
+//! over (the kernel ends with -EINVAL at a VM_PFNMAP mapping).
 
 use sim::Cx;
 use x86::VaRange;

@@ -7,7 +7,7 @@
 //! walking the VMAs (`arch_get_unmapped_area_topdown` with its cache); addresses change no count.
 
 use sim::Cx;
-use x86::{Pgoff, Va, VaRange};
+use x86::{PAGE_SIZE, Pgoff, PgoffRange, Va, VaRange};
 
 use crate::FileId;
 use crate::account::ENTRY;
@@ -40,6 +40,18 @@ pub enum MapError {
     BadRange,
     /// `sysctl_max_map_count` mappings already (-ENOMEM).
     TooManyMappings,
+    /// No gap in the address space is large enough (-ENOMEM).
+    NoSpace,
+}
+
+/// A range inside the user half.
+pub(super) fn user_range(start: Va, pages: u64) -> Result<VaRange, MapError> {
+    let range = VaRange::from_pages(start, pages).ok_or(MapError::BadRange)?;
+    if range.end().get() > x86::addr::LOWER_HALF_END {
+        Err(MapError::BadRange)
+    } else {
+        Ok(range)
+    }
 }
 
 /// Alignment of addresses that the kernel chooses here, in pages: one page table, so that the
@@ -61,13 +73,12 @@ impl Kernel {
     /// `do_mmap_pgoff`; the caller holds mmap_sem for write.
     pub(crate) async fn do_mmap(&self, cx: &Cx, mm: MmId, request: MapRequest) -> Result<VaRange, MapError> {
         let _span = cx.span("do_mmap_pgoff");
-        let start = request
-            .at
-            .unwrap_or_else(|| self.get_unmapped_area(mm, request.pages));
-        let range = VaRange::from_pages(start, request.pages).ok_or(MapError::BadRange)?;
-        if range.end().get() > x86::addr::LOWER_HALF_END {
-            return Err(MapError::BadRange);
-        }
+        let start = match request.at {
+            Some(at) => at,
+            None => self.get_unmapped_area(mm, request.pages)?,
+        };
+        let range = user_range(start, request.pages)?;
+        PgoffRange::from_pages(request.pgoff, request.pages).ok_or(MapError::BadRange)?;
         self.do_munmap(cx, mm, range).await;
         if self.st().mm(mm).vmas.len() >= MAX_MAP_COUNT {
             return Err(MapError::TooManyMappings);
@@ -103,21 +114,23 @@ impl Kernel {
         self.new_file("dev/zero", pages)
     }
 
-    pub(crate) fn get_unmapped_area(&self, mm: MmId, pages: u64) -> Va {
-        let span = CHOSEN_ALIGN_PAGES << x86::PAGE_SHIFT;
-        let bytes = pages << x86::PAGE_SHIFT;
+    pub(crate) fn get_unmapped_area(&self, mm: MmId, pages: u64) -> Result<Va, MapError> {
+        let span = CHOSEN_ALIGN_PAGES * PAGE_SIZE;
+        let bytes = pages.checked_mul(PAGE_SIZE).ok_or(MapError::NoSpace)?;
         let mut st = self.st();
         let m = st.mm_mut(mm);
+        let mut base = m.mmap_base.get();
         loop {
             // One unmapped page table's span to the next mapping on either side.
-            let top = m.mmap_base.get().saturating_sub(span);
-            let start = Va::new(top.saturating_sub(bytes) / span * span);
-            m.mmap_base = start;
-            let Some(range) = VaRange::from_pages(start, pages) else {
-                return start;
-            };
+            let below = base.checked_sub(span).and_then(|top| top.checked_sub(bytes));
+            base = below
+                .map(|start| start / span * span)
+                .filter(|s| *s > 0)
+                .ok_or(MapError::NoSpace)?;
+            let range = user_range(Va::new(base), pages)?;
             if m.vmas.overlapping(range).next().is_none() {
-                return start;
+                m.mmap_base = Va::new(base);
+                return Ok(m.mmap_base);
             }
         }
     }
@@ -130,13 +143,28 @@ impl Kernel {
         let _span = cx.span("sys_brk");
         cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
         let _sem = cx.lock(self.mmap_sem(mm)).await;
+        // PAGE_ALIGN
+        let to = if to.is_page_aligned() {
+            to
+        } else {
+            to.page_floor().add_pages(1)
+        };
         let Some((start, now)) = self.st().mm(mm).brk else {
             self.st().mm_mut(mm).brk = Some((to, to));
             return Ok(());
         };
-        if let Some(gone) = VaRange::new(to.max(start), now) {
+        // Below its start the heap stays as it is.
+        if to < start {
+            return Ok(());
+        }
+        if let Some(gone) = VaRange::new(to, now) {
             self.do_munmap(cx, mm, gone).await;
         } else if let Some(grown) = VaRange::new(now, to) {
+            // Something in the way, or right behind: the heap stays as it is.
+            let wanted = VaRange::new(now, to.add_pages(1)).expect("a page more than something");
+            if self.st().mm(mm).vmas.overlapping(wanted).next().is_some() {
+                return Ok(());
+            }
             self.do_mmap(
                 cx,
                 mm,
@@ -151,7 +179,7 @@ impl Kernel {
             )
             .await?;
         }
-        self.st().mm_mut(mm).brk = Some((start, to.max(start)));
+        self.st().mm_mut(mm).brk = Some((start, to));
         Ok(())
     }
 

@@ -5,7 +5,8 @@
 //! pte lock a page table without a break, then the whole address space is flushed, even if nothing
 //! was present or rights only grew. VMAs whose rights stay are left alone.
 //!
-//! Deviation: neighbours that become alike are not merged again (that only changes `map_count`).
+//! Deviations: neighbours that become alike are not merged again (that only changes `map_count`); a hole in
+//! the range is passed over (the kernel returns -ENOMEM there, having changed what lies before it).
 
 use sim::Cx;
 use x86::{Entry, Level, Rights, TableId, VaRange, VpnRange};
@@ -15,7 +16,7 @@ use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::Path;
 use crate::profile::work;
-use crate::vma::{Backing, Prot, VmaId};
+use crate::vma::{Prot, Sharing, VmaId};
 
 impl Kernel {
     /// mprotect(2).
@@ -80,18 +81,20 @@ impl Kernel {
     /// unless the page is a shared one that is dirty already.
     fn change_pte_range(&self, cx: &Cx, vma: VmaId, table: TableId, pages: VpnRange) {
         let mut st = self.st();
-        let (rights, prot, backing) = {
+        let (rights, prot, shared) = {
             let v = st.vma(vma);
-            (v.rights(), v.prot, v.backing)
+            (v.rights(), v.prot, v.sharing == Sharing::Shared)
         };
         for vpn in pages.iter() {
             let index = Level::Pte.index_of(vpn);
             let entry = st.tables.get(table, index);
-            if !entry.present() {
+            if !entry.maps_page() {
                 continue;
             }
             cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
-            let write = prot.can_write() && entry.writable() && backing != Backing::Driver;
+            // A private mapping's vm_page_prot has no write right: the next write faults and asks
+            // whether to copy.
+            let write = shared && prot.can_write() && entry.dirty();
             let rights = if write {
                 rights
             } else {
@@ -103,6 +106,9 @@ impl Kernel {
             }
             if entry.dirty() {
                 changed = changed.with_dirty();
+            }
+            if !prot.can_read() {
+                changed = changed.with_no_access();
             }
             st.tables.set(table, index, changed);
         }

@@ -9,15 +9,16 @@
 //! a file mapping that continues; old length zero is refused by the scenario checker.
 
 use sim::Cx;
-use x86::{Entry, Level, PT_SPAN_PAGES, Va, VaRange};
+use x86::{Entry, Level, PT_SPAN_PAGES, PgoffRange, Va, VaRange};
 
 use crate::account::{ENTRY, PAGE_TABLE};
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
+use crate::paths::mmap::user_range;
 use crate::paths::{MapError, MapRequest};
-use crate::profile::MREMAP_CHUNK_PAGES;
-use crate::vma::{Vma, VmaId};
+use crate::profile::{MAX_MAP_COUNT, MREMAP_CHUNK_PAGES};
+use crate::vma::{Backing, Vma, VmaId};
 
 impl Kernel {
     /// mremap(2). Returns where the mapping lies now.
@@ -39,7 +40,18 @@ impl Kernel {
         if !self.st().vma(vma).range.contains_range(&old) {
             return Err(MapError::BadRange);
         }
-        let stays = VaRange::from_pages(old.start(), new_pages).ok_or(MapError::BadRange)?;
+        let stays = user_range(old.start(), new_pages)?;
+        let (pgoff, driver) = {
+            let st = self.st();
+            (
+                st.vma(vma).pgoff_of(old.start()),
+                st.vma(vma).backing == Backing::Driver,
+            )
+        };
+        // A driver's mapping neither moves nor grows (-EFAULT).
+        if driver || PgoffRange::from_pages(pgoff, new_pages).is_none() {
+            return Err(MapError::BadRange);
+        }
         if to.is_none() {
             if let Some(gone) = VaRange::new(stays.end(), old.end()) {
                 self.do_munmap(cx, mm, gone).await;
@@ -81,9 +93,26 @@ impl Kernel {
     ) -> Result<VaRange, MapError> {
         let _span = cx.span("move_vma");
         let request = self.continuation(vma, old);
-        let at = to.unwrap_or_else(|| self.get_unmapped_area(mm, new_pages));
-        let new = VaRange::from_pages(at, new_pages).ok_or(MapError::BadRange)?;
+        let at = match to {
+            Some(at) => at,
+            None => self.get_unmapped_area(mm, new_pages)?,
+        };
+        let new = user_range(at, new_pages)?;
+        if new.overlaps(&old) {
+            return Err(MapError::BadRange);
+        }
+        if self.st().mm(mm).vmas.len() >= MAX_MAP_COUNT {
+            return Err(MapError::TooManyMappings);
+        }
         self.do_munmap(cx, mm, new).await;
+        // What does not fit is unmapped before the move, with a bracket of its own.
+        let old = match VaRange::new(old.start().add_pages(new_pages.min(old.pages())), old.end()) {
+            Some(tail) => {
+                self.do_munmap(cx, mm, tail).await;
+                VaRange::new(old.start(), tail.start()).expect("the new length is not zero")
+            }
+            None => old,
+        };
         let copy = {
             let st = self.st();
             let v = st.vma(vma);
@@ -94,15 +123,14 @@ impl Kernel {
                 ..v.clone()
             }
         };
-        self.vma_link(cx, mm, copy).await;
-        let moved = old.pages().min(new_pages);
-        self.move_page_tables(cx, mm, vma, old.start(), new.start(), moved)
+        let copy = self.vma_link(cx, mm, copy).await;
+        self.move_page_tables(cx, mm, (vma, copy), old.start(), new.start(), old.pages())
             .await;
         self.do_munmap(cx, mm, old).await;
         Ok(new)
     }
 
-    async fn move_page_tables(&self, cx: &Cx, mm: MmId, vma: VmaId, old: Va, new: Va, pages: u64) {
+    async fn move_page_tables(&self, cx: &Cx, mm: MmId, vmas: (VmaId, VmaId), old: Va, new: Va, pages: u64) {
         let _span = cx.span("move_page_tables");
         let mut done = 0;
         while done < pages {
@@ -118,26 +146,40 @@ impl Kernel {
                 st.tables.leaf_table(st.mm(mm).pgd, from.vpn()).is_some()
             };
             if populated {
-                self.pte_alloc(cx, mm, to).await;
-                self.move_ptes(cx, mm, vma, from, to, chunk).await;
+                let missing = {
+                    let st = self.st();
+                    st.tables.leaf_table(st.mm(mm).pgd, to.vpn()).is_none()
+                };
+                if missing {
+                    self.pte_alloc(cx, mm, to).await;
+                }
+                self.move_ptes(cx, mm, vmas, from, to, chunk).await;
             }
             done += chunk;
         }
     }
 
     /// `move_ptes`.
-    async fn move_ptes(&self, cx: &Cx, mm: MmId, vma: VmaId, from: Va, to: Va, pages: u64) {
+    async fn move_ptes(&self, cx: &Cx, mm: MmId, vmas: (VmaId, VmaId), from: Va, to: Va, pages: u64) {
+        let (old, new) = vmas;
         let _span = cx.span("move_ptes");
         let chunk = VaRange::from_pages(from, pages).expect("a chunk is not empty");
         let bracket = self.notify_open(cx, mm, Path::Mremap, chunk).await;
         let i_mmap_lock = {
             let st = self.st();
-            st.vma(vma).file().map(|f| st.file(f).i_mmap_lock)
+            st.vma(old).file().map(|f| st.file(f).i_mmap_lock)
         };
         let i_mmap = match i_mmap_lock {
             Some(lock) => Some(cx.lock(lock).await),
             None => None,
         };
+        if i_mmap.is_some() {
+            // A truncate in progress must look at what moves into a mapping it has done already.
+            let mut st = self.st();
+            if st.vma(new).truncate_count != st.vma(old).truncate_count {
+                st.vma_mut(new).truncate_count = 0;
+            }
+        }
         self.move_ptes_locked(cx, mm, from, to, pages).await;
         drop(i_mmap);
         self.notify_close(cx, bracket).await;

@@ -65,7 +65,8 @@ impl Kernel {
             let mut st = self.st();
             std::mem::replace(&mut st.file_mut(file).size, pages)
         };
-        if pages >= before {
+        // Only an expansion is nothing but a new size (`i_size < offset`).
+        if pages > before {
             return;
         }
         let gone = PgoffRange::to_eof(Pgoff::new(pages));

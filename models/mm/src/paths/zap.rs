@@ -70,7 +70,8 @@ struct PteRange {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Notify {
     Nobody,
-    EachPage,
+    /// Whoever is registered when the page is cleared.
+    EachPage(MmId),
 }
 
 impl Kernel {
@@ -233,8 +234,12 @@ impl Kernel {
             st.metrics.ptl_holds += 1;
             (st.ptl(table), st.vma(vma).backing)
         };
-        let told = self.table.at(Path::Zap, Point::AfterClear).is_some() && self.has_subscribers(mm);
-        let notify = if told { Notify::EachPage } else { Notify::Nobody };
+        let bound = self.table.at(Path::Zap, Point::AfterClear).is_some();
+        let notify = if bound {
+            Notify::EachPage(mm)
+        } else {
+            Notify::Nobody
+        };
         let check_mapping = details.check_mapping;
         let mut range = PteRange {
             backing,
@@ -289,7 +294,7 @@ impl Kernel {
             let mut st = self.st();
             let index = x86::Level::Pte.index_of(*at);
             let entry = st.tables.get(range.table, index);
-            if !entry.present() {
+            if !entry.maps_page() {
                 *left -= ZAP_NONE_BYTES;
                 *at = at.add(1);
                 cx.charge(PAGE_TABLE, none_cost);
@@ -305,8 +310,10 @@ impl Kernel {
             cx.charge(PAGE_TABLE, present_cost);
             gather.cleared_entry();
             let page = self.forget_mapping(&mut st, range, entry);
+            // Asked for each entry: who registers while we hold the lock must hear of the next one.
+            let told = matches!(range.notify, Notify::EachPage(mm) if !st.mm(mm).subscribers.is_empty());
             drop(st);
-            if range.notify == Notify::EachPage {
+            if told {
                 return Pause::Notify(va, page);
             }
             if page.map(|p| gather.remove_page(p)) == Some(Room::Full) {

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 
-use mm::notifier::Design;
+use mm::notifier::{CallbackFuture, Design, MmuKind, Subscriber};
 use mm::{
     Backing, Kernel, KernelPreemption, KernelProfile, KernelSpec, MapRequest, MmId, Prot, Sharing, World,
 };
@@ -19,7 +19,7 @@ use sim::{
     Account, Action, Affinity, CpuId, Cx, Cycles, End, Engine, EngineConfig, Object, Role, Schedule, Seeded,
     TaskSpec,
 };
-use x86::{Access, Machine, Pgoff, Va, VaRange};
+use x86::{Access, Machine, Pfn, Pgoff, Va, VaRange};
 
 /// Where tests put their mapping: aligned to a PMD table's span, so that far neighbours at
 /// [`FAR_BELOW`] and [`FAR_ABOVE`] share its PUD table but nothing below.
@@ -61,10 +61,23 @@ impl Setup {
         self
     }
 
+    pub fn design(mut self, design: Design) -> Setup {
+        self.profile = KernelProfile::by_name(design.profile)
+            .expect("a design names its profile")
+            .clone();
+        self.design = design;
+        self
+    }
+
     pub fn build(self) -> Bench {
+        self.build_with(Schedule::Timed(Box::new(Seeded::new(1))))
+    }
+
+    pub fn build_with(self, schedule: Schedule) -> Bench {
         let mut config = EngineConfig::without_costs(self.cpus as u16);
         config.preemption = self.profile.preemption;
-        let engine = Engine::new(config, Schedule::Timed(Box::new(Seeded::new(1))));
+        config.max_events = 3_000_000;
+        let engine = Engine::new(config, schedule);
         let machine = Rc::new(Machine::preset("harpertown-2008").expect("a preset"));
         let world = World::new(Rc::clone(&engine), machine);
         let kernel = world.add_kernel(KernelSpec {
@@ -172,4 +185,69 @@ pub async fn touch(cx: &Cx, k: &Kernel, mm: MmId, r: VaRange, access: Access) {
     for vpn in r.vpns() {
         k.access(cx, mm, vpn.va(), access).await.expect("mapped");
     }
+}
+
+/// A subscriber that counts what it is told and may be slow to release.
+#[derive(Default)]
+pub struct Listener {
+    pub pages: Cell<u32>,
+    pub starts: Cell<u32>,
+    pub ends: Cell<u32>,
+    pub blocks: Cell<u32>,
+    pub releases: Cell<u32>,
+    pub releasing: Cell<u32>,
+    pub slow: u64,
+}
+
+fn count(cell: &Cell<u32>) -> CallbackFuture<'static> {
+    cell.set(cell.get() + 1);
+    Box::pin(async {})
+}
+
+impl Subscriber for Listener {
+    fn name(&self) -> Rc<str> {
+        "listener".into()
+    }
+
+    fn kind(&self) -> MmuKind {
+        MmuKind::Device
+    }
+
+    fn invalidate_page<'a>(&'a self, _: &'a Cx, _: Va) -> CallbackFuture<'a> {
+        count(&self.pages)
+    }
+
+    fn invalidate_range_start<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
+        count(&self.starts)
+    }
+
+    fn invalidate_range_end<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
+        count(&self.ends)
+    }
+
+    fn invalidate_pages<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
+        count(&self.blocks)
+    }
+
+    fn release<'a>(&'a self, cx: &'a Cx) -> CallbackFuture<'a> {
+        const STEPS: u64 = 10;
+        Box::pin(async move {
+            self.releases.set(self.releases.get() + 1);
+            self.releasing.set(self.releasing.get() + 1);
+            for _ in 0..STEPS {
+                wait(cx, self.slow / STEPS).await;
+            }
+            self.releasing.set(self.releasing.get() - 1);
+        })
+    }
+
+    fn reaches(&self, _: Pfn) -> bool {
+        false
+    }
+}
+
+/// Computes for some cycles and lets everything earlier happen.
+pub async fn wait(cx: &Cx, cycles: u64) {
+    cx.charge(BUSY, Cycles::new(cycles));
+    cx.step(Object::None, Action::Run).await;
 }

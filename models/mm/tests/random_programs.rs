@@ -1,0 +1,160 @@
+//! Random programs of six threads over two address spaces and two files, under every design, with and
+//! without PREEMPT, in timed and in random order: nothing panics, no check fires, the books balance.
+
+mod common;
+
+use std::rc::Rc;
+
+use common::{BASE, Bench, Listener, Setup, anonymous, range, wait};
+use mm::notifier::Design;
+use mm::{Backing, FileId, Kernel, KernelPreemption, MapRequest, MmId, Prot, Sharing};
+use sim::{Cx, End, RandomWalk, Schedule, Seeded};
+use x86::{Access, Pgoff, Va};
+
+const THREADS: u32 = 6;
+const CPUS: u32 = 4;
+const OPERATIONS: u32 = 40;
+
+/// xorshift64: the program's own dice, apart from the engine's.
+#[derive(Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Dice {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        for _ in 0..5 {
+            let _ = dice.below(2);
+        }
+        dice
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound
+    }
+
+    fn of<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize].clone()
+    }
+
+    fn place(&mut self) -> Va {
+        BASE.add_pages(self.below(8) * 40 + self.of(&[0, 480]))
+    }
+}
+
+fn mapping(dice: &mut Dice, at: Va, pages: u64, files: &[FileId]) -> MapRequest {
+    let file = Backing::File(dice.of(files));
+    let (backing, sharing) = dice.of(&[
+        (Backing::Anonymous, Sharing::Private),
+        (Backing::Anonymous, Sharing::Shared),
+        (file, Sharing::Private),
+        (file, Sharing::Shared),
+    ]);
+    let at = if dice.below(8) == 0 { None } else { Some(at) };
+    MapRequest {
+        at,
+        backing,
+        sharing,
+        pgoff: Pgoff::new(dice.below(16)),
+        ..anonymous(BASE, pages)
+    }
+}
+
+async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: Dice) {
+    let mut subscribed = Vec::new();
+    for _ in 0..OPERATIONS {
+        let (at, pages) = (dice.place(), 1 + dice.below(60));
+        match dice.below(14) {
+            0 | 1 => {
+                let request = mapping(&mut dice, at, pages, &files);
+                let _ = k.sys_mmap(&cx, mm, request).await;
+            }
+            2 => k.sys_munmap(&cx, mm, range(at, pages)).await,
+            3..=5 => {
+                for page in 0..pages {
+                    let access = dice.of(&[Access::Read, Access::Write]);
+                    let _ = k.access(&cx, mm, at.add_pages(page), access).await;
+                }
+            }
+            6 => {
+                let prot = dice.of(&[Prot::READ, Prot::READ_WRITE, Prot::NONE, Prot::ALL]);
+                k.sys_mprotect(&cx, mm, range(at, pages), prot).await;
+            }
+            7 => k.madvise_dontneed(&cx, mm, range(at, pages)).await,
+            8 => k.do_truncate(&cx, dice.of(&files), dice.below(70)).await,
+            9 => {
+                let to = dice.of(&[None, Some(BASE.add_pages(2000 + dice.clone().below(40) * 7))]);
+                let (old, new) = (1 + dice.below(10), 1 + dice.below(20));
+                let _ = k.sys_mremap(&cx, mm, range(at, old), new, to).await;
+            }
+            10 => {
+                let child = k.sys_fork(&cx, mm, "child".into()).await;
+                k.mmput(&cx, child).await;
+            }
+            11 => {
+                let sem = k.mmap_sem(mm);
+                let _sem = cx.lock_shared(sem).await;
+                let access = dice.of(&[Access::Read, Access::Write]);
+                if let Ok(page) = k.get_user_page(&cx, mm, at, access).await {
+                    k.put_page(&cx, page.pfn);
+                }
+            }
+            12 if subscribed.len() < 2 => {
+                subscribed.push(
+                    k.mmu_notifier_register(&cx, mm, Rc::new(Listener::default()))
+                        .await,
+                );
+            }
+            12 => k.mmu_notifier_unregister(&cx, subscribed.remove(0)).await,
+            _ => wait(&cx, dice.below(5_000)).await,
+        }
+    }
+    if dice.below(2) == 0 {
+        k.exit_mm(&cx, mm).await;
+    }
+}
+
+fn build(seed: u64, schedule: Schedule) -> Bench {
+    let mut dice = Dice::new(seed);
+    let design = dice.of(&Design::ALL);
+    let preemption = dice.of(&[KernelPreemption::Full, KernelPreemption::Voluntary]);
+    let mut setup = Setup::linux_2_6_27().design(design).preempt(preemption);
+    setup.cpus = CPUS;
+    let b = setup.build_with(schedule);
+    let files: Vec<FileId> = (0..2).map(|i| b.kernel.new_file(&format!("f{i}"), 64)).collect();
+    let spaces = [b.mm, b.kernel.new_mm("second".into())];
+    for thread in 0..THREADS {
+        let mm = spaces[(thread % 2) as usize];
+        if thread >= 2 {
+            b.kernel.mmget(mm);
+        }
+        let (files, dice) = (files.clone(), Dice::new(dice.below(u64::MAX / 2)));
+        b.thread(thread % CPUS, Some(mm), move |cx, k| {
+            program(cx, k, mm, files, dice)
+        });
+    }
+    b
+}
+
+fn check(seed: u64, schedule: Schedule) {
+    let b = build(seed, schedule);
+    let end = b.engine.run();
+    assert_eq!(end, End::Completed, "seed {seed}");
+    assert_eq!(b.world.audit(), Vec::<String>::new(), "seed {seed}");
+}
+
+#[test]
+fn random_programs_keep_the_books_in_the_order_of_time() {
+    for seed in 0..120 {
+        check(seed, Schedule::Timed(Box::new(Seeded::new(seed))));
+    }
+}
+
+#[test]
+fn random_programs_keep_the_books_in_random_order() {
+    for seed in 0..40 {
+        check(seed, Schedule::Explored(Box::new(RandomWalk::new(seed))));
+    }
+}
