@@ -12,9 +12,10 @@ use std::io::{self, Write};
 use clap::CommandFactory;
 use reports::schema::{CompareResult, RunResult};
 use reports::text::TextOptions;
-use scenarios::ast;
+use scenarios::ast::{self, KernelChoice, Scenario};
 
 use crate::cli::{Cli, CompletionsArgs, OnOff, OverrideArgs, SchemaArgs, SchemaKind, UnsupportedRule};
+use crate::console::Console;
 use crate::engine::Overrides;
 use crate::exit::Verdict;
 use crate::failure::Failure;
@@ -54,6 +55,21 @@ fn overrides(args: &OverrideArgs) -> Overrides {
         }),
         cpus: args.cpus,
         ..Overrides::default()
+    }
+}
+
+/// A design runs on the kernel it was made for: said where the scenario names another.
+fn tell_kernel(design: &str, kernel: &str, scenario: &Scenario, console: &Console) {
+    let named = match &scenario.kernel {
+        KernelChoice::Name(name) => Some(name),
+        KernelChoice::Custom(def) => def.base.as_ref(),
+    };
+    if let Some(named) = named
+        && kernel != named
+    {
+        console.note(&format!(
+            "{design} runs on {kernel}, not on the scenario's {named}"
+        ));
     }
 }
 

@@ -133,7 +133,8 @@ impl Plan {
             let why = format!("cannot be written: there is no directory {}", folder.display());
             return Err(Failure::file(&path, why));
         }
-        let same = |(_, other): &(Rendering, PathBuf)| *other == path;
+        let own = identity(&path);
+        let same = |(_, other): &(Rendering, PathBuf)| identity(other) == own;
         if self.files.iter().any(same) {
             return Err(Failure::file(&path, "is named for two outputs: name two files"));
         }
@@ -239,6 +240,18 @@ impl Staged {
     }
 }
 
+/// One spelling of all that name the same file, which need not exist.
+fn identity(path: &Path) -> PathBuf {
+    let beside = || {
+        let folder = fs::canonicalize(folder_of(path)).ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    fs::canonicalize(path)
+        .ok()
+        .or_else(beside)
+        .unwrap_or_else(|| path.to_owned())
+}
+
 /// Columns that text may take.
 pub(crate) fn width(asked: Option<u16>) -> usize {
     asked.map(usize::from).unwrap_or_else(|| {
@@ -294,6 +307,18 @@ mod tests {
     fn a_device_is_not_replaced() {
         let null = Staged::create(Path::new("/dev/null")).expect("opened");
         assert!(matches!(null, Staged::Direct(_)));
+    }
+
+    #[test]
+    fn two_spellings_of_one_file_are_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let there = |name: &str| Destination::File(folder.path().join(name));
+        let both = [(Rendering::Json, there("out")), (Rendering::Html, there("./out"))];
+        assert!(Plan::of(both, None, None).is_err());
+        std::os::unix::fs::symlink(folder.path().join("real"), folder.path().join("link")).expect("linked");
+        fs::write(folder.path().join("real"), "").expect("written");
+        let both = [(Rendering::Json, there("real")), (Rendering::Html, there("link"))];
+        assert!(Plan::of(both, None, None).is_err());
     }
 
     #[test]

@@ -16,8 +16,9 @@ use crate::load::Loaded;
 use crate::load::source::Part;
 
 pub use address::{AddressError, PAGE, Release, USER_END, parse_address, parse_release};
-pub use script::{MAX_ACCESSES, MAX_OPS};
-pub use world::{MAX_CPUS, MAX_MAPS};
+pub(crate) use script::changes_process;
+pub use script::{MAX_ACCESSES, MAX_CHASE, MAX_OPS};
+pub use world::{MAX_CPUS, MAX_MAPS, MAX_SHADOWED};
 
 /// Partition of a process that names none.
 pub const DEFAULT_PARTITION: &str = "host";

@@ -136,6 +136,14 @@ codes! {
     NoProcess = "E0227";
     /// A thread is to be born at its first barrier, but begins with something else.
     BirthWithoutBarrier = "E0228";
+    /// A thread that imports memory of its process changes the address space of that process.
+    RankOperation = "E0229";
+    /// A forked process declares mappings of its own.
+    ForkedMaps = "E0230";
+    /// A duration is too long.
+    TooLong = "E0231";
+    /// A size is larger than can be simulated.
+    TooMuch = "E0232";
 
     /// Only one thread takes part in a barrier.
     LonelyBarrier = "W0301";

@@ -218,8 +218,38 @@ fn operations() {
         ),
         op(
             Code::Zero,
-            "{ \"repeat\": { \"times\": §0, \"script\": [] } }",
+            "{ \"repeat\": { \"times\": §0, \"script\": [ { \"exit\": {} } ] } }",
             "0 times",
+        ),
+        op(
+            Code::Zero,
+            "{ \"repeat\": { \"times\": 3, \"script\": §[] } }",
+            "without operations",
+        ),
+        op(
+            Code::TooLong,
+            "{ \"sleep\": { \"ns\": §1000000000000001 } }",
+            "at most 1000000000000000",
+        ),
+        op(
+            Code::TooLong,
+            "{ \"compute\": { \"ns\": §9000000000000000000 } }",
+            "shorter",
+        ),
+        op(
+            Code::TooMuch,
+            "{ \"truncate\": { \"file\": \"heap\", \"pages\": §2251799813685249 } }",
+            "a file of 2251799813685249 pages",
+        ),
+        op(
+            Code::BadPattern,
+            "{ \"access\": { \"at\": 4096, \"pages\": 16777217, \"count\": 1, \"pattern\": §\"pointer_chase\" } }",
+            "chase",
+        ),
+        op(
+            Code::TooManyOps,
+            "{ \"repeat\": { \"times\": 99999999, \"script\": [ { \"touch\": §{ \"at\": 4096, \"pages\": 20000 } } ] } }",
+            "touch less",
         ),
         op(Code::Zero, "{ \"mmap\": { \"pages\": §0 } }", "0 pages"),
         op(
@@ -300,6 +330,73 @@ fn too_many_operations() {
 }
 
 #[test]
+fn a_rank_changes_nothing_of_its_process() {
+    for (name, rest) in [
+        ("mmap", "{ \"pages\": 4 }"),
+        ("munmap", "{ \"map\": \"ram\" }"),
+        (
+            "mprotect",
+            "{ \"region\": { \"map\": \"ram\" }, \"prot\": \"read\" }",
+        ),
+        ("mremap", "{ \"region\": { \"map\": \"ram\" }, \"new_pages\": 4 }"),
+        (
+            "madvise",
+            "{ \"region\": { \"map\": \"ram\" }, \"advice\": \"dontneed\" }",
+        ),
+        ("brk", "{ \"to\": 4096 }"),
+        ("exec", "{}"),
+        ("truncate", "{ \"file\": \"heap\", \"pages\": 1 }"),
+    ] {
+        let members = format!(
+            "\"maps\": {{ \"ram\": {{ \"pages\": 16 }} }}, \"attach\": {{ \"x\": {{ \"xpmem\": {{}} }} }}, \
+             \"threads\": {{ \"r\": {{ \"as\": \"x\", \"script\": [ {{ \"{name}\": §{rest} }} ] }} }}"
+        );
+        run(&[process(Code::RankOperation, &members, "another partition")]);
+    }
+}
+
+#[test]
+fn repeating_nothing_but_repeats_counts() {
+    let members = "\"threads\": { \"t\": { \"script\": §[ { \"repeat\": { \"times\": 1000000, \"script\": [ \
+                   { \"repeat\": { \"times\": 1000, \"script\": [ { \"exit\": {} } ] } } ] } } ] } }";
+    run(&[process(Code::TooManyOps, members, "1000000000 operations")]);
+}
+
+#[test]
+fn sizes_of_secondary_mmus() {
+    let attach = |code, def: &str, fragment| {
+        process(
+            code,
+            &format!("\"threads\": {{ \"t\": {{ \"script\": [] }} }}, \"attach\": {{ \"m\": {def} }}"),
+            fragment,
+        )
+    };
+    let range = "{ \"at\": 4096, \"pages\": 8388609 }";
+    run(&[
+        attach(
+            Code::TooMuch,
+            "{ \"gru\": { \"chiplets\": §513 } }",
+            "write 1 to 512",
+        ),
+        attach(
+            Code::TooLong,
+            "{ \"xpmem\": { \"ranges\": [ { \"at\": 4096, \"pages\": 1 } ], \"rtt_ns\": §1000000000000001 } }",
+            "shorter",
+        ),
+        attach(
+            Code::TooMuch,
+            &format!("{{ \"kvm\": §{{ \"ranges\": [ {range}, {range} ] }} }}"),
+            "shadows 16777218 pages",
+        ),
+        attach(
+            Code::BadVersion,
+            "{ \"kvm\": { \"ranges\": [ { \"at\": 4096, \"pages\": 1 } ], \"version\": §\"3.70000\" } }",
+            "not a release",
+        ),
+    ]);
+}
+
+#[test]
 fn processes_and_threads() {
     let thread = |code, thread: &str, fragment| {
         process(
@@ -335,6 +432,13 @@ fn processes_and_threads() {
              { \"fork\": { \"child\": §\"k\" } } ] } } },\n\
              \"k\": { \"threads\": { \"t\": { \"script\": [] } } } } }",
             "not declared so",
+        ),
+        case(
+            Code::ForkedMaps,
+            "{ \"title\": \"t\", \"processes\": { \"p\": { \"threads\": { \"t\": { \"script\": [\n\
+             { \"fork\": { \"child\": \"k\" } } ] } } },\n\
+             \"k\": { \"forked\": \"by-parent\", \"maps\": §{ \"m\": { \"pages\": 1 } } } } }",
+            "mappings of its parent",
         ),
     ]);
 }

@@ -527,3 +527,31 @@ proptest! {
         let _ = import(reader, "noise", &Options::default());
     }
 }
+
+#[test]
+fn a_child_of_another_process_is_waited_for_at_its_end() {
+    // 2 forks 3 and ends; 1, who is not the parent, is told of the end of 3.
+    let log = "\
+1 fork() = 2
+2 fork() = 3
+2 exit_group(0) = ?
+3 brk(NULL) = 0x10000
+3 exit_group(0) = ?
+1 wait4(2, [], 0, NULL) = 2
+1 wait4(3, [], 0, NULL) = 3
+1 exit_group(0) = ?
+";
+    let imported = lines(log).unwrap();
+    let text = serde_json::to_string(&imported.scenario).unwrap();
+    assert_eq!(text.matches("\"wait\"").count(), 1, "{text}");
+    assert_eq!(text.matches("exit-3").count(), 2, "{text}");
+}
+
+#[test]
+fn what_exceeds_memory_is_not_touched() {
+    let log = "1 mmap(NULL, 17592186044416, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x10000000000\n";
+    let imported = lines(log).unwrap();
+    assert_eq!(imported.summary.touched_pages, 0);
+    let assumed = &imported.summary.assumptions;
+    assert!(assumed.iter().any(|text| text.contains("16 GiB")), "{assumed:?}");
+}

@@ -9,9 +9,9 @@ use mm::notifier::Design;
 use reports::compare::{Regression, compare as side_by_side, gate};
 use reports::schema::{CompareResult, RunResult};
 use reports::text::TextOptions;
-use scenarios::ast::{KernelChoice, Scenario};
+use scenarios::ast::Scenario;
 
-use super::{overrides, render_compare};
+use super::{overrides, render_compare, tell_kernel};
 use crate::cli::CompareArgs;
 use crate::console::Console;
 use crate::engine::{self, Overrides, Randomness};
@@ -213,18 +213,9 @@ fn no_column<'a>(name: &str, labels: impl Iterator<Item = &'a str>) -> Failure {
 
 /// Each design runs on the kernel it was made for: said where the scenario names another.
 fn tell_kernels(columns: &[Column], scenario: &Scenario, console: &Console) {
-    let named = match &scenario.kernel {
-        KernelChoice::Name(name) => Some(name),
-        KernelChoice::Custom(def) => def.base.as_ref(),
-    };
-    let Some(named) = named else { return };
     for column in columns {
-        if let (Some(design), Some(kernel)) = (column.design, &column.kernel)
-            && kernel != named
-        {
-            console.note(&format!(
-                "{design} runs on {kernel}, not on the scenario's {named}"
-            ));
+        if let (Some(design), Some(kernel)) = (column.design, &column.kernel) {
+            tell_kernel(design, kernel, scenario, console);
         }
     }
 }

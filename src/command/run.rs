@@ -1,10 +1,11 @@
 //! `run`: one scenario, once.
 
+use mm::notifier::Design;
 use reports::text::TextOptions;
 use reports::trace::{self, EventFilter};
 use sim::Logging;
 
-use super::{overrides, render_run};
+use super::{overrides, render_run, tell_kernel};
 use crate::cli::RunArgs;
 use crate::console::Console;
 use crate::engine::{self, Overrides, Request};
@@ -21,6 +22,11 @@ pub(crate) fn run(args: &RunArgs, console: &Console) -> Result<Verdict, Failure>
         cpus: args.overrides.cpus,
     };
     let input = input::scenario(&args.scenario, wishes, console)?;
+    if args.kernel.is_none()
+        && let Some(design) = args.design.as_deref().and_then(Design::by_name)
+    {
+        tell_kernel(design.id, design.profile, &input.scenario, console);
+    }
     let timeline = plan.wants(Rendering::Trace) || plan.wants(Rendering::Events);
     let outcome = engine::run(&Request {
         scenario: &input.scenario,

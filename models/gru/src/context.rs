@@ -42,6 +42,10 @@ impl Gru {
         }
         cx.charge(FAULT_GRU, CONTEXT_HANDLE.on(&self.kernel.machine));
         let _asids = cx.lock(self.locks.ms_asid_lock).await;
+        // Somebody may have closed the last segment meanwhile.
+        if self.st().life == Life::Destroyed {
+            return;
+        }
         self.load_mm_tracker(cx, chiplet).await;
         let mut st = self.st();
         let c = &mut st.chiplets[chiplet as usize];
@@ -159,10 +163,54 @@ mod tests {
 
     use mm::notifier::Design;
     use mm::{Backing, KernelProfile, KernelSpec, MapRequest, Prot, Sharing, World};
-    use sim::{Affinity, CpuId, End, Engine, EngineConfig, Role, Schedule, Seeded, TaskSpec};
+    use sim::{Affinity, CpuId, Cycles, End, Engine, EngineConfig, Role, Schedule, Seeded, TaskSpec};
     use x86::{Access, Machine, Pgoff, Va};
 
     use crate::{DropinCancel, Gru, GruConfig, MissMode};
+
+    #[test]
+    fn a_load_that_waited_for_the_destruction_loads_nothing() {
+        let engine = Engine::new(
+            EngineConfig::without_costs(2),
+            Schedule::Timed(Box::new(Seeded::new(1))),
+        );
+        let machine = Rc::new(Machine::preset("harpertown-2008").expect("a preset"));
+        let world = World::new(Rc::clone(&engine), machine);
+        let kernel = world.add_kernel(KernelSpec {
+            name: "host".into(),
+            profile: KernelProfile::LINUX_2_6_27,
+            design: Design::V8,
+            first_cpu: CpuId::new(0),
+            cpus: 2,
+        });
+        let mm = kernel.new_mm("job".into());
+        let config = GruConfig {
+            name: "gru0".into(),
+            chiplets: 1,
+            miss: MissMode::Interrupt,
+            dropin_cancel: DropinCancel::On,
+        };
+        let gru = Gru::new(&kernel, mm, config);
+        let spec = |name: &str, cpu| TaskSpec {
+            name: name.into(),
+            cpu: CpuId::new(cpu),
+            affinity: Affinity::Pinned,
+            role: Role::Worker,
+        };
+        let g = Rc::clone(&gru);
+        engine.spawn(
+            spec("loader", 0),
+            |cx| async move { g.load_context(&cx, 0).await },
+        );
+        let g = Rc::clone(&gru);
+        engine.spawn(spec("closer", 1), |cx| async move {
+            // The loader has begun by then.
+            cx.sleep(Cycles::new(1)).await;
+            g.destroy(&cx).await;
+        });
+        assert_eq!(engine.run(), End::Completed);
+        assert_eq!((gru.contexts(0), gru.asid(0)), (0, None));
+    }
 
     /// secondary-mmus R-G7: the chiplet is purged before identifiers are used again.
     #[test]

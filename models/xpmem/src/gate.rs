@@ -107,7 +107,11 @@ impl Gate {
     /// `invalidate_end`.
     pub(crate) async fn recall_end(&self, cx: &Cx) {
         cx.step(self.object, Action::Write).await;
-        debug_assert!(self.count.get() > 0, "a recall ends that never began");
+        if self.count.get() <= 0 {
+            let text = "a recall of an XPMEM export ends that never began".to_owned();
+            cx.engine().violate(mm::notifier::UNBALANCED_BRACKET, text, None);
+            return;
+        }
         self.count.set(self.count.get() - 1);
         if self.count.get() == 0 {
             cx.engine().wake_all(self.block);
@@ -118,5 +122,33 @@ impl Gate {
     pub(crate) fn close(&self, cx: &Cx) {
         self.closed.set(Closed::ForEver);
         cx.engine().wake_all(self.block);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use sim::{Affinity, CpuId, End, EngineConfig, Role, Schedule, Seeded, TaskSpec};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_recall_that_never_began_is_a_violation() {
+        let engine = Engine::new(
+            EngineConfig::without_costs(1),
+            Schedule::Timed(Box::new(Seeded::new(1))),
+        );
+        let gate = Rc::new(Gate::new(&engine, 0));
+        let spec = TaskSpec {
+            name: "main".into(),
+            cpu: CpuId::new(0),
+            affinity: Affinity::Pinned,
+            role: Role::Worker,
+        };
+        let g = Rc::clone(&gate);
+        engine.spawn(spec, |cx| async move { g.recall_end(&cx).await });
+        assert!(matches!(engine.run(), End::Violation(_)));
+        assert_eq!(gate.count.get(), 0);
     }
 }

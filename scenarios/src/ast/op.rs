@@ -330,3 +330,31 @@ pub struct RepeatOp {
     /// What.
     pub script: Vec<Op>,
 }
+
+impl Op {
+    /// Name of the operation, as written in a script and in `op.<op>.latency_cycles`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Op::Touch(_) => "touch",
+            Op::Access(_) => "access",
+            Op::Mmap(_) => "mmap",
+            Op::Munmap(_) => "munmap",
+            Op::Mprotect(_) => "mprotect",
+            Op::Mremap(_) => "mremap",
+            Op::Madvise(_) => "madvise",
+            Op::Brk(_) => "brk",
+            Op::Truncate(_) => "truncate",
+            Op::Fork(_) => "fork",
+            Op::Exec(_) => "exec",
+            Op::Exit(_) => "exit",
+            Op::Wait(_) => "wait",
+            Op::Barrier(_) => "barrier",
+            Op::Compute(_) => "compute",
+            Op::Sleep(_) => "sleep",
+            Op::Register(_) => "register",
+            Op::Unregister(_) => "unregister",
+            Op::Repeat(_) => "repeat",
+        }
+    }
+}

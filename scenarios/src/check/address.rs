@@ -60,11 +60,11 @@ fn parse_text(text: &str) -> Option<u64> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release {
     /// `2` in `2.6.27`, `6` in `6.18`.
-    pub major: u32,
+    pub major: u16,
     /// `6` in `2.6.27`, `18` in `6.18`.
-    pub minor: u32,
+    pub minor: u16,
     /// `27` in `2.6.27`, 0 from 3.0 on.
-    pub patch: u32,
+    pub patch: u16,
 }
 
 /// Reads `2.6.N` or, from 3.0 on, `N.M`.
@@ -72,9 +72,9 @@ pub struct Release {
 pub fn parse_release(text: &str) -> Option<Release> {
     let digits = |part: &str| {
         let plain = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        if plain { part.parse::<u32>().ok() } else { None }
+        if plain { part.parse::<u16>().ok() } else { None }
     };
-    let parts: Vec<u32> = text.split('.').map(digits).collect::<Option<_>>()?;
+    let parts: Vec<u16> = text.split('.').map(digits).collect::<Option<_>>()?;
     match parts[..] {
         [2, 6, patch] if patch <= 39 => Some(Release {
             major: 2,
@@ -119,7 +119,7 @@ mod tests {
         );
         assert!(parse_release("2.6.32") < parse_release("6.18"));
         for bad in [
-            "", "2.6", "2.6.40", "2.4.20", "6", "6.18.1", "v6.1", "6.+1", "latest",
+            "", "2.6", "2.6.40", "3.65536", "70000.1", "2.4.20", "6", "6.18.1", "v6.1", "6.+1", "latest",
         ] {
             assert_eq!(parse_release(bad), None, "{bad}");
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::Checker;
 use super::path::At;
 use crate::ast::{
-    AccessOp, Address, Birth, ForkOp, MmapOp, MremapOp, Op, Pattern, ProcessDef, Region, ThreadDef, TouchOp,
+    AccessOp, Address, AttachDef, Birth, ForkOp, MmapOp, MremapOp, Op, Pattern, ProcessDef, Region,
+    ThreadDef, TouchOp,
 };
 use crate::diagnostic::Code;
 use crate::diagnostic::suggest::{self, quote};
@@ -16,6 +17,15 @@ pub const MAX_OPS: u128 = 100_000_000;
 /// Most accesses of one `access`.
 pub const MAX_ACCESSES: u64 = 1_000_000_000_000;
 
+/// Most pages of one pointer chase, whose order is kept in memory.
+pub const MAX_CHASE: u64 = 1 << 24;
+
+/// Longest duration: more than eleven days.
+pub(super) const MAX_NS: u64 = 1_000_000_000_000_000;
+
+/// Most pages of a file: what 63 bits of bytes can count.
+pub(super) const MAX_FILE: u64 = 1 << 51;
+
 /// Largest exponent of a Zipf distribution.
 const MAX_ZIPF: f64 = 100.0;
 
@@ -24,6 +34,8 @@ const MAX_ZIPF: f64 = 100.0;
 struct Context<'a> {
     process: &'a str,
     thread: &'a ThreadDef,
+    /// The thread imports memory of its process and lives on another partition.
+    rank: bool,
     times: u128,
 }
 
@@ -104,6 +116,15 @@ impl<'a> Checker<'a> {
             }
             _ => {}
         }
+        if forked && !process.maps.is_empty() {
+            let message = format!("process {} is forked, but has mappings of its own", quote(name));
+            self.error(
+                Code::ForkedMaps,
+                &at.key("maps"),
+                message,
+                "a child begins with the mappings of its parent; let a thread of it `mmap` others",
+            );
+        }
         if process.threads.is_empty() && !forked {
             let message = format!("process {} has no thread", quote(name));
             self.warn_key(
@@ -145,9 +166,11 @@ impl<'a> Checker<'a> {
             let message = format!("the script executes {total} operations, at most {MAX_OPS} are possible");
             self.error(Code::TooManyOps, &at.key("script"), message, "repeat less");
         }
+        let driven = thread.drives.as_ref().and_then(|mmu| def.attach.get(mmu));
         let context = Context {
             process,
             thread,
+            rank: matches!(driven, Some(AttachDef::Xpmem(_))),
             times: 1,
         };
         self.script(&thread.script, context, &at.key("script"));
@@ -161,6 +184,15 @@ impl<'a> Checker<'a> {
 
     fn op(&mut self, op: &'a Op, context: Context<'a>, at: &At<'_>) {
         let process = context.process;
+        if context.rank && changes_process(op) {
+            let message = format!(
+                "`{}` by a thread that imports memory of process {}",
+                op.name(),
+                quote(process)
+            );
+            let help = "a rank lives on another partition: let another thread of the process do it";
+            self.error(Code::RankOperation, &at.key(op.name()), message, help);
+        }
         match op {
             Op::Touch(op) => self.touch(op, context, &at.key("touch")),
             Op::Access(op) => self.access(op, context, &at.key("access")),
@@ -179,7 +211,9 @@ impl<'a> Checker<'a> {
                 self.address(&op.to, &at.key("brk").key("to"));
             }
             Op::Truncate(op) => {
-                self.file_name(&op.file, &at.key("truncate").key("file"));
+                let at = at.key("truncate");
+                self.file_name(&op.file, &at.key("file"));
+                self.file_size(op.pages, &at.key("pages"));
             }
             Op::Fork(op) => self.fork(op, context, &at.key("fork").key("child")),
             Op::Wait(op) => self.wait(&op.child, process, &at.key("wait").key("child")),
@@ -195,10 +229,51 @@ impl<'a> Checker<'a> {
                         "leave it out, or write 1 or more",
                     );
                 }
+                if op.script.is_empty() {
+                    self.error(
+                        Code::Zero,
+                        &at.key("script"),
+                        "`repeat` without operations",
+                        "leave it out, or give it a script",
+                    );
+                }
                 let times = context.times.saturating_mul(op.times.into());
                 self.script(&op.script, Context { times, ..context }, &at.key("script"));
             }
-            Op::Exec(_) | Op::Exit(_) | Op::Barrier(_) | Op::Compute(_) | Op::Sleep(_) => {}
+            Op::Compute(op) => self.duration(op.ns, &at.key("compute").key("ns")),
+            Op::Sleep(op) => self.duration(op.ns, &at.key("sleep").key("ns")),
+            Op::Exec(_) | Op::Exit(_) | Op::Barrier(_) => {}
+        }
+    }
+
+    pub(super) fn duration(&mut self, ns: u64, at: &At<'_>) {
+        if ns > MAX_NS {
+            let message = format!("{ns} ns, at most {MAX_NS} are possible");
+            self.error(Code::TooLong, at, message, "write a shorter time");
+        }
+    }
+
+    pub(super) fn file_size(&mut self, pages: u64, at: &At<'_>) {
+        if pages > MAX_FILE {
+            let message = format!("a file of {pages} pages, at most {MAX_FILE} are possible");
+            self.error(Code::TooMuch, at, message, "write a smaller size");
+        }
+    }
+
+    /// Pages of a part as far as the file tells.
+    fn part_pages(&self, part: &Part<'_>, context: Context<'a>) -> Option<u64> {
+        if part.pages.is_some() {
+            return part.pages;
+        }
+        if let Some(map) = part.map {
+            let size = self.facts.maps.get(context.process)?.get(map).copied()??;
+            return size.checked_sub(part.first);
+        }
+        let process = self.scenario.processes.get(context.process)?;
+        match process.attach.get(context.thread.drives.as_ref()?)? {
+            AttachDef::Kvm(d) => Some(self.shadowed_pages(context.process, &d.maps, &d.ranges)),
+            AttachDef::Xpmem(d) => Some(self.shadowed_pages(context.process, &d.maps, &d.ranges)),
+            AttachDef::Gru(_) => None,
         }
     }
 
@@ -212,6 +287,12 @@ impl<'a> Checker<'a> {
             first: op.first,
             pages: op.pages,
         };
+        let touched = self.part_pages(&part, context).unwrap_or(0);
+        let total = u128::from(touched.div_ceil(op.stride.max(1))).saturating_mul(context.times);
+        if total > MAX_ACCESSES.into() {
+            let message = format!("{total} accesses, at most {MAX_ACCESSES} are possible");
+            self.error(Code::TooManyOps, at, message, "touch less, or repeat less");
+        }
         self.region(part, Absent::Refused, context, at);
     }
 
@@ -259,6 +340,11 @@ impl<'a> Checker<'a> {
             first: op.first,
             pages: op.pages,
         };
+        let pages = self.part_pages(&part, context).unwrap_or(0);
+        if op.pattern == Pattern::PointerChase && pages > MAX_CHASE {
+            let message = format!("a pointer chase over {pages} pages, at most {MAX_CHASE} are possible");
+            self.error(Code::BadPattern, &pattern, message, "chase through fewer pages");
+        }
         let drives = context.thread.drives.is_some();
         let absent = if drives { Absent::Whole } else { Absent::Refused };
         self.region(part, absent, context, at);
@@ -536,11 +622,28 @@ impl<'a> Checker<'a> {
     }
 }
 
+/// Whether an operation works on the address space or the life of the process, for which a thread must
+/// run on its kernel.
+pub(crate) fn changes_process(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Mmap(_)
+            | Op::Munmap(_)
+            | Op::Mprotect(_)
+            | Op::Mremap(_)
+            | Op::Madvise(_)
+            | Op::Brk(_)
+            | Op::Fork(_)
+            | Op::Exec(_)
+            | Op::Truncate(_)
+    )
+}
+
 /// Operations that a script executes.
 fn weight(script: &[Op]) -> u128 {
     script.iter().fold(0, |sum: u128, op| {
         let own = match op {
-            Op::Repeat(repeat) => u128::from(repeat.times).saturating_mul(weight(&repeat.script)),
+            Op::Repeat(repeat) => u128::from(repeat.times).saturating_mul(weight(&repeat.script).max(1)),
             _ => 1,
         };
         sum.saturating_add(own)

@@ -20,6 +20,12 @@ pub const MAX_CPUS: u32 = 256;
 /// Most mappings of a process (`vm.max_map_count`).
 pub const MAX_MAPS: u64 = 65_530;
 
+/// Most pages that one secondary MMU shadows: 64 GiB.
+pub const MAX_SHADOWED: u64 = 1 << 24;
+
+/// Most chiplets with a context of one process.
+const MAX_CHIPLETS: u32 = 512;
+
 /// First release with KVM.
 const FIRST_KVM: Release = Release {
     major: 2,
@@ -72,6 +78,8 @@ impl<'a> Checker<'a> {
                     file.pages
                 );
                 self.memory_error(&at.key("files").key(name).key("pages"), message);
+            } else {
+                self.file_size(file.pages, &at.key("files").key(name).key("pages"));
             }
         }
         if self.scenario.processes.is_empty() {
@@ -381,6 +389,14 @@ impl<'a> Checker<'a> {
                             "`chiplets` is 0",
                             "write 1 or more",
                         );
+                    } else if gru.chiplets > MAX_CHIPLETS {
+                        let message = format!("{} chiplets cannot be simulated", gru.chiplets);
+                        self.error(
+                            Code::TooMuch,
+                            &here.key("gru").key("chiplets"),
+                            message,
+                            format!("write 1 to {MAX_CHIPLETS}"),
+                        );
                     }
                     gru.register
                 }
@@ -451,6 +467,7 @@ impl<'a> Checker<'a> {
                 "name another partition, or leave `importer` out",
             );
         }
+        self.duration(xpmem.rtt_ns, &at.key("rtt_ns"));
         self.shadowed(process, def, mmu, (&xpmem.maps, &xpmem.ranges), at);
         xpmem.register
     }
@@ -483,6 +500,14 @@ impl<'a> Checker<'a> {
                 self.end(start, range.pages, &here.key("pages"));
             }
         }
+        let pages = self.shadowed_pages(process, maps, ranges);
+        if pages > MAX_SHADOWED {
+            let message = format!(
+                "secondary MMU {} shadows {pages} pages, at most {MAX_SHADOWED} are possible",
+                quote(mmu)
+            );
+            self.error(Code::TooMuch, at, message, "name fewer or smaller mappings");
+        }
         if maps.is_empty() && ranges.is_empty() && def.maps.is_empty() && def.forked.is_none() {
             let message = format!("secondary MMU {} shadows nothing", quote(mmu));
             self.warn(
@@ -492,5 +517,23 @@ impl<'a> Checker<'a> {
                 "name mappings in `maps`, or give addresses in `ranges`",
             );
         }
+    }
+
+    /// Pages that a secondary MMU shadows, as far as the file tells.
+    pub(super) fn shadowed_pages(&self, process: &str, maps: &[String], ranges: &[RangeDef]) -> u64 {
+        let known = self.facts.maps.get(process);
+        let size = |map: &str| {
+            known
+                .and_then(|known| known.get(map).copied().flatten())
+                .unwrap_or(0)
+        };
+        let sum = |sum: u64, pages: u64| sum.saturating_add(pages);
+        if maps.is_empty() && ranges.is_empty() {
+            let def = self.scenario.processes.get(process);
+            let named = def.into_iter().flat_map(|def| def.maps.keys());
+            return named.map(|map| size(map)).fold(0, sum);
+        }
+        let by_name = maps.iter().map(|map| size(map));
+        by_name.chain(ranges.iter().map(|range| range.pages)).fold(0, sum)
     }
 }

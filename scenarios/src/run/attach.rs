@@ -20,7 +20,7 @@ use xpmem::{Mode, Pins, Xpmem, XpmemConfig};
 use super::RunError;
 use super::process::Process;
 use crate::ast::{AttachDef, GruMiss, RangeDef, RegisterWhen, Switch, UnpinOrder, Unsupported};
-use crate::check::parse_address;
+use crate::check::{MAX_SHADOWED, parse_address};
 
 /// A secondary MMU of a process.
 pub(super) struct Mmu {
@@ -31,6 +31,8 @@ pub(super) struct Mmu {
     /// Made when it is registered.
     pub(super) device: OnceCell<Device>,
     pub(super) subscription: Cell<Option<SubscriptionId>>,
+    /// It was registered once, whatever became of it.
+    pub(super) begun: Cell<bool>,
     /// Kernel and process of the importing side (XPMEM).
     pub(super) importer: Option<Importer>,
 }
@@ -43,6 +45,8 @@ pub(super) struct Importer {
     pub(super) attaching: Cell<bool>,
     /// They are attached; the other ranks wait for that.
     pub(super) attached: Completion,
+    /// Ranks that have not ended; the last one detaches.
+    pub(super) users: Cell<u32>,
 }
 
 /// A secondary MMU at work.
@@ -113,7 +117,13 @@ impl Mmu {
         process: &Process,
         mm: MmId,
     ) -> Result<(), RunError> {
-        if self.carried == Carried::Omitted || self.device.get().is_some() {
+        if self.begun.replace(true) {
+            return Err(RunError {
+                message: format!("secondary MMU `{}` is registered a second time", self.name),
+                help: "attach one MMU for each registration".to_owned(),
+            });
+        }
+        if self.carried == Carried::Omitted {
             return Ok(());
         }
         let device = self.make(process, mm)?;
@@ -137,7 +147,7 @@ impl Mmu {
         let kernel = &process.kernel;
         Ok(match &self.def {
             AttachDef::Kvm(d) => {
-                let ranges = ranges(process, &d.maps, &d.ranges)?;
+                let ranges = self.ranges(process, &d.maps, &d.ranges)?;
                 let mut next = Gfn::new(0);
                 let mut slots = Vec::new();
                 for range in ranges {
@@ -170,6 +180,10 @@ impl Mmu {
                         Notified::Registered
                     },
                 };
+                config.check(&kernel.machine).map_err(|e| RunError {
+                    message: format!("secondary MMU `{}`: {e}", self.name),
+                    help: "mend its `maps`, `ranges` or `paging`".to_owned(),
+                })?;
                 Device::Kvm {
                     kvm: Kvm::new(kernel, mm, config),
                     slots,
@@ -191,7 +205,7 @@ impl Mmu {
                 }
             }
             AttachDef::Xpmem(d) => {
-                let segments = ranges(process, &d.maps, &d.ranges)?;
+                let segments = self.ranges(process, &d.maps, &d.ranges)?;
                 let importer = self.importer.as_ref().expect("an XPMEM export has an importer");
                 let pinned = self.carried == Carried::Pinned;
                 let config = XpmemConfig {
@@ -213,8 +227,61 @@ impl Mmu {
         })
     }
 
+    /// Ranges named by maps and by address; if nothing is said, all mappings declared with the process,
+    /// or inherited by one that was forked.
+    fn ranges(
+        &self,
+        process: &Process,
+        maps: &[String],
+        by_address: &[RangeDef],
+    ) -> Result<Vec<VaRange>, RunError> {
+        let known = process.maps.borrow();
+        let mut out = Vec::new();
+        for name in maps {
+            out.push(*known.get(name).ok_or_else(|| RunError {
+                message: format!(
+                    "process `{}` has no mapping `{name}` when its MMU is attached",
+                    process.name
+                ),
+                help: "map it first, or name an address range".to_owned(),
+            })?);
+        }
+        for range in by_address {
+            let at = parse_address(&range.at).map_err(|e| RunError {
+                message: format!("address of an attached range: {e}"),
+                help: "write a page aligned user address".to_owned(),
+            })?;
+            out.extend(VaRange::from_pages(Va::new(at), range.pages));
+        }
+        if maps.is_empty() && by_address.is_empty() {
+            let declared =
+                |name: &String| process.def.forked.is_some() || process.def.maps.contains_key(name);
+            out.extend(
+                known
+                    .iter()
+                    .filter(|(name, _)| declared(name))
+                    .map(|(_, range)| *range),
+            );
+        }
+        let pages = out.iter().map(VaRange::pages).fold(0, u64::saturating_add);
+        if pages > MAX_SHADOWED {
+            return Err(RunError {
+                message: format!("secondary MMU `{}` shadows {pages} pages", self.name),
+                help: format!("at most {MAX_SHADOWED} are possible"),
+            });
+        }
+        Ok(out)
+    }
+
     /// `mmu_notifier_unregister` by request of the script.
-    pub(super) async fn unregister(&self, cx: &Cx, kernel: &Kernel) {
+    ///
+    /// A GRU job unmaps its segment first: nobody would purge what its contexts drop in afterwards.
+    pub(super) async fn leave(&self, cx: &Cx, kernel: &Kernel) {
+        self.wind_up(cx).await;
+        self.unregister(cx, kernel).await;
+    }
+
+    async fn unregister(&self, cx: &Cx, kernel: &Kernel) {
         if let Some(id) = self.subscription.take() {
             kernel.mmu_notifier_unregister(cx, id).await;
         }
@@ -254,6 +321,18 @@ impl Mmu {
                 }
                 Some(Driver::Rank(Rc::clone(xpmem)))
             }
+        }
+    }
+
+    /// A rank has ended; the last one detaches the segments.
+    pub(super) async fn rank_ended(&self, cx: &Cx) {
+        let Some(importer) = &self.importer else { return };
+        importer.users.set(importer.users.get() - 1);
+        if importer.users.get() == 0
+            && importer.attached.is_done()
+            && let Some(Device::Xpmem { xpmem, .. }) = self.device.get()
+        {
+            xpmem.detach(cx).await;
         }
     }
 
@@ -324,39 +403,6 @@ impl Driver {
             }
         }
     }
-}
-
-/// Ranges named by maps and by address; all named maps if nothing is said.
-fn ranges(process: &Process, maps: &[String], by_address: &[RangeDef]) -> Result<Vec<VaRange>, RunError> {
-    let known = process.maps.borrow();
-    let mut out = Vec::new();
-    for name in maps {
-        out.push(*known.get(name).ok_or_else(|| RunError {
-            message: format!(
-                "process `{}` has no mapping `{name}` when its MMU is attached",
-                process.name
-            ),
-            help: "map it first, or name an address range".to_owned(),
-        })?);
-    }
-    for range in by_address {
-        let at = parse_address(&range.at).map_err(|e| RunError {
-            message: format!("address of an attached range: {e}"),
-            help: "write a page aligned user address".to_owned(),
-        })?;
-        out.extend(VaRange::from_pages(Va::new(at), range.pages));
-    }
-    if maps.is_empty() && by_address.is_empty() {
-        out.extend(
-            process
-                .def
-                .maps
-                .keys()
-                .filter_map(|name| known.get(name))
-                .copied(),
-        );
-    }
-    Ok(out)
 }
 
 /// CPU of a driver thread on its importer's partition, if it drives an XPMEM import.

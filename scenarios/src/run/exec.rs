@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use mm::{Backing, MapRequest, MmId, Now, Prot, Sharing};
-use sim::{Action, Cx, Object, Stream};
+use sim::{Action, Cx, Cycles, Object, QueueId, Stream};
 use x86::{Access, Pgoff, Va, VaRange};
 
 use super::RunError;
@@ -11,8 +11,11 @@ use super::attach::{Driver, Mmu, Place};
 use super::pattern::Pages;
 use super::process::Process;
 use super::world::Run;
-use crate::ast::{self, AccessOp, MmapOp, Op, Region, TouchOp};
-use crate::check::parse_address;
+use crate::ast::{self, AccessOp, MmapOp, Op, Pattern, Region, TouchOp};
+use crate::check::{MAX_CHASE, changes_process, parse_address};
+
+/// Accesses that are counted towards the budget of events at once.
+const ACCESSES_AT_ONCE: u64 = 4096;
 
 /// First stream of random numbers that threads draw from; one each.
 const THREAD_STREAMS: u32 = 16;
@@ -26,6 +29,8 @@ pub(super) struct Thread {
     pub(super) ordinal: u32,
     pub(super) drives: Option<Rc<Mmu>>,
     pub(super) driver: Option<Driver>,
+    /// Where it sleeps, if another thread may end it meanwhile.
+    pub(super) nap: Option<QueueId>,
     pub(super) mm: MmId,
     pub(super) life: Life,
 }
@@ -89,7 +94,7 @@ impl Thread {
             }
             let begin = cx.now();
             let next = self.operation(cx, op).await?;
-            self.run.record_latency(name(op), cx.now() - begin);
+            self.run.record_latency(op.name(), cx.now() - begin);
             if next == Next::End {
                 return Ok(Next::End);
             }
@@ -101,6 +106,9 @@ impl Thread {
 
     async fn operation(&mut self, cx: &Cx, op: &Op) -> Result<Next, RunError> {
         let kernel = Rc::clone(&self.process.kernel);
+        if self.life == Life::Elsewhere && changes_process(op) {
+            return Err(self.refused(op.name(), "a rank lives on another partition than the process"));
+        }
         match op {
             Op::Touch(o) => self.touch(cx, o).await?,
             Op::Access(o) => self.access(cx, o).await?,
@@ -132,14 +140,14 @@ impl Thread {
                 kernel.do_truncate(cx, file, o.pages).await;
             }
             Op::Fork(o) => self.run.fork(cx, self, &o.child).await?,
-            Op::Exec(_) => self.exec(cx).await,
+            Op::Exec(_) => return Ok(self.exec(cx).await),
             Op::Exit(_) => {
                 // Leaves this thread behind an older epoch, too: it exits whatever `at_end` says.
                 self.process.exiting.set(true);
                 self.run.end_others(&self.process);
                 return Ok(Next::End);
             }
-            Op::Wait(o) => self.run.process(&o.child)?.done.wait(cx).await,
+            Op::Wait(o) => self.wait(cx, &o.child).await?,
             Op::Barrier(o) => {
                 let barrier = self.run.barrier(&o.name);
                 barrier.meet(cx, || self.gone()).await;
@@ -151,15 +159,56 @@ impl Thread {
                 cx.charge(mm::account::USER, kernel.machine.ns(o.ns));
                 cx.step(Object::None, Action::Run).await;
             }
-            Op::Sleep(o) => cx.sleep(kernel.machine.ns(o.ns)).await,
+            Op::Sleep(o) => self.sleep(cx, kernel.machine.ns(o.ns)).await,
             Op::Register(o) => {
                 let mmu = self.run.mmu(&self.process, &o.mmu)?;
-                mmu.come_to_life(cx, &self.process, self.mm).await?;
+                // A rank outlives the process, and has another address space than it.
+                let mm = self.process.mm.get().filter(|_| !self.process.exiting.get());
+                let mm = mm.ok_or_else(|| self.refused("register", "the process has ended"))?;
+                mmu.come_to_life(cx, &self.process, mm).await?;
             }
-            Op::Unregister(o) => self.run.mmu(&self.process, &o.mmu)?.unregister(cx, &kernel).await,
+            Op::Unregister(o) => self.run.mmu(&self.process, &o.mmu)?.leave(cx, &kernel).await,
             Op::Repeat(_) => unreachable!("handled by the caller"),
         }
         Ok(Next::Continue)
+    }
+
+    /// wait4(2): returns when the child has ended, or when there is none (ECHILD), and does not if this
+    /// thread must end.
+    async fn wait(&self, cx: &Cx, name: &str) -> Result<(), RunError> {
+        let child = self.run.process(name)?;
+        while !child.done.is_done() && !self.gone() {
+            let expected = match child.parent.get() {
+                Some(parent) => Rc::ptr_eq(parent, &self.process),
+                // Another thread may be about to fork it.
+                None => !child.never.get() && self.process.forks_elsewhere(&self.name, name),
+            };
+            if !expected {
+                break;
+            }
+            cx.wait_on(self.process.children).await;
+        }
+        Ok(())
+    }
+
+    /// Sleeps; ends early if another thread ends this one.
+    async fn sleep(&self, cx: &Cx, duration: Cycles) {
+        let Some(nap) = self.nap else {
+            return cx.sleep(duration).await;
+        };
+        let until = cx.now() + duration;
+        cx.engine().wake_all_at(nap, until);
+        while cx.now() < until && !self.gone() {
+            cx.wait_on(nap).await;
+        }
+    }
+
+    /// Accesses that need no event count towards the budget all the same.
+    fn spend(cx: &Cx, accesses: &mut u64) {
+        *accesses += 1;
+        if accesses.is_multiple_of(ACCESSES_AT_ONCE) {
+            cx.engine().spend_events(ACCESSES_AT_ONCE);
+        }
     }
 
     /// Takes hold of the MMU this thread drives; false if there is none to drive.
@@ -185,10 +234,11 @@ impl Thread {
             return Ok(());
         }
         let (range, pages) = self.reach(&region)?;
-        let mut page = 0;
+        let (mut page, mut spent) = (0_u64, 0);
         while page < pages && !self.gone() {
+            Self::spend(cx, &mut spent);
             self.one_access(cx, range, page, access).await;
-            page += o.stride;
+            page = page.saturating_add(o.stride.max(1));
         }
         self.rest(cx);
         Ok(())
@@ -209,6 +259,11 @@ impl Thread {
         if pages == 0 {
             return Ok(());
         }
+        if o.pattern == Pattern::PointerChase && pages > MAX_CHASE {
+            let why = format!("a pointer chase over {pages} pages, at most {MAX_CHASE} are possible");
+            return Err(self.refused("access", &why));
+        }
+        let mut spent = 0;
         let stream = self.stream();
         let engine = Rc::clone(cx.engine());
         let mut order = Pages::new(o.pattern, pages, &engine, stream);
@@ -217,6 +272,7 @@ impl Thread {
             if self.gone() {
                 break;
             }
+            Self::spend(cx, &mut spent);
             let page = order.next(&engine, stream);
             let access = match u64::from(o.write_percent) {
                 0 => always[0],
@@ -317,10 +373,13 @@ impl Thread {
     }
 
     /// execve(2): the other threads end, then the address space is replaced.
-    async fn exec(&mut self, cx: &Cx) {
+    async fn exec(&mut self, cx: &Cx) -> Next {
         self.run.end_others(&self.process);
         self.life = Life::Born(self.process.epoch.get());
         while self.process.born.get() > 1 {
+            if self.gone() {
+                return Next::End;
+            }
             cx.wait_on(self.process.ended).await;
         }
         self.process.wind_up(cx).await;
@@ -329,6 +388,7 @@ impl Thread {
         self.process.destroy(cx).await;
         self.process.mm.set(Some(self.mm));
         self.process.maps.borrow_mut().clear();
+        Next::Continue
     }
 
     fn address(&self, address: &ast::Address) -> Result<Va, RunError> {
@@ -383,30 +443,5 @@ pub(super) fn sharing(s: ast::Sharing) -> Sharing {
     match s {
         ast::Sharing::Private => Sharing::Private,
         ast::Sharing::Shared => Sharing::Shared,
-    }
-}
-
-/// Name of an operation in `op.<op>.latency_cycles`.
-pub(super) const fn name(op: &Op) -> &'static str {
-    match op {
-        Op::Touch(_) => "touch",
-        Op::Access(_) => "access",
-        Op::Mmap(_) => "mmap",
-        Op::Munmap(_) => "munmap",
-        Op::Mprotect(_) => "mprotect",
-        Op::Mremap(_) => "mremap",
-        Op::Madvise(_) => "madvise",
-        Op::Brk(_) => "brk",
-        Op::Truncate(_) => "truncate",
-        Op::Fork(_) => "fork",
-        Op::Exec(_) => "exec",
-        Op::Exit(_) => "exit",
-        Op::Wait(_) => "wait",
-        Op::Barrier(_) => "barrier",
-        Op::Compute(_) => "compute",
-        Op::Sleep(_) => "sleep",
-        Op::Register(_) => "register",
-        Op::Unregister(_) => "unregister",
-        Op::Repeat(_) => "repeat",
     }
 }

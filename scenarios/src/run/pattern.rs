@@ -70,7 +70,7 @@ impl Pages {
             Kind::Zipf(zipf) => (zipf.sample(&mut Draws(engine, stream)) as u64).clamp(1, self.pages) - 1,
             Kind::Stride(n) => {
                 let now = self.next;
-                self.next = (now + n) % self.pages;
+                self.next = (now + n % self.pages) % self.pages;
                 now
             }
             Kind::Chase(successor) => {
@@ -109,6 +109,7 @@ mod tests {
     fn sequential_and_stride_wrap() {
         assert_eq!(take(Pattern::Sequential, 3, 5), [0, 1, 2, 0, 1]);
         assert_eq!(take(Pattern::Stride(2), 5, 6), [0, 2, 4, 1, 3, 0]);
+        assert_eq!(take(Pattern::Stride(u64::MAX), 4, 5), [0, 3, 2, 1, 0]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the runner knows of a process, its threads, and the barriers they meet at.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -36,6 +36,14 @@ pub(super) struct Process {
     pub(super) present: Cell<u32>,
     /// Woken when a thread ends.
     pub(super) ended: QueueId,
+    /// Who forked it, once that has happened.
+    pub(super) parent: OnceCell<Rc<Process>>,
+    /// Whoever could have forked it ended without doing so.
+    pub(super) never: Cell<bool>,
+    /// Woken when a child has ended, and when its own threads must end.
+    pub(super) children: QueueId,
+    /// Where each thread sleeps that another one may end meanwhile.
+    pub(super) naps: RefCell<Vec<QueueId>>,
     /// All threads have ended.
     pub(super) done: Completion,
 }
@@ -53,6 +61,19 @@ impl Process {
         for mmu in self.mmus.values() {
             mmu.destroy(cx, &self.kernel).await;
         }
+    }
+
+    /// Whether a thread other than the named one may end its fellows.
+    pub(super) fn may_be_ended(&self, thread: &str) -> bool {
+        let ends = |op: &Op| matches!(op, Op::Exec(_) | Op::Exit(_));
+        let mut others = self.def.threads.iter().filter(|(name, _)| *name != thread);
+        others.any(|(_, def)| any_op(&def.script, &ends))
+    }
+
+    /// Whether a thread other than the named one forks a child.
+    pub(super) fn forks_elsewhere(&self, thread: &str, child: &str) -> bool {
+        let mut others = self.def.threads.iter().filter(|(name, _)| *name != thread);
+        others.any(|(_, def)| children_of(&def.script).contains(child))
     }
 
     /// The CPU on which preparation happens: that of the thread `main`, else of the first one. Threads
@@ -100,7 +121,7 @@ impl Barrier {
 
     /// A member ended.
     pub(super) fn leave(&self, engine: &Engine) {
-        self.members.set(self.members.get() - 1);
+        self.members.set(self.members.get().saturating_sub(1));
         self.open_if_complete(engine);
     }
 
@@ -131,4 +152,26 @@ pub(super) fn barriers_of(script: &[Op]) -> BTreeSet<&str> {
         }
     }
     names
+}
+
+/// Children that a script forks.
+pub(super) fn children_of(script: &[Op]) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for op in script {
+        match op {
+            Op::Fork(f) => {
+                names.insert(f.child.as_str());
+            }
+            Op::Repeat(r) => names.extend(children_of(&r.script)),
+            _ => {}
+        }
+    }
+    names
+}
+
+fn any_op(script: &[Op], wanted: &dyn Fn(&Op) -> bool) -> bool {
+    script.iter().any(|op| match op {
+        Op::Repeat(r) => any_op(&r.script, wanted),
+        op => wanted(op),
+    })
 }

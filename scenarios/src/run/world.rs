@@ -13,10 +13,12 @@ use x86::{Access, CpuIndex, Machine, Pgoff, Va, VaRange};
 
 use super::attach::{self, Baseline, Importer, Mmu};
 use super::exec::{self, Life, Next, Thread};
-use super::process::{Barrier, Process, barriers_of};
+use super::process::{Barrier, Process, barriers_of, children_of};
 use super::resolve::Resolved;
 use super::{Outcome, Request, RunError, result};
-use crate::ast::{AtEnd, AttachDef, Birth, MapDef, Populate, ProcessDef, RegisterWhen, Scenario, ThreadDef};
+use crate::ast::{
+    AtEnd, AttachDef, Birth, MapDef, Op, Populate, ProcessDef, RegisterWhen, Scenario, ThreadDef,
+};
 use crate::check::{DEFAULT_PARTITION, parse_address};
 
 /// A scenario at work.
@@ -207,6 +209,10 @@ impl<'a> WorldBuilder<'a> {
             exiting: Cell::new(false),
             present: Cell::new(0),
             ended: engine.wait_queue("end of a thread"),
+            parent: OnceCell::new(),
+            never: Cell::new(false),
+            children: engine.wait_queue("end of a process"),
+            naps: RefCell::default(),
             done: Completion::new(engine, "end of a process"),
         }
     }
@@ -222,6 +228,7 @@ impl<'a> WorldBuilder<'a> {
                     mm,
                     attaching: Cell::new(false),
                     attached: Completion::new(engine, "xpmem attach"),
+                    users: Cell::new(0),
                 })
             }
             AttachDef::Kvm(_) | AttachDef::Gru(_) => None,
@@ -233,6 +240,7 @@ impl<'a> WorldBuilder<'a> {
             reason,
             device: OnceCell::new(),
             subscription: Cell::new(None),
+            begun: Cell::new(false),
             importer,
         }
     }
@@ -335,6 +343,39 @@ impl Run {
     pub(super) fn end_others(&self, process: &Process) {
         process.epoch.set(process.epoch.get() + 1);
         self.nudge_barriers();
+        for queue in [process.children, process.ended]
+            .iter()
+            .chain(process.naps.borrow().iter())
+        {
+            self.engine.wake_all(*queue);
+        }
+    }
+
+    /// All threads of a process have ended.
+    fn finish(&self, process: &Process) {
+        process.done.complete_all(&self.engine);
+        if let Some(parent) = process.parent.get() {
+            self.engine.wake_all(parent.children);
+        }
+    }
+
+    /// A script ended: what it could have forked and did not will never be.
+    fn disown(&self, process: &Process, script: &[Op]) {
+        for child in children_of(script)
+            .into_iter()
+            .filter_map(|name| self.processes.get(name))
+        {
+            if child.mm.get().is_some() || child.never.replace(true) {
+                continue;
+            }
+            for thread in child.def.threads.values() {
+                for name in barriers_of(&thread.script) {
+                    self.barrier(name).leave(&self.engine);
+                }
+                self.disown(child, &thread.script);
+            }
+            self.engine.wake_all(process.children);
+        }
     }
 
     /// Lets threads that wait at barriers look whether they must end.
@@ -515,11 +556,19 @@ impl Run {
         process.alive.set(process.def.threads.len() as u32);
         process.present.set(process.def.threads.len() as u32);
         if process.def.threads.is_empty() {
-            process.done.complete_all(&self.engine);
+            self.finish(process);
         }
         for (name, def) in &process.def.threads {
             let drives = def.drives.as_ref().and_then(|m| process.mmus.get(m)).cloned();
             let imports = drives.as_ref().is_some_and(|m| m.importer.is_some());
+            if let Some(importer) = drives.as_ref().and_then(|m| m.importer.as_ref()) {
+                importer.users.set(importer.users.get() + 1);
+            }
+            let nap = process.may_be_ended(name).then(|| {
+                let nap = self.engine.wait_queue("end of a sleep");
+                process.naps.borrow_mut().push(nap);
+                nap
+            });
             let unborn = !imports && def.birth == Birth::FirstBarrier;
             let (kernel, own_mm) = match drives.as_ref().and_then(|m| m.importer.as_ref()) {
                 Some(importer) => (Rc::clone(&importer.kernel), importer.mm),
@@ -543,6 +592,7 @@ impl Run {
                 ordinal: self.ordinals[&(process.name.to_string(), name.clone())],
                 drives,
                 driver: None,
+                nap,
                 mm: own_mm,
                 life,
             };
@@ -558,16 +608,28 @@ impl Run {
     /// fork(2) and the start of the child's threads.
     pub(super) async fn fork(self: &Rc<Self>, cx: &Cx, parent: &Thread, child: &str) -> Result<(), RunError> {
         let child = self.process(child)?;
-        if child.mm.get().is_some() {
+        if child.mm.get().is_some() || child.never.get() {
             return Err(RunError {
                 message: format!("process `{}` is forked a second time", child.name),
                 help: "declare one process a fork".to_owned(),
             });
         }
+        if !child.def.maps.is_empty() {
+            return Err(RunError {
+                message: format!("process `{}` is forked, but has mappings of its own", child.name),
+                help: "let a thread of it map them".to_owned(),
+            });
+        }
         let kernel = &parent.process.kernel;
         let mm = kernel.sys_fork(cx, parent.mm, Rc::clone(&child.name)).await;
         child.mm.set(Some(mm));
+        let _ = child.parent.set(Rc::clone(&parent.process));
         *child.maps.borrow_mut() = parent.process.maps.borrow().clone();
+        for mmu in child.mmus.values() {
+            if attach::register_when(&mmu.def) == RegisterWhen::Start {
+                mmu.come_to_life(cx, &child, mm).await?;
+            }
+        }
         self.spawn_threads(&child);
         // sys_fork left one user: the child itself, which its threads have joined.
         kernel.mmput(cx, mm).await;
@@ -586,6 +648,7 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
         run.barrier(name).leave(&run.engine);
     }
     let process = Rc::clone(&thread.process);
+    run.disown(&process, &script);
     let ended_early = thread.gone();
     process.alive.set(process.alive.get() - 1);
     let last_born = match thread.life {
@@ -603,7 +666,7 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
     run.engine.wake_all(process.ended);
     if run.at_end == AtEnd::Stay && !ended_early {
         if process.alive.get() == 0 {
-            process.done.complete_all(&run.engine);
+            run.finish(&process);
         }
         return;
     }
@@ -614,8 +677,8 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
         Life::Unborn => {}
         Life::Born(_) => process.kernel.exit_mm(&cx, thread.mm).await,
         Life::Elsewhere => {
-            if let Some(super::attach::Driver::Rank(xpmem)) = &thread.driver {
-                xpmem.detach(&cx).await;
+            if let Some(mmu) = &thread.drives {
+                mmu.rank_ended(&cx).await;
             }
             let importer = thread.drives.as_ref().and_then(|m| m.importer.as_ref());
             let importer = importer.expect("only importers live elsewhere");
@@ -625,7 +688,7 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
     process.present.set(process.present.get() - 1);
     if process.present.get() == 0 {
         process.destroy(&cx).await;
-        process.done.complete_all(&run.engine);
+        run.finish(&process);
     }
 }
 

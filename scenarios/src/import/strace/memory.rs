@@ -13,6 +13,8 @@ use super::space::{Area, Backing, PAGE, Span, Touched, address, prot, writable};
 
 /// Anonymous MAP_NORESERVE mappings from this size on are taken for reservations.
 const RESERVATION: u64 = 64 << 20;
+/// Pages of the machine's memory: nothing larger can have been touched as a whole.
+const MEMORY: u64 = 1 << 22;
 const RANGE: &str = "an address and a length in the user half of the address space";
 
 /// Which gaps in the known address space are filled by assumption.
@@ -237,6 +239,11 @@ impl Replay<'_> {
             Touch::None | Touch::Fraction(0) => return,
             Touch::Fraction(permille) => u64::from((1000 / permille).max(1)),
         };
+        if span.pages() > MEMORY {
+            let text = "mappings of more than 16 GiB, the memory of the machine, are not touched";
+            self.summary.assume(text.to_owned());
+            return;
+        }
         let process = &mut self.processes[place.process];
         process.threads[place.thread].pending.push(Pending {
             span,

@@ -77,6 +77,8 @@ pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) program: Option<String>,
     pub(super) birth: Birth,
+    /// Number of the process that forked it.
+    pub(super) parent: Option<usize>,
     pub(super) threads: Vec<Thread>,
     pub(super) areas: SpanMap<Area>,
     /// Addresses that the log maps somewhere in this image.
@@ -106,6 +108,7 @@ impl Process {
             pid,
             program: None,
             birth,
+            parent: None,
             threads: vec![main],
             areas: SpanMap::default(),
             ever: SpanMap::default(),

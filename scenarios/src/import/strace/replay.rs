@@ -325,7 +325,8 @@ impl<'a> Replay<'a> {
     fn fork(&mut self, place: Place, child: u32, fds: usize) -> Outcome {
         let parent = &mut self.processes[place.process];
         parent.claim_all(place.thread, &mut self.orders);
-        let process = parent.fork(child);
+        let mut process = parent.fork(child);
+        process.parent = Some(place.process);
         let number = self.processes.len();
         self.processes[place.process].push(place.thread, Step::Fork(number));
         self.enter(child, process, fds);
@@ -356,7 +357,7 @@ impl<'a> Replay<'a> {
         else {
             return skip("the child never had an address space of its own in the log");
         };
-        if self.processes[number].birth == Birth::Fork {
+        if self.processes[number].parent == Some(place.process) {
             self.processes[place.process].push(place.thread, Step::Wait(number));
             return Outcome::Took;
         }
