@@ -223,8 +223,10 @@ impl Engine {
         let futures: Vec<Option<TaskFuture>> = inner.tasks.iter_mut().map(|t| t.future.take()).collect();
         for id in (0..inner.tasks.len()).map(TaskId::new) {
             if inner.tasks[id.index()].state != State::Done {
-                inner.book_wait(id, now);
-                inner.tasks[id.index()].died = now;
+                // Work booked in a task's own future has been done; its wait had not begun.
+                let stopped = now.max(inner.tasks[id.index()].suspended_at);
+                inner.book_wait(id, stopped);
+                inner.tasks[id.index()].died = stopped;
             }
         }
         drop(inner);

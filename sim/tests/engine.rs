@@ -474,3 +474,22 @@ fn exploration_reaches_both_orders_of_two_conflicting_steps() {
     let seen: std::collections::BTreeSet<u16> = (0..32).map(outcome).collect();
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1]);
 }
+
+#[test]
+fn a_stop_before_a_task_falls_asleep_in_its_own_future_leaves_nothing_unaccounted() {
+    let e = engine(2);
+    let mailbox = Mailbox::<u32>::new(&e, "messages");
+    let m = Rc::clone(&mailbox);
+    e.spawn(on(0, "ahead"), move |cx| async move {
+        cx.charge(WORK, Cycles::new(1000));
+        m.receive(&cx).await;
+    });
+    let engine = Rc::clone(&e);
+    e.spawn(on(1, "finds"), move |cx| async move {
+        work(&cx, 10).await;
+        engine.violate("found", "something is wrong".into(), None);
+        work(&cx, 1).await;
+    });
+    assert!(matches!(e.run(), End::Violation(_)));
+    assert_eq!(e.accounts().into_iter().sum::<Cycles>(), e.task_time());
+}
