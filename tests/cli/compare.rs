@@ -177,3 +177,19 @@ fn saved_results_need_a_seed_in_common_and_cannot_be_changed() {
         .exits(2)
         .says("small.jsonc");
 }
+
+#[test]
+fn a_design_that_runs_on_another_kernel_than_the_scenario_names_says_so() {
+    let place = Place::new();
+    let named = super::SMALL.replacen('{', "{ \"kernel\": \"linux-2.6.27\",", 1);
+    place.put("named.jsonc", named);
+    let note = "runs on linux-2.6.27-sleepable, not on the scenario's linux-2.6.27";
+    place
+        .run(&["compare", "named.jsonc", "--designs", "v8,v9"])
+        .exits(0)
+        .says(&format!("v9-sleepable {note}"));
+    let silent = place
+        .run(&["compare", "named.jsonc", "--designs", "v1,v8"])
+        .exits(0);
+    assert!(!silent.stderr.contains("runs on"), "{}", silent.stderr);
+}

@@ -162,16 +162,24 @@ mod tests {
     use std::rc::Rc;
 
     use mm::notifier::Design;
-    use mm::{Backing, KernelProfile, KernelSpec, MapRequest, Prot, Sharing, World};
+    use mm::{Backing, Kernel, KernelProfile, KernelSpec, MapRequest, MmId, Prot, Sharing, World};
     use sim::{Affinity, CpuId, Cycles, End, Engine, EngineConfig, Role, Schedule, Seeded, TaskSpec};
     use x86::{Access, Machine, Pgoff, Va};
 
     use crate::{DropinCancel, Gru, GruConfig, MissMode};
 
-    #[test]
-    fn a_load_that_waited_for_the_destruction_loads_nothing() {
+    struct Setup {
+        engine: Rc<Engine>,
+        world: Rc<World>,
+        kernel: Rc<Kernel>,
+        mm: MmId,
+        gru: Rc<Gru>,
+    }
+
+    /// A machine with `cpus` CPUs and one chiplet, and a process whose GRU is not registered yet.
+    fn setup(cpus: u16) -> Setup {
         let engine = Engine::new(
-            EngineConfig::without_costs(2),
+            EngineConfig::without_costs(cpus),
             Schedule::Timed(Box::new(Seeded::new(1))),
         );
         let machine = Rc::new(Machine::preset("harpertown-2008").expect("a preset"));
@@ -181,7 +189,7 @@ mod tests {
             profile: KernelProfile::LINUX_2_6_27,
             design: Design::V8,
             first_cpu: CpuId::new(0),
-            cpus: 2,
+            cpus: cpus.into(),
         });
         let mm = kernel.new_mm("job".into());
         let config = GruConfig {
@@ -191,60 +199,53 @@ mod tests {
             dropin_cancel: DropinCancel::On,
         };
         let gru = Gru::new(&kernel, mm, config);
-        let spec = |name: &str, cpu| TaskSpec {
+        Setup {
+            engine,
+            world,
+            kernel,
+            mm,
+            gru,
+        }
+    }
+
+    fn on(cpu: u16, name: &str) -> TaskSpec {
+        TaskSpec {
             name: name.into(),
             cpu: CpuId::new(cpu),
             affinity: Affinity::Pinned,
             role: Role::Worker,
-        };
-        let g = Rc::clone(&gru);
-        engine.spawn(
-            spec("loader", 0),
-            |cx| async move { g.load_context(&cx, 0).await },
-        );
-        let g = Rc::clone(&gru);
-        engine.spawn(spec("closer", 1), |cx| async move {
+        }
+    }
+
+    #[test]
+    fn a_load_that_waited_for_the_destruction_loads_nothing() {
+        let s = setup(2);
+        let g = Rc::clone(&s.gru);
+        s.engine
+            .spawn(on(0, "loader"), |cx| async move { g.load_context(&cx, 0).await });
+        let g = Rc::clone(&s.gru);
+        s.engine.spawn(on(1, "closer"), |cx| async move {
             // The loader has begun by then.
             cx.sleep(Cycles::new(1)).await;
             g.destroy(&cx).await;
         });
-        assert_eq!(engine.run(), End::Completed);
-        assert_eq!((gru.contexts(0), gru.asid(0)), (0, None));
+        assert_eq!(s.engine.run(), End::Completed);
+        assert_eq!((s.gru.contexts(0), s.gru.asid(0)), (0, None));
     }
 
     /// secondary-mmus R-G7: the chiplet is purged before identifiers are used again.
     #[test]
     fn a_wrap_purges_the_chiplet_and_starts_a_generation() {
         const AT: Va = Va::new(0x7f40_0000_0000);
-        let engine = Engine::new(
-            EngineConfig::without_costs(1),
-            Schedule::Timed(Box::new(Seeded::new(1))),
-        );
-        let machine = Rc::new(Machine::preset("harpertown-2008").expect("a preset"));
-        let world = World::new(Rc::clone(&engine), machine);
-        let kernel = world.add_kernel(KernelSpec {
-            name: "host".into(),
-            profile: KernelProfile::LINUX_2_6_27,
-            design: Design::V8,
-            first_cpu: CpuId::new(0),
-            cpus: 1,
-        });
-        let mm = kernel.new_mm("job".into());
-        let config = GruConfig {
-            name: "gru0".into(),
-            chiplets: 1,
-            miss: MissMode::Interrupt,
-            dropin_cancel: DropinCancel::On,
-        };
-        let gru = Gru::new(&kernel, mm, config);
-        let spec = TaskSpec {
-            name: "main".into(),
-            cpu: CpuId::new(0),
-            affinity: Affinity::Pinned,
-            role: Role::Worker,
-        };
+        let Setup {
+            engine,
+            world,
+            kernel,
+            mm,
+            gru,
+        } = setup(1);
         let (k, g) = (Rc::clone(&kernel), Rc::clone(&gru));
-        let task = engine.spawn(spec, |cx| async move {
+        let task = engine.spawn(on(0, "main"), |cx| async move {
             k.mmu_notifier_register(&cx, mm, g.clone()).await;
             let request = MapRequest {
                 at: Some(AT),
