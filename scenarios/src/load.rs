@@ -105,7 +105,8 @@ pub fn load_file(path: &Path) -> Result<Loaded, Diagnostics> {
     let name = path.to_string_lossy().into_owned();
     let bytes = read_path(path).map_err(|error| {
         let message = format!("{} cannot be read: {}", quote(&name), error.message);
-        Diagnostics::from(Diagnostic::new(error.code, name.clone(), message))
+        let found = Diagnostic::new(error.code, name.clone(), message);
+        Diagnostics::from(found.with_help("`mmusim list scenarios FOLDER` names the scenarios of a folder"))
     })?;
     load_bytes(&name, &bytes, &FileSystem)
 }

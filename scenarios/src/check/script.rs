@@ -24,7 +24,7 @@ pub const MAX_CHASE: u64 = 1 << 24;
 pub(super) const MAX_NS: u64 = 1_000_000_000_000_000;
 
 /// Most pages of a file: what 63 bits of bytes can count.
-pub(super) const MAX_FILE: u64 = 1 << 51;
+const MAX_FILE: u64 = 1 << 51;
 
 /// Largest exponent of a Zipf distribution.
 const MAX_ZIPF: f64 = 100.0;
@@ -253,7 +253,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    pub(super) fn file_size(&mut self, pages: u64, at: &At<'_>) {
+    fn file_size(&mut self, pages: u64, at: &At<'_>) {
         if pages > MAX_FILE {
             let message = format!("a file of {pages} pages, at most {MAX_FILE} are possible");
             self.error(Code::TooMuch, at, message, "write a smaller size");

@@ -78,8 +78,6 @@ impl<'a> Checker<'a> {
                     file.pages
                 );
                 self.memory_error(&at.key("files").key(name).key("pages"), message);
-            } else {
-                self.file_size(file.pages, &at.key("files").key(name).key("pages"));
             }
         }
         if self.scenario.processes.is_empty() {
