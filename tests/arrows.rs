@@ -13,9 +13,10 @@ const GRU: &str = "mmusim-gru";
 const XPMEM: &str = "mmusim-xpmem";
 const REPORTS: &str = "mmusim-reports";
 const SCENARIOS: &str = "mmusim-scenarios";
+const TRANSLATE: &str = "mmusim-translate";
 
 /// What each crate may use. The two at the top, `mmusim` and `mmusim-benches`, may use any.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     (SIM, &[]),
     (X86, &[SIM]),
     (MM, &[SIM, X86]),
@@ -23,6 +24,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     (GRU, &[SIM, X86, MM]),
     (XPMEM, &[SIM, X86, MM]),
     (REPORTS, &[]),
+    (TRANSLATE, &[SIM, X86, REPORTS]),
     (SCENARIOS, &[SIM, X86, MM, KVM, GRU, XPMEM, REPORTS]),
 ];
 const TOP: [&str; 2] = ["mmusim", "mmusim-benches"];

@@ -9,6 +9,7 @@ pub mod addr;
 pub mod entry;
 pub mod ipi;
 pub mod machine;
+pub mod reference;
 pub mod tables;
 pub mod tlb;
 pub mod walker;
@@ -22,6 +23,7 @@ pub use ipi::{ApicMode, Vector};
 pub use machine::{
     CostRow, CostUnit, Costs, CpuIndex, Distance, Machine, MachineError, NestedPaging, Target, UnknownMachine,
 };
+pub use reference::Reference;
 pub use tables::{LeafScan, Level, PageTables, TableId};
 pub use tlb::{Asid, Generation, Lookup, Tlb, TlbEntry, TlbGeometry, TlbLevel, TlbStats};
 pub use walker::{Access, Walk, WalkOutcome, walk, walk_cost};

@@ -24,6 +24,8 @@ pub enum Access {
     Read,
     /// A store.
     Write,
+    /// An instruction fetch.
+    Fetch,
 }
 
 impl Access {
@@ -104,7 +106,7 @@ pub fn walk(tables: &mut PageTables, root: TableId, vpn: Vpn, access: Access) ->
         WalkOutcome::Protection { table, index, entry }
     } else {
         let used = match access {
-            Access::Read => entry.with_accessed(),
+            Access::Read | Access::Fetch => entry.with_accessed(),
             Access::Write => entry.with_accessed().with_dirty(),
         };
         if used != entry {

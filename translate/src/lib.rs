@@ -1,0 +1,6 @@
+//! Address translation alone: access streams and recordings through the MMUs of a machine, without
+//! an operating system above them.
+
+pub mod source;
+
+pub use source::{Batch, Source, SourceError, ThreadId};
