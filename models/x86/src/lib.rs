@@ -6,9 +6,12 @@
 //! policy of the layer above.
 
 pub mod addr;
+pub mod cache;
 pub mod entry;
 pub mod ipi;
 pub mod machine;
+pub mod page_size;
+pub mod psc;
 pub mod reference;
 pub mod tables;
 pub mod tlb;
@@ -18,12 +21,14 @@ pub use addr::{
     ENTRIES_PER_TABLE, Gfn, Gpa, Hva, PAGE_SHIFT, PAGE_SIZE, PT_SPAN_PAGES, Pfn, Pgoff, PgoffRange, Va,
     VaRange, Vpn, VpnRange,
 };
+pub use cache::CacheGeometry;
 pub use entry::{Entry, EntryFlags, Rights, SoftwareTag};
 pub use ipi::{ApicMode, Vector};
 pub use machine::{
     CostRow, CostUnit, Costs, CpuIndex, Distance, Machine, MachineError, NestedPaging, Target, UnknownMachine,
 };
+pub use page_size::{PageSize, PageSizes};
 pub use reference::Reference;
 pub use tables::{LeafScan, Level, PageTables, TableId};
-pub use tlb::{Asid, Generation, Lookup, Tlb, TlbEntry, TlbGeometry, TlbLevel, TlbStats};
+pub use tlb::{Asid, Generation, Lookup, Shape, Tlb, TlbBank, TlbEntry, TlbGeometry, TlbStats};
 pub use walker::{Access, Walk, WalkOutcome, walk, walk_cost};

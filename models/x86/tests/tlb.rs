@@ -4,7 +4,11 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use x86::{Asid, Generation, Lookup, Pfn, Rights, Tlb, TlbEntry, TlbGeometry, TlbLevel, TlbStats, Vpn};
+use x86::tlb::SecondLevelBank;
+use x86::{
+    Asid, Generation, Lookup, PageSizes, Pfn, Rights, Shape, Tlb, TlbBank, TlbEntry, TlbGeometry, TlbStats,
+    Vpn,
+};
 
 type Page = (u16, u64);
 
@@ -14,7 +18,7 @@ struct NaiveBank {
 }
 
 impl NaiveBank {
-    fn new(level: TlbLevel) -> Self {
+    fn new(level: Shape) -> Self {
         let sets = level.sets() as usize;
         NaiveBank {
             ways: level.ways() as usize,
@@ -96,33 +100,15 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn geometry() -> impl Strategy<Value = TlbGeometry> {
-    let level = |entries, ways| TlbLevel::new(entries, ways).unwrap();
+    let level = |entries, ways| Shape::new(entries, ways).unwrap();
     prop::sample::select(vec![
-        TlbGeometry {
-            l1: level(1, 1),
-            l2: None,
-        },
-        TlbGeometry {
-            l1: level(4, 2),
-            l2: Some(level(8, 4)),
-        },
-        TlbGeometry {
-            l1: level(16, 4),
-            l2: Some(level(256, 4)),
-        },
-        TlbGeometry {
-            l1: level(48, 48),
-            l2: Some(level(64, 4)),
-        },
-        TlbGeometry {
-            l1: level(17, 17),
-            l2: Some(level(24, 24)),
-        },
+        two_levels(level(1, 1), None),
+        two_levels(level(4, 2), Some(level(8, 4))),
+        two_levels(level(16, 4), Some(level(256, 4))),
+        two_levels(level(48, 48), Some(level(64, 4))),
+        two_levels(level(17, 17), Some(level(24, 24))),
         // Three sets, as the 3072 x 8 array of row G8 has a number of sets that is no power of two.
-        TlbGeometry {
-            l1: level(72, 72),
-            l2: Some(level(12, 4)),
-        },
+        two_levels(level(72, 72), Some(level(12, 4))),
     ])
 }
 
@@ -293,8 +279,8 @@ proptest! {
     ) {
         let mut pair = Pair {
             real: Tlb::new(&shape),
-            first: NaiveBank::new(shape.l1),
-            second: shape.l2.map(NaiveBank::new),
+            first: NaiveBank::new(shape.load[0].shape),
+            second: shape.l2.first().map(|second| NaiveBank::new(second.bank.shape)),
             stats: TlbStats::default(),
             real_drops: Vec::new(),
             naive_drops: Vec::new(),
@@ -309,10 +295,7 @@ proptest! {
 
 #[test]
 fn update_leaves_a_slot_of_another_frame_alone() {
-    let mut tlb = Tlb::new(&TlbGeometry {
-        l1: TlbLevel::new(4, 4).unwrap(),
-        l2: None,
-    });
+    let mut tlb = Tlb::new(&two_levels(Shape::new(4, 4).unwrap(), None));
     let (asid, vpn) = (Asid::UNTAGGED, Vpn::new(1));
     tlb.fill(asid, vpn, entry(7, Rights::USER), &mut |_| {});
     assert_eq!(tlb.update(asid, vpn, entry(8, Rights::USER_WRITE)), 0);
@@ -322,12 +305,29 @@ fn update_leaves_a_slot_of_another_frame_alone() {
 
 #[test]
 fn levels_that_do_not_divide_into_sets_are_refused() {
-    assert!(TlbLevel::new(0, 1).is_err());
-    assert!(TlbLevel::new(8, 0).is_err());
-    let error = TlbLevel::new(10, 4).unwrap_err();
+    assert!(Shape::new(0, 1).is_err());
+    assert!(Shape::new(8, 0).is_err());
+    let error = Shape::new(10, 4).unwrap_err();
     assert!(
         error
             .to_string()
             .starts_with("tlb level of 10 entries and 4 ways")
     );
+}
+
+fn two_levels(l1: Shape, l2: Option<Shape>) -> TlbGeometry {
+    let bank = |shape| TlbBank::new(shape, PageSizes::SMALL);
+    TlbGeometry {
+        load: vec![bank(l1)],
+        store: Vec::new(),
+        fetch: vec![bank(l1)],
+        l2: l2
+            .map(|shape| SecondLevelBank {
+                serves: Default::default(),
+                bank: bank(shape),
+            })
+            .into_iter()
+            .collect(),
+        l2_fill: Default::default(),
+    }
 }

@@ -4,7 +4,7 @@
 //! time stamp a slot. Fully associative banks of many ways (AMD's 48 to 72) would compare and age
 //! too much that way, so they find a tag through a small chained hash and keep recency as a list.
 
-use super::{Generation, Tag, TlbEntry, TlbLevel};
+use super::{Generation, Shape, Tag, TlbEntry};
 use crate::addr::Pfn;
 use crate::entry::Rights;
 
@@ -69,7 +69,7 @@ pub(super) enum Displaced {
 }
 
 impl Bank {
-    pub(super) fn new(level: TlbLevel) -> Self {
+    pub(super) fn new(level: Shape) -> Self {
         let entries = level.entries() as usize;
         let ways = level.ways() as usize;
         let sets = level.sets() as u64;

@@ -16,7 +16,10 @@ mod geometry;
 use std::fmt;
 
 use bank::{Bank, Displaced, Slot};
-pub use geometry::{InvalidGeometry, TlbGeometry, TlbLevel};
+pub use geometry::{
+    IndexFunction, InvalidGeometry, Replacement, SecondLevelBank, SecondLevelFill, Serves, Shape, TlbBank,
+    TlbGeometry,
+};
 
 use crate::addr::{Pfn, Vpn};
 use crate::entry::Rights;
@@ -184,8 +187,8 @@ impl Tlb {
         Tlb {
             memo: Memo::NOTHING,
             stats: TlbStats::default(),
-            first: Bank::new(geometry.l1),
-            second: geometry.l2.map(Bank::new),
+            first: Bank::new(geometry.load[0].shape),
+            second: geometry.l2.first().map(|second| Bank::new(second.bank.shape)),
         }
     }
 
