@@ -308,11 +308,7 @@ fn levels_that_do_not_divide_into_sets_are_refused() {
     assert!(Shape::new(0, 1).is_err());
     assert!(Shape::new(8, 0).is_err());
     let error = Shape::new(10, 4).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("tlb level of 10 entries and 4 ways")
-    );
+    assert!(error.to_string().starts_with("10 entries and 4 ways"));
 }
 
 fn two_levels(l1: Shape, l2: Option<Shape>) -> TlbGeometry {
