@@ -19,7 +19,7 @@ use mm::account::{FAULT_KVM, TLB_FLUSH, USER, WALK};
 use mm::{CpuMode, Kernel, Refused};
 use sim::{Action, CpuId, Cx, Mark, Object, Scope};
 use x86::walker::{HOST_LEVELS, nested_references};
-use x86::{Access, Gfn, Lookup, Pfn, Tlb, TlbEntry, Vpn, WalkOutcome};
+use x86::{Access, Gfn, Lookup, PageSize, Pfn, Rules, Tlb, TlbEntry, Vpn, WalkOutcome};
 
 use crate::config::Paging;
 use crate::vm::{GUEST, Kvm, State, TlbTags};
@@ -80,7 +80,7 @@ impl Vcpu {
     pub(crate) fn drop_tlb(&mut self, kernel: &Kernel) {
         let mut frames = kernel.frames();
         self.tlb
-            .flush_asid(GUEST, &mut |pfn: Pfn| frames.get_mut(pfn).usable -= 1);
+            .flush_asid(GUEST.own, &mut |pfn: Pfn| frames.get_mut(pfn).usable -= 1);
     }
 }
 
@@ -222,15 +222,15 @@ impl Kvm {
         let entry = {
             let mut st = self.st();
             let v = &mut st.vcpus[vcpu.index()];
-            match v.tlb.lookup(GUEST, vpn) {
-                Lookup::Hit1(e) if allows(e, access) => e,
-                Lookup::Hit2(e) if allows(e, access) => {
+            match v.tlb.lookup(access, GUEST, vpn) {
+                Lookup::Hit1(e) if Rules::USER.pass(access, &e) => e,
+                Lookup::Hit2(e) if Rules::USER.pass(access, &e) => {
                     cx.charge(WALK, costs.tlb_l2_hit);
                     let kernel = self.kernel();
                     let mut frames = kernel.frames();
                     let gained = v
                         .tlb
-                        .promote(GUEST, vpn, e, &mut |pfn| frames.get_mut(pfn).usable -= 1);
+                        .promote(access, GUEST, vpn, e, &mut |pfn| frames.get_mut(pfn).usable -= 1);
                     frames.get_mut(e.pfn).usable += gained;
                     e
                 }
@@ -260,19 +260,17 @@ impl Kvm {
             let mut dropped = |pfn: Pfn| frames.get_mut(pfn).usable -= 1;
             let tlb = &mut st.vcpus[vcpu.index()].tlb;
             match walk.outcome {
-                WalkOutcome::NotPresent { .. } | WalkOutcome::Protection { .. } => {
-                    tlb.invalidate_page(GUEST, vpn, &mut dropped);
+                WalkOutcome::NotPresent { .. }
+                | WalkOutcome::Reserved { .. }
+                | WalkOutcome::Protection { .. } => {
+                    tlb.invalidate_page(GUEST.own, vpn, &mut dropped);
                     None
                 }
                 WalkOutcome::Leaf { entry, .. } => {
                     let rmap = st.slots.rmap(gfn).and_then(|r| *r);
-                    let filled = TlbEntry {
-                        pfn: entry.pfn(),
-                        generation: rmap.expect("a present spte is in its rmap").generation,
-                        rights: entry.rights(),
-                        dirty: entry.dirty(),
-                    };
-                    let gained = tlb.fill(GUEST, vpn, filled, &mut dropped);
+                    let generation = rmap.expect("a present spte is in its rmap").generation;
+                    let filled = TlbEntry::of_leaf(entry, PageSize::Size4K, generation);
+                    let gained = tlb.fill(access, GUEST, vpn, filled, &mut dropped);
                     frames.get_mut(filled.pfn).usable += gained;
                     Some(filled)
                 }
@@ -293,9 +291,4 @@ impl Kvm {
             kernel.check_use(cx, entry.pfn, entry.generation, &name);
         }
     }
-}
-
-#[inline]
-fn allows(entry: TlbEntry, access: Access) -> bool {
-    !access.is_write() || (entry.rights.writable() && entry.dirty)
 }

@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use mm::notifier::SubscriptionId;
 use mm::{Kernel, MmId};
 use sim::{ClassDef, Cx, LockId, LockKind, Nesting, Object};
-use x86::{Asid, Gfn, Machine, PageTables, Pfn, TableId};
+use x86::{Asid, Context, Gfn, Machine, PageTables, Pfn, TableId};
 
 use crate::config::{KvmConfig, Notified, SpteReference};
 use crate::metrics::KvmMetrics;
@@ -20,7 +20,10 @@ const REQUESTS: u16 = 0x11;
 
 /// Tag of the machine's translations in its vCPUs' TLBs (VPID or ASID). Each vCPU has a TLB to
 /// itself, so one tag serves all machines; zero is the host's.
-pub(crate) const GUEST: Asid = Asid::new(1);
+pub(crate) const GUEST: Context = Context {
+    own: Asid::new(1),
+    global: Context::UNTAGGED.global,
+};
 
 /// Frames whose counted sptes were removed by one group and are not flushed yet.
 pub(crate) struct Draining {
@@ -173,8 +176,8 @@ impl Kvm {
         let mut m = st.metrics.clone();
         for vcpu in &st.vcpus {
             let stats = vcpu.tlb.stats();
-            m.tlb_hits += stats.l1_hits + stats.l2_hits;
-            m.tlb_misses += stats.misses;
+            m.tlb_hits += (stats.l1_hits + stats.l2_hits).total();
+            m.tlb_misses += stats.misses.total();
             m.tlb_flushed += stats.flushed_entries;
         }
         m

@@ -6,7 +6,7 @@
 //! (hardware-costs R17).
 
 use sim::{Action, Cx, Object};
-use x86::{Access, Asid, Lookup, Pfn, TlbEntry, Va, Vpn, WalkOutcome};
+use x86::{Access, Asid, Context, Lookup, PageSize, Pfn, Rules, TlbEntry, Va, Vpn, WalkOutcome};
 
 use crate::account::{USER, WALK};
 use crate::frame::Frames;
@@ -115,21 +115,23 @@ impl Kernel {
     pub(crate) fn try_tlb(&self, cx: &Cx, vpn: Vpn, access: Access) -> Cached {
         let slot = self.local(cx.cpu());
         let mut st = self.st();
-        let found = st.cpus[slot].tlb.lookup(Asid::UNTAGGED, vpn);
+        let found = st.cpus[slot].tlb.lookup(access, Context::UNTAGGED, vpn);
         match found {
-            Lookup::Hit1(e) if allows(e, access) => {
+            Lookup::Hit1(e) if Rules::USER.pass(access, &e) => {
                 cx.charge(USER, self.machine.costs.cacheline_touch);
                 self.check_generation(cx, e);
                 Cached::Allows
             }
-            Lookup::Hit2(e) if allows(e, access) => {
+            Lookup::Hit2(e) if Rules::USER.pass(access, &e) => {
                 cx.charge(WALK, self.machine.costs.tlb_l2_hit);
                 cx.charge(USER, self.machine.costs.cacheline_touch);
                 self.check_generation(cx, e);
                 let mut frames = self.frames();
                 let gained = st.cpus[slot]
                     .tlb
-                    .promote(Asid::UNTAGGED, vpn, e, &mut |pfn| drop_slot(&mut frames, pfn));
+                    .promote(access, Context::UNTAGGED, vpn, e, &mut |pfn| {
+                        drop_slot(&mut frames, pfn)
+                    });
                 frames.get_mut(e.pfn).tlb_slots += gained;
                 Cached::Allows
             }
@@ -181,13 +183,8 @@ impl Kernel {
         };
         let pfn = entry.pfn();
         let generation = frames.get(pfn).generation;
-        let filled = TlbEntry {
-            pfn,
-            generation,
-            rights: entry.rights(),
-            dirty: entry.dirty(),
-        };
-        let gained = tlb.fill(Asid::UNTAGGED, vpn, filled, &mut |old| {
+        let filled = TlbEntry::of_leaf(entry, PageSize::Size4K, generation);
+        let gained = tlb.fill(access, Context::UNTAGGED, vpn, filled, &mut |old| {
             drop_slot(&mut frames, old)
         });
         frames.get_mut(pfn).tlb_slots += gained;
@@ -211,9 +208,4 @@ impl Kernel {
 #[inline]
 fn drop_slot(frames: &mut Frames, pfn: Pfn) {
     frames.get_mut(pfn).tlb_slots -= 1;
-}
-
-#[inline]
-fn allows(e: TlbEntry, access: Access) -> bool {
-    !access.is_write() || (e.rights.writable() && e.dirty)
 }

@@ -315,9 +315,9 @@ impl Kernel {
         let st = self.state.borrow();
         let mut m = st.metrics.clone();
         let (now, before) = (st.tlb_totals(), &st.tlb_before);
-        m.tlb_l1_hits = now.l1_hits - before.l1_hits;
-        m.tlb_l2_hits = now.l2_hits - before.l2_hits;
-        m.tlb_misses = now.misses - before.misses;
+        m.tlb_l1_hits = now.l1_hits.total() - before.l1_hits.total();
+        m.tlb_l2_hits = now.l2_hits.total() - before.l2_hits.total();
+        m.tlb_misses = now.misses.total() - before.misses.total();
         let frames = self.frames.borrow();
         m.pages_in_use_max = frames.in_use(self.zone).1;
         (m.pages_allocated, m.pages_freed) = frames.turnover(self.zone);

@@ -1,6 +1,6 @@
-//! Page-table entries with the x86-64 bit layout (Intel SDM vol. 3A 4.5, 4-level paging).
+//! Page-table entries with the x86-64 bit layout (Intel SDM vol. 3A 4.5, 4-level and 5-level paging).
 //!
-//! One 64-bit word serves all four levels. In an upper-level entry the frame field carries the
+//! One 64-bit word serves all levels. In an upper-level entry the frame field carries the
 //! [`TableId`] of the table below instead of a frame number: page-table pages live in an arena of
 //! their own, so that simulated memory and simulated tables cannot be confused.
 
@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::BitOr;
 
 use crate::addr::{PAGE_SHIFT, Pfn};
+use crate::page_size::PageSize;
 use crate::tables::TableId;
 
 /// What a translation allows, as a small set. Reading is implied.
@@ -23,6 +24,8 @@ impl Rights {
     pub const USER: Rights = Rights(1 << 1);
     /// Instruction fetch allowed.
     pub const EXEC: Rights = Rights(1 << 2);
+    /// Everything: what a walk starts with.
+    pub const ALL: Rights = Rights(7);
     /// What a private read-only data page gives a user.
     pub const USER_READ: Rights = Rights::USER;
     /// What a writable data page gives a user.
@@ -47,6 +50,24 @@ impl Rights {
     #[must_use]
     pub const fn without(self, other: Rights) -> Rights {
         Rights(self.0 & !other.0)
+    }
+
+    /// What both sets allow.
+    #[inline]
+    #[must_use]
+    pub const fn common(self, other: Rights) -> Rights {
+        Rights(self.0 & other.0)
+    }
+
+    #[inline]
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    // The rights among other bits.
+    #[inline]
+    pub(crate) const fn from_bits(bits: u8) -> Rights {
+        Rights(bits & Rights::ALL.0)
     }
 
     /// Whether stores are allowed.
@@ -91,12 +112,20 @@ impl EntryFlags {
     pub const WRITE: EntryFlags = EntryFlags(1 << 1);
     /// U/S, bit 2: user mode allowed.
     pub const USER: EntryFlags = EntryFlags(1 << 2);
+    /// PWT, bit 3: low bit of the memory type's index into the PAT.
+    pub const WRITE_THROUGH: EntryFlags = EntryFlags(1 << 3);
+    /// PCD, bit 4: middle bit of the memory type's index into the PAT.
+    pub const CACHE_DISABLE: EntryFlags = EntryFlags(1 << 4);
     /// A, bit 5: set by the walker.
     pub const ACCESSED: EntryFlags = EntryFlags(1 << 5);
     /// D, bit 6: set by the walker on a store; leaf only.
     pub const DIRTY: EntryFlags = EntryFlags(1 << 6);
     /// PS, bit 7: a leaf in an upper level.
     pub const PAGE_SIZE: EntryFlags = EntryFlags(1 << 7);
+    /// PAT of a 4 KiB leaf, bit 7: high bit of the memory type's index into the PAT.
+    pub const PAT: EntryFlags = EntryFlags(1 << 7);
+    /// PAT of a larger leaf, bit 12.
+    pub const PAT_LARGE: EntryFlags = EntryFlags(1 << 12);
     /// G, bit 8: survives a CR3 write.
     pub const GLOBAL: EntryFlags = EntryFlags(1 << 8);
     /// XD (NX), bit 63: instruction fetch forbidden.
@@ -207,6 +236,53 @@ impl Entry {
         Entry((pfn.get() as u64) << PAGE_SHIFT | flags.0)
     }
 
+    /// A present leaf of this size, neither accessed nor dirty. The frame is the first of the page.
+    #[inline]
+    #[must_use]
+    pub const fn leaf_of(size: PageSize, pfn: Pfn, rights: Rights) -> Entry {
+        let leaf = Entry::leaf(pfn, rights);
+        match size {
+            PageSize::Size4K => leaf,
+            PageSize::Size2M | PageSize::Size1G => leaf.with(EntryFlags::PAGE_SIZE),
+        }
+    }
+
+    /// P and PS in an upper level: the entry maps a large page. In a PTE the same bit is PAT.
+    #[inline]
+    #[must_use]
+    pub const fn is_large_leaf(self) -> bool {
+        self.has(EntryFlags::PRESENT.with(EntryFlags::PAGE_SIZE))
+    }
+
+    /// First frame of a leaf of this size.
+    #[inline]
+    #[must_use]
+    pub const fn frame(self, size: PageSize) -> Pfn {
+        Pfn::new(self.pfn().get() & !(size.base_pages() as u32 - 1))
+    }
+
+    /// Index of the memory type in the PAT, 0 to 7: PAT, PCD, PWT (SDM vol. 3A 4.9.2).
+    #[inline]
+    #[must_use]
+    pub const fn pat_index(self, size: PageSize) -> u8 {
+        let pat = match size {
+            PageSize::Size4K => EntryFlags::PAT,
+            PageSize::Size2M | PageSize::Size1G => EntryFlags::PAT_LARGE,
+        };
+        (self.has(pat) as u8) << 2
+            | (self.has(EntryFlags::CACHE_DISABLE) as u8) << 1
+            | self.has(EntryFlags::WRITE_THROUGH) as u8
+    }
+
+    /// Whether a leaf of this size has a frame bit set that must be zero: bits 13 up to the size's
+    /// alignment (SDM vol. 3A tables 4-16 and 4-18).
+    #[inline]
+    #[must_use]
+    pub const fn has_reserved_bits(self, size: PageSize) -> bool {
+        let alignment = size.bytes() - 1;
+        self.0 & alignment & FRAME_MASK & !EntryFlags::PAT_LARGE.0 != 0
+    }
+
     /// An upper-level entry pointing at a table: writable, user, accessed, as Linux's `_PAGE_TABLE`.
     #[inline]
     #[must_use]
@@ -304,11 +380,11 @@ impl Entry {
         Pfn::new(((self.0 & FRAME_MASK) >> PAGE_SHIFT) as u32)
     }
 
-    /// The table an upper-level entry points at, if it is present.
+    /// The table an upper-level entry points at, if it is present and no large leaf.
     #[inline]
     #[must_use]
     pub const fn table_id(self) -> Option<TableId> {
-        if self.present() {
+        if self.present() && !self.has(EntryFlags::PAGE_SIZE) {
             Some(TableId::new(((self.0 & FRAME_MASK) >> PAGE_SHIFT) as u32))
         } else {
             None

@@ -8,11 +8,14 @@
 pub mod addr;
 pub mod cache;
 pub mod entry;
+pub mod fault;
 pub mod ipi;
 pub mod machine;
 pub mod page_size;
 pub mod psc;
 pub mod reference;
+pub mod rules;
+mod set_array;
 pub mod tables;
 pub mod tlb;
 pub mod walker;
@@ -23,12 +26,16 @@ pub use addr::{
 };
 pub use cache::CacheGeometry;
 pub use entry::{Entry, EntryFlags, Rights, SoftwareTag};
+pub use fault::{ErrorCode, Fault};
 pub use ipi::{ApicMode, Vector};
 pub use machine::{
     CostRow, CostUnit, Costs, CpuIndex, Distance, Machine, MachineError, NestedPaging, Target, UnknownMachine,
 };
 pub use page_size::{PageSize, PageSizes};
 pub use reference::Reference;
-pub use tables::{LeafScan, Level, PageTables, TableId};
-pub use tlb::{Asid, Generation, Lookup, Shape, Tlb, TlbBank, TlbEntry, TlbGeometry, TlbStats};
-pub use walker::{Access, Walk, WalkOutcome, walk, walk_cost};
+pub use rules::{Privilege, Rules};
+pub use tables::{LeafScan, Level, PageTables, PagingMode, TableId};
+pub use tlb::{
+    Asid, ByAccess, Context, Generation, Lookup, Shape, Tlb, TlbBank, TlbEntry, TlbGeometry, TlbStats,
+};
+pub use walker::{Access, DirtyAssist, Walk, WalkOutcome, walk, walk_cost};

@@ -1,8 +1,17 @@
-//! Paging-structure caches: upper-level entries a walk can start from.
+//! Paging-structure caches: upper-level entries that a walk can start from.
+//!
+//! A bank keeps entries of one level or of several. An entry is kept with the rights of all levels
+//! above it together, so a walk that starts from it needs nothing else. Only entries with P and A set
+//! are kept (reference row R12). Intel documents that such caches may exist and what invalidates them
+//! (SDM vol. 3A 4.10.3), not their sizes; machine files say where theirs come from.
 
 use serde::{Deserialize, Serialize};
 
-use crate::tlb::Shape;
+use crate::addr::Vpn;
+use crate::entry::Rights;
+use crate::set_array::SetArray;
+use crate::tables::{Level, TableId};
+use crate::tlb::{Asid, Shape, significant};
 
 /// One array of upper-level entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,4 +40,143 @@ pub enum PscLevel {
     Pml4e,
     /// Entries that point at PML4 tables, 256 TiB each; five levels only.
     Pml5e,
+}
+
+impl PscLevel {
+    const fn level(self) -> Level {
+        match self {
+            PscLevel::Pde => Level::Pmd,
+            PscLevel::Pdpte => Level::Pud,
+            PscLevel::Pml4e => Level::P4d,
+            PscLevel::Pml5e => Level::Pgd,
+        }
+    }
+}
+
+/// Where a walk can start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// Level of the first entry the walk must read.
+    pub(crate) level: Level,
+    /// The table it is in.
+    pub(crate) table: TableId,
+    /// Rights of all levels above.
+    pub(crate) rights: Rights,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Upper {
+    below: u32,
+    rights: Rights,
+}
+
+const ASID_SHIFT: u32 = 48;
+const LEVEL_SHIFT: u32 = 45;
+// Levels that can be kept: all but the lowest.
+const LEVELS: usize = 4;
+const KEPT: [Level; LEVELS] = [Level::Pmd, Level::Pud, Level::P4d, Level::Pgd];
+
+/// The paging-structure caches of one logical CPU.
+#[derive(Clone)]
+pub struct Psc {
+    banks: Vec<SetArray<Upper>>,
+    bank_of: [Option<u8>; LEVELS],
+}
+
+impl Psc {
+    /// Empty caches of this geometry. A level named by several banks is kept by the first.
+    #[must_use]
+    pub fn new(banks: &[PscBank]) -> Self {
+        let holder = |level: Level| {
+            banks
+                .iter()
+                .position(|bank| bank.holds.iter().any(|l| l.level() == level))
+        };
+        Psc {
+            banks: banks.iter().map(|bank| SetArray::new(bank.shape)).collect(),
+            bank_of: KEPT.map(|level| holder(level).map(|at| at as u8)),
+        }
+    }
+
+    #[inline]
+    fn number(level: Level, vpn: Vpn) -> u64 {
+        significant(vpn).get() / level.entry_pages()
+    }
+
+    #[inline]
+    fn tag(asid: Asid, level: Level, vpn: Vpn) -> u64 {
+        u64::from(asid.get()) << ASID_SHIFT | (level as u64) << LEVEL_SHIFT | Self::number(level, vpn)
+    }
+
+    /// The lowest entry kept for a page, which becomes the most recently used of its set.
+    #[inline]
+    pub(crate) fn start(&mut self, asid: Asid, vpn: Vpn) -> Option<Start> {
+        for (at, &level) in KEPT.iter().enumerate() {
+            let Some(bank) = self.bank_of[at] else { continue };
+            let bank = &mut self.banks[bank as usize];
+            if let Some(slot) = bank.find(Self::tag(asid, level, vpn)) {
+                bank.touch(slot);
+                let upper = bank.get(slot);
+                return Some(Start {
+                    level: KEPT.get(at.wrapping_sub(1)).copied().unwrap_or(Level::Pte),
+                    table: TableId::new(upper.below),
+                    rights: upper.rights,
+                });
+            }
+        }
+        None
+    }
+
+    /// Keeps an entry of an upper level that points at `below`.
+    #[inline]
+    pub(crate) fn keep(&mut self, asid: Asid, level: Level, vpn: Vpn, below: TableId, rights: Rights) {
+        let Some(bank) = self.bank_of[level as usize - 1] else {
+            return;
+        };
+        let upper = Upper {
+            below: below.get(),
+            rights,
+        };
+        let (number, tag) = (Self::number(level, vpn), Self::tag(asid, level, vpn));
+        self.banks[bank as usize].fill(number, tag, upper);
+    }
+
+    /// Empties the slots used for one page under one tag (reference rows R2, R10).
+    pub fn invalidate_page(&mut self, asid: Asid, vpn: Vpn) {
+        for (at, &level) in KEPT.iter().enumerate() {
+            if let Some(bank) = self.bank_of[at] {
+                let bank = &mut self.banks[bank as usize];
+                if let Some(slot) = bank.find(Self::tag(asid, level, vpn)) {
+                    bank.clear(slot);
+                }
+            }
+        }
+    }
+
+    /// Empties the slots under the tags that `doomed` picks (reference rows R1, R3, R6).
+    pub fn flush_where(&mut self, doomed: impl Fn(Asid) -> bool) {
+        for bank in &mut self.banks {
+            bank.clear_where(|tag, _| doomed(Asid::new((tag >> ASID_SHIFT) as u16)), |_, _| {});
+        }
+    }
+
+    /// Empties all slots (reference rows R4, R5, R8).
+    pub fn flush_all(&mut self) {
+        self.flush_where(|_| true);
+    }
+
+    /// Whether a slot leads to the table.
+    #[must_use]
+    pub fn leads_to(&self, table: TableId) -> bool {
+        self.banks
+            .iter()
+            .flat_map(SetArray::filled)
+            .any(|(_, upper)| upper.below == table.get())
+    }
+
+    /// Filled slots.
+    #[must_use]
+    pub fn filled_slots(&self) -> usize {
+        self.banks.iter().map(SetArray::len).sum()
+    }
 }

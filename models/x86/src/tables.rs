@@ -9,6 +9,7 @@ use std::fmt;
 
 use crate::addr::{ENTRIES_PER_TABLE, PAGE_SHIFT, PT_SPAN_PAGES, Va, Vpn, VpnRange};
 use crate::entry::Entry;
+use crate::page_size::PageSize;
 
 const INDEX_BITS: u32 = ENTRIES_PER_TABLE.trailing_zeros();
 const INDEX_MASK: u64 = ENTRIES_PER_TABLE as u64 - 1;
@@ -45,28 +46,94 @@ impl fmt::Debug for TableId {
 }
 
 /// A level of the tree, by Linux's names. Ordered from the leaves up.
+///
+/// The root is a PGD in Linux whatever its depth; with four levels Linux folds the p4d into it. Here
+/// the root of four levels is called [`Level::P4d`], so that a level covers the same in both modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Page table: its entries map 4 KiB pages.
+    /// Page table (PT): its entries map 4 KiB pages.
     Pte,
-    /// Page middle directory: its entries point at page tables (2 MiB each).
+    /// Page middle directory (PD): its entries point at page tables or map 2 MiB each.
     Pmd,
-    /// Page upper directory: its entries cover 1 GiB each.
+    /// Page upper directory (PDPT): its entries cover 1 GiB each, and may map it.
     Pud,
-    /// Page global directory, the root: its entries cover 512 GiB each.
+    /// Fourth level (PML4): its entries cover 512 GiB each.
+    P4d,
+    /// Fifth level (PML5): its entries cover 256 TiB each.
     Pgd,
 }
 
+/// Depth of the page tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PagingMode {
+    /// 48-bit linear addresses.
+    #[default]
+    FourLevel,
+    /// 57-bit linear addresses (CR4.LA57).
+    FiveLevel,
+}
+
+impl PagingMode {
+    /// Level of the root table.
+    #[inline]
+    #[must_use]
+    pub const fn root_level(self) -> Level {
+        match self {
+            PagingMode::FourLevel => Level::P4d,
+            PagingMode::FiveLevel => Level::Pgd,
+        }
+    }
+
+    /// Table levels, and so the references of a full walk to a 4 KiB leaf (reference rows R30, R31).
+    #[inline]
+    #[must_use]
+    pub const fn levels(self) -> u32 {
+        self.root_level().depth_below() + 1
+    }
+
+    /// Whether the bits above the translated ones are copies of the highest of them.
+    #[inline]
+    #[must_use]
+    pub const fn is_canonical(self, va: Va) -> bool {
+        let unused = u64::BITS - PAGE_SHIFT - self.levels() * INDEX_BITS;
+        (va.get() << unused) as i64 >> unused == va.get() as i64
+    }
+}
+
 impl Level {
-    /// The levels whose entries point at tables, in the order a walk meets them.
-    pub const UPPER: [Level; 3] = [Level::Pgd, Level::Pud, Level::Pmd];
+    /// The levels whose entries point at tables, in the order a walk from `root` meets them.
+    #[inline]
+    pub fn upper(root: Level) -> impl Iterator<Item = Level> {
+        const DOWN: [Level; 4] = [Level::Pgd, Level::P4d, Level::Pud, Level::Pmd];
+        DOWN[(Level::Pgd.depth_below() - root.depth_below()) as usize..]
+            .iter()
+            .copied()
+    }
 
     pub(crate) const fn depth_below(self) -> u32 {
+        self as u32
+    }
+
+    /// The page size a leaf of this level maps, if there can be one.
+    #[inline]
+    #[must_use]
+    pub const fn page_size(self) -> Option<PageSize> {
         match self {
-            Level::Pte => 0,
-            Level::Pmd => 1,
-            Level::Pud => 2,
-            Level::Pgd => 3,
+            Level::Pte => Some(PageSize::Size4K),
+            Level::Pmd => Some(PageSize::Size2M),
+            Level::Pud => Some(PageSize::Size1G),
+            Level::P4d | Level::Pgd => None,
+        }
+    }
+
+    /// The level whose leaves map pages of this size.
+    #[inline]
+    #[must_use]
+    pub const fn of_leaf(size: PageSize) -> Self {
+        match size {
+            PageSize::Size4K => Level::Pte,
+            PageSize::Size2M => Level::Pmd,
+            PageSize::Size1G => Level::Pud,
         }
     }
 
@@ -81,7 +148,8 @@ impl Level {
             Level::Pte => None,
             Level::Pmd => Some(Level::Pte),
             Level::Pud => Some(Level::Pmd),
-            Level::Pgd => Some(Level::Pud),
+            Level::P4d => Some(Level::Pud),
+            Level::Pgd => Some(Level::P4d),
         }
     }
 
@@ -150,6 +218,7 @@ pub struct PageTables {
     uses: Vec<Use>,
     // Free tables are all zero.
     free: Vec<TableId>,
+    mode: PagingMode,
     memo: Cell<Option<Memo>>,
 }
 
@@ -164,10 +233,26 @@ struct Memo {
 }
 
 impl PageTables {
-    /// No tables.
+    /// No tables, four levels deep.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No tables, of this depth.
+    #[must_use]
+    pub fn with_mode(mode: PagingMode) -> Self {
+        PageTables {
+            mode,
+            ..Self::default()
+        }
+    }
+
+    /// Depth of all trees of the arena: CR4.LA57 cannot change while paging is on.
+    #[inline]
+    #[must_use]
+    pub const fn mode(&self) -> PagingMode {
+        self.mode
     }
 
     /// An empty table.
@@ -288,26 +373,64 @@ impl PageTables {
 
     /// The page table covering a page, creating the missing ones on the way. `on_new` hears the level
     /// of each new table, topmost first.
+    ///
+    /// # Panics
+    /// If a large page is mapped on the way.
     #[inline]
-    pub fn populate(&mut self, root: TableId, vpn: Vpn, mut on_new: impl FnMut(Level, TableId)) -> TableId {
+    pub fn populate(&mut self, root: TableId, vpn: Vpn, on_new: impl FnMut(Level, TableId)) -> TableId {
+        self.populate_to(root, vpn, Level::Pte, on_new)
+    }
+
+    /// The table of a level covering a page, creating the missing ones on the way. `on_new` hears the
+    /// level of each new table, topmost first.
+    ///
+    /// # Panics
+    /// If a large page is mapped on the way.
+    #[inline]
+    pub fn populate_to(
+        &mut self,
+        root: TableId,
+        vpn: Vpn,
+        lowest: Level,
+        mut on_new: impl FnMut(Level, TableId),
+    ) -> TableId {
         let mut table = root;
-        for (level, below) in [
-            (Level::Pgd, Level::Pud),
-            (Level::Pud, Level::Pmd),
-            (Level::Pmd, Level::Pte),
-        ] {
+        for level in Level::upper(self.mode.root_level()) {
+            if level <= lowest {
+                break;
+            }
             let index = level.index_of(vpn);
-            table = match self.get(table, index).table_id() {
+            let entry = self.get(table, index);
+            assert!(!entry.is_large_leaf(), "{vpn} lies in a large page");
+            table = match entry.table_id() {
                 Some(next) => next,
                 None => {
                     let next = self.alloc();
                     self.set(table, index, Entry::table(next));
-                    on_new(below, next);
+                    on_new(level.below().expect("only the lowest level has none below"), next);
                     next
                 }
             };
         }
         table
+    }
+
+    /// Where a page is mapped: table, level and index of its leaf, of whatever size.
+    #[must_use]
+    pub fn find_leaf(&self, root: TableId, vpn: Vpn) -> Option<(TableId, Level, usize)> {
+        let mut table = root;
+        for level in Level::upper(self.mode.root_level()) {
+            let index = level.index_of(vpn);
+            let entry = self.get(table, index);
+            if entry.is_large_leaf() {
+                return Some((table, level, index));
+            }
+            table = entry.table_id()?;
+        }
+        let index = Level::Pte.index_of(vpn);
+        self.get(table, index)
+            .present()
+            .then_some((table, Level::Pte, index))
     }
 
     /// The first page table covering part of `from..end`, the part it covers, and the absent PGD, PUD
@@ -363,7 +486,7 @@ impl PageTables {
             return Ok(memo.table);
         }
         let mut table = root;
-        for level in Level::UPPER {
+        for level in Level::upper(self.mode.root_level()) {
             table = self.get(table, level.index_of(vpn)).table_id().ok_or(level)?;
         }
         self.memo.set(Some(Memo { root, span, table }));
@@ -394,7 +517,14 @@ impl PageTables {
         if start >= end {
             return;
         }
-        self.free_level(root, Level::Pgd, start.get(), end.get(), bounds, &mut on_freed);
+        self.free_level(
+            root,
+            self.mode.root_level(),
+            start.get(),
+            end.get(),
+            bounds,
+            &mut on_freed,
+        );
     }
 
     fn free_level(

@@ -1,18 +1,24 @@
 //! The hardware page walker.
 //!
-//! Every walk starts at the root and reads one entry a level: four references for a 4 KiB leaf
-//! (reference row R30). Paging-structure caches are not modelled yet, so no walk is shorter; the
-//! cost formula compensates by charging every reference as a cache hit, see [`walk_cost`].
+//! A walk starts below the lowest upper-level entry that the paging-structure caches keep, else at the
+//! root, and reads one entry a level down to a leaf of whatever size: at most four references with four
+//! levels, five with five (reference rows R30, R31, R35). Each reference is announced, so that a cache
+//! model can say what it costs.
 //!
-//! Upper-level entries are written by software with R/W, U/S and A set, as Linux does, so only the
-//! leaf decides about rights and only the leaf's A and D bits are ever written here.
+//! The walker sets A in every entry it uses, and D in a leaf it uses for a store. It keeps an
+//! upper-level entry only after A is set (R12). A walk that faults leaves the leaf alone; upper-level
+//! entries on the way are used all the same.
 
 use sim::Cycles;
 
 use crate::addr::Vpn;
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryFlags, Rights};
 use crate::machine::Costs;
+use crate::page_size::PageSize;
+use crate::psc::{Psc, Start};
+use crate::rules::Rules;
 use crate::tables::{Level, PageTables, TableId};
+use crate::tlb::Asid;
 
 /// Table levels of the host's page tables.
 pub const HOST_LEVELS: u32 = 4;
@@ -29,6 +35,9 @@ pub enum Access {
 }
 
 impl Access {
+    /// All kinds.
+    pub const ALL: [Access; 3] = [Access::Read, Access::Write, Access::Fetch];
+
     /// Whether the access needs a writable translation.
     #[inline]
     #[must_use]
@@ -43,29 +52,51 @@ impl Access {
 pub enum WalkOutcome {
     /// A translation.
     Leaf {
-        /// The page table holding the leaf.
+        /// The table holding the leaf.
         table: TableId,
         /// Index of the leaf in the table.
         index: usize,
         /// The leaf after the walker set A, and D for a store.
         entry: Entry,
+        /// Size of the page it maps.
+        size: PageSize,
+        /// What all levels together allow.
+        rights: Rights,
+        /// Whether the walker had to set D.
+        assist: DirtyAssist,
     },
     /// An entry on the way is not present.
     NotPresent {
         /// Level of the entry.
         level: Level,
-        /// The entry: empty, or a software value at the lowest level.
+        /// The entry: empty, or a software value.
         entry: Entry,
     },
-    /// A store found a read-only leaf. A and D are left alone.
+    /// An entry on the way has a reserved bit set.
+    Reserved {
+        /// Level of the entry.
+        level: Level,
+        /// The entry.
+        entry: Entry,
+    },
+    /// The levels together do not allow the access. A and D of the leaf are left alone.
     Protection {
-        /// The page table holding the leaf.
+        /// The table holding the leaf.
         table: TableId,
         /// Index of the leaf in the table.
         index: usize,
         /// The leaf.
         entry: Entry,
     },
+}
+
+/// Whether a walk for a store found D clear and set it (reference row R17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirtyAssist {
+    /// No.
+    None,
+    /// Yes: a microcode assist wrote the leaf.
+    Taken,
 }
 
 /// A finished walk.
@@ -77,48 +108,121 @@ pub struct Walk {
     pub outcome: WalkOutcome,
 }
 
-/// Walks the tables for one access, setting A, and D for a store, in the leaf.
+/// Walks the tables for a user's access without paging-structure caches.
 #[inline]
 #[must_use]
 pub fn walk(tables: &mut PageTables, root: TableId, vpn: Vpn, access: Access) -> Walk {
-    let table = match tables.descend(root, vpn) {
-        Ok(table) => table,
-        Err(level) => {
-            let references = HOST_LEVELS - level.depth_below();
-            return Walk {
-                references,
-                outcome: WalkOutcome::NotPresent {
-                    level,
-                    entry: Entry::NONE,
-                },
-            };
+    let start = from_root(tables, root);
+    walk_from(tables, start, vpn, access, &Rules::USER, |_, _, _| {}, |_, _| {})
+}
+
+/// Walks the tables with the paging-structure caches of a CPU. `referenced` hears table and index of
+/// each entry read, in order.
+#[inline]
+#[must_use]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a walk depends on this much of a processor"
+)]
+pub fn walk_cached(
+    tables: &mut PageTables,
+    psc: &mut Psc,
+    asid: Asid,
+    root: TableId,
+    vpn: Vpn,
+    access: Access,
+    rules: &Rules,
+    referenced: impl FnMut(TableId, usize),
+) -> Walk {
+    let start = psc.start(asid, vpn).unwrap_or_else(|| from_root(tables, root));
+    let keep = |level, below, rights| psc.keep(asid, level, vpn, below, rights);
+    walk_from(tables, start, vpn, access, rules, keep, referenced)
+}
+
+fn from_root(tables: &PageTables, root: TableId) -> Start {
+    Start {
+        level: tables.mode().root_level(),
+        table: root,
+        rights: Rights::ALL,
+    }
+}
+
+#[inline]
+fn walk_from(
+    tables: &mut PageTables,
+    start: Start,
+    vpn: Vpn,
+    access: Access,
+    rules: &Rules,
+    mut keep: impl FnMut(Level, TableId, Rights),
+    mut referenced: impl FnMut(TableId, usize),
+) -> Walk {
+    let Start {
+        mut level,
+        mut table,
+        mut rights,
+    } = start;
+    let mut references = 0;
+    let outcome = loop {
+        let index = level.index_of(vpn);
+        referenced(table, index);
+        references += 1;
+        let entry = tables.get(table, index);
+        if !entry.present() {
+            break WalkOutcome::NotPresent { level, entry };
         }
-    };
-    let references = HOST_LEVELS;
-    let index = Level::Pte.index_of(vpn);
-    let entry = tables.get(table, index);
-    let outcome = if !entry.present() {
-        WalkOutcome::NotPresent {
-            level: Level::Pte,
-            entry,
-        }
-    } else if access.is_write() && !entry.writable() {
-        WalkOutcome::Protection { table, index, entry }
-    } else {
-        let used = match access {
-            Access::Read | Access::Fetch => entry.with_accessed(),
-            Access::Write => entry.with_accessed().with_dirty(),
+        let size = match (level, level.page_size()) {
+            (Level::Pte, _) => Some(PageSize::Size4K),
+            (_, size) if entry.is_large_leaf() => match size {
+                Some(size) if rules.knows(size) && !entry.has_reserved_bits(size) => Some(size),
+                _ => break WalkOutcome::Reserved { level, entry },
+            },
+            _ => None,
         };
-        if used != entry {
-            tables.set(table, index, used);
+        rights = rights.common(entry.rights());
+        if let Some(size) = size {
+            break use_leaf(tables, (table, index), entry, size, rights, access, rules);
         }
-        WalkOutcome::Leaf {
-            table,
-            index,
-            entry: used,
+        if !entry.accessed() {
+            tables.set(table, index, entry.with(EntryFlags::ACCESSED));
         }
+        let (Some(below), Some(next)) = (level.below(), entry.table_id()) else {
+            break WalkOutcome::Reserved { level, entry };
+        };
+        keep(level, next, rights);
+        (level, table) = (below, next);
     };
     Walk { references, outcome }
+}
+
+#[inline]
+fn use_leaf(
+    tables: &mut PageTables,
+    (table, index): (TableId, usize),
+    entry: Entry,
+    size: PageSize,
+    rights: Rights,
+    access: Access,
+    rules: &Rules,
+) -> WalkOutcome {
+    if !rules.permit(access, rights) {
+        return WalkOutcome::Protection { table, index, entry };
+    }
+    let (used, assist) = match access {
+        Access::Write if !entry.dirty() => (entry.with_accessed().with_dirty(), DirtyAssist::Taken),
+        Access::Read | Access::Write | Access::Fetch => (entry.with_accessed(), DirtyAssist::None),
+    };
+    if used != entry {
+        tables.set(table, index, used);
+    }
+    WalkOutcome::Leaf {
+        table,
+        index,
+        entry: used,
+        size,
+        rights,
+        assist,
+    }
 }
 
 /// Cycles of a walk of so many references: `walk_base + references * walk_reference`.
@@ -162,7 +266,10 @@ mod tests {
         let (mut tables, root) = mapped(Rights::USER_WRITE);
         let read = walk(&mut tables, root, VPN, Access::Read);
         assert_eq!(read.references, HOST_LEVELS);
-        let WalkOutcome::Leaf { table, index, entry } = read.outcome else {
+        let WalkOutcome::Leaf {
+            table, index, entry, ..
+        } = read.outcome
+        else {
             panic!("{read:?}")
         };
         assert!(entry.accessed() && !entry.dirty());
@@ -179,7 +286,7 @@ mod tests {
     fn absent_levels_shorten_the_walk() {
         let (mut tables, root) = mapped(Rights::USER);
         for (vpn, level, references) in [
-            (Vpn::new(0), Level::Pgd, 1),
+            (Vpn::new(0), Level::P4d, 1),
             (Vpn::new(VPN.get() ^ 1 << 18), Level::Pud, 2),
             (Vpn::new(VPN.get() ^ 1 << 9), Level::Pmd, 3),
             (Vpn::new(VPN.get() ^ 1), Level::Pte, 4),

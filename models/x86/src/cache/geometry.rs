@@ -2,10 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::tlb::InvalidGeometry;
+use super::LINE_BITS;
 
 /// Bytes in a cache line (every x86-64 machine modelled).
 pub const LINE_BYTES: u64 = 64;
+
+// A tag has 32 bits: what the set does not say of a line number must fit.
+const FEWEST_SETS: u64 = 1 << (LINE_BITS - u32::BITS);
+// Ages of ways are bytes, two values of which are not ages.
+const MOST_WAYS: u64 = 128;
 
 /// One cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,19 +53,30 @@ impl CacheArray {
         (self.kib as u64 * 1024) / LINE_BYTES
     }
 
-    /// Its number of sets.
+    /// Says what makes the cache unusable, if anything does.
     ///
     /// # Errors
-    /// If the lines are not a positive multiple of the ways.
-    pub fn sets(&self) -> Result<u64, InvalidGeometry> {
-        let lines = self.lines();
-        if self.ways == 0 || lines == 0 || !lines.is_multiple_of(u64::from(self.ways)) {
-            return Err(InvalidGeometry::Entries {
-                entries: u32::try_from(lines).unwrap_or(u32::MAX),
-                ways: self.ways,
-            });
+    /// If the lines are not a positive multiple of the ways, the ways too many or the sets too few.
+    pub fn check(&self) -> Result<(), String> {
+        let (lines, ways) = (self.lines(), u64::from(self.ways));
+        if ways == 0 || lines == 0 || !lines.is_multiple_of(ways) {
+            return Err(format!(
+                "{lines} lines in {ways} ways: lines must be a positive multiple of ways"
+            ));
         }
-        Ok(lines / u64::from(self.ways))
+        if ways > MOST_WAYS {
+            return Err(format!("{ways} ways: at most {MOST_WAYS} are possible"));
+        }
+        if lines / ways < FEWEST_SETS {
+            return Err(format!(
+                "{} sets: at least {FEWEST_SETS} are needed",
+                lines / ways
+            ));
+        }
+        if self.cores == 0 {
+            return Err("shared by no core: write 1 for a private cache".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -100,4 +116,20 @@ pub struct CacheGeometry {
     /// Third level, if the machine has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llc: Option<LastLevel>,
+}
+
+impl CacheGeometry {
+    /// Says what makes the geometry unusable, if anything does.
+    ///
+    /// # Errors
+    /// Which cache is at fault and why.
+    pub fn check(&self) -> Result<(), String> {
+        let llc = self.llc.as_ref().map(|llc| &llc.cache);
+        for (name, cache) in [("l1", Some(&self.l1)), ("l2", Some(&self.l2)), ("llc", llc)] {
+            if let Some(Err(why)) = cache.map(CacheArray::check) {
+                return Err(format!("caches.{name}: {why}"));
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,5 +1,204 @@
 //! The caches between the page walker and memory.
+//!
+//! What goes through them is what the caller sends: page-table references always, data accesses if
+//! asked. A reference looks in the first level of its core, then in the second level and the last
+//! level its core belongs to, and is served by the first that has the line, else by memory. The levels
+//! above the one that served it are filled; what is evicted on the way is clean or dirty alike, since
+//! write-backs cost the walk nothing. The first and the second level do not include each other; the
+//! last level is as its [`Inclusion`] says. Latencies are dependent-load latencies of a machine's
+//! price list: a walk's references depend on each other.
+//!
+//! A store by one core (the walker setting A or D, the kernel changing an entry) takes the line out of
+//! the other cores' first and second levels: [`Caches::own`].
+//!
+//! Not modelled: prefetchers, memory-side effects of row misses, write-back bandwidth.
 
+mod array;
 mod geometry;
 
+use array::Cache;
+pub use array::Line;
 pub use geometry::{CacheArray, CacheGeometry, Inclusion, LINE_BYTES, LastLevel};
+
+use crate::addr::{PAGE_SHIFT, Pfn};
+use crate::machine::CpuIndex;
+use crate::tables::TableId;
+
+/// Bytes of a page-table entry.
+const ENTRY_BYTES: u64 = 8;
+const ENTRIES_PER_LINE: u64 = LINE_BYTES / ENTRY_BYTES;
+const LINES_PER_PAGE: u64 = (1 << PAGE_SHIFT) / LINE_BYTES;
+/// Bits of a frame number or table number that the caches tell apart: 8 TiB of each.
+pub const CACHED_FRAME_BITS: u32 = 31;
+// Tables live in an arena of their own: this bit keeps their lines apart from those of frames.
+const TABLE_SPACE: u64 = 1 << (CACHED_FRAME_BITS + LINES_PER_PAGE.trailing_zeros());
+/// Bits of a line number.
+pub(crate) const LINE_BITS: u32 = TABLE_SPACE.trailing_zeros() + 1;
+
+impl Line {
+    /// The line that holds an entry of a page table.
+    #[inline]
+    #[must_use]
+    pub const fn of_entry(table: TableId, index: usize) -> Self {
+        Line::new(TABLE_SPACE | (table.get() as u64) * LINES_PER_PAGE + index as u64 / ENTRIES_PER_LINE)
+    }
+
+    /// The line of a frame that holds a byte.
+    #[inline]
+    #[must_use]
+    pub const fn of_byte(pfn: Pfn, offset: u64) -> Self {
+        Line::new((pfn.get() as u64) * LINES_PER_PAGE + offset / LINE_BYTES)
+    }
+}
+
+/// Who served a reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Served {
+    /// The core's first-level data cache.
+    L1,
+    /// The second level.
+    L2,
+    /// The last level.
+    Llc,
+    /// Memory.
+    Memory,
+}
+
+impl Served {
+    /// All, nearest first.
+    pub const ALL: [Served; 4] = [Served::L1, Served::L2, Served::Llc, Served::Memory];
+}
+
+/// All caches of a machine. Those of a core that makes no reference take no memory on the host.
+#[derive(Clone)]
+pub struct Caches {
+    geometry: CacheGeometry,
+    threads_per_core: u32,
+    l1: Vec<Option<Cache>>,
+    l2: Vec<Option<Cache>>,
+    llc: Vec<Option<Cache>>,
+}
+
+impl Caches {
+    /// Empty caches for a machine of so many cores. The geometry was checked when it was read.
+    #[must_use]
+    pub fn new(geometry: &CacheGeometry, cores: u32, threads_per_core: u32) -> Self {
+        let instances = |array: &CacheArray| vec![None; cores.div_ceil(array.cores) as usize];
+        Caches {
+            threads_per_core,
+            l1: instances(&geometry.l1),
+            l2: instances(&geometry.l2),
+            llc: geometry
+                .llc
+                .as_ref()
+                .map_or_else(Vec::new, |llc| instances(&llc.cache)),
+            geometry: geometry.clone(),
+        }
+    }
+
+    /// A reference by a CPU: who serves it.
+    #[inline]
+    pub fn access(&mut self, cpu: CpuIndex, line: Line) -> Served {
+        let core = cpu.get() / self.threads_per_core;
+        let l1 = instance(&mut self.l1, &self.geometry.l1, core);
+        if l1.hit(line) {
+            return Served::L1;
+        }
+        l1.fill(line);
+        self.beyond_l1(core, line)
+    }
+
+    fn beyond_l1(&mut self, core: u32, line: Line) -> Served {
+        let l2 = instance(&mut self.l2, &self.geometry.l2, core);
+        if l2.hit(line) {
+            return Served::L2;
+        }
+        let evicted = l2.fill(line);
+        let Some(llc) = &self.geometry.llc else {
+            return Served::Memory;
+        };
+        let cache = instance(&mut self.llc, &llc.cache, core);
+        match llc.inclusion {
+            Inclusion::Victim => {
+                let found = cache.remove(line);
+                if let Some(old) = evicted
+                    && !cache.hit(old)
+                {
+                    cache.fill(old);
+                }
+                if found { Served::Llc } else { Served::Memory }
+            }
+            Inclusion::NonInclusive | Inclusion::Inclusive => {
+                if cache.hit(line) {
+                    return Served::Llc;
+                }
+                let evicted = cache.fill(line);
+                if let (Inclusion::Inclusive, Some(old)) = (llc.inclusion, evicted) {
+                    self.recall(core, old);
+                }
+                Served::Memory
+            }
+        }
+    }
+
+    // A line left an inclusive last level: it leaves the caches of its cores too.
+    fn recall(&mut self, core: u32, line: Line) {
+        let Some(llc) = &self.geometry.llc else { return };
+        let group = core / llc.cache.cores;
+        let cores = group * llc.cache.cores..(group + 1) * llc.cache.cores;
+        for (caches, array) in [
+            (&mut self.l1, &self.geometry.l1),
+            (&mut self.l2, &self.geometry.l2),
+        ] {
+            let instances = cores.start / array.cores..cores.end.div_ceil(array.cores);
+            for cache in caches[instances.start as usize..]
+                .iter_mut()
+                .take(instances.len())
+            {
+                if let Some(cache) = cache {
+                    cache.remove(line);
+                }
+            }
+        }
+    }
+
+    /// A CPU stores to a line: the copies in other cores' first and second levels are void.
+    pub fn own(&mut self, cpu: CpuIndex, line: Line) {
+        let core = cpu.get() / self.threads_per_core;
+        for (caches, array) in [
+            (&mut self.l1, &self.geometry.l1),
+            (&mut self.l2, &self.geometry.l2),
+        ] {
+            for (at, cache) in caches.iter_mut().enumerate() {
+                if at as u32 != core / array.cores
+                    && let Some(cache) = cache
+                {
+                    cache.remove(line);
+                }
+            }
+        }
+    }
+
+    /// Reads what a look-up of the line by the CPU will read on the host, and nothing of the model
+    /// changes: many independent reads cost the host little more than one.
+    #[inline]
+    #[must_use]
+    pub fn look_ahead(&self, cpu: CpuIndex, line: Line) -> u32 {
+        let core = cpu.get() / self.threads_per_core;
+        let ahead =
+            |caches: &[Option<Cache>], array: &CacheArray| match &caches[(core / array.cores) as usize] {
+                Some(cache) => cache.look_ahead(line),
+                None => 0,
+            };
+        let l2 = ahead(&self.l2, &self.geometry.l2);
+        match &self.geometry.llc {
+            Some(llc) => l2 ^ ahead(&self.llc, &llc.cache),
+            None => l2,
+        }
+    }
+}
+
+#[inline]
+fn instance<'a>(caches: &'a mut [Option<Cache>], array: &CacheArray, core: u32) -> &'a mut Cache {
+    caches[(core / array.cores) as usize].get_or_insert_with(|| Cache::new(array))
+}

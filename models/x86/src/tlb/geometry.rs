@@ -86,7 +86,8 @@ impl fmt::Display for InvalidGeometry {
             }
             InvalidGeometry::TreeWays { ways } => write!(
                 f,
-                "tree-plru over {ways} ways: a tree needs 2, 4, 8 ... ways; use lru or random"
+                "tree-plru over {ways} ways: a tree needs 1, 2, 4 ... {} ways; use lru or random",
+                Shape::MOST_TREE_WAYS
             ),
             InvalidGeometry::FoldedSets { sets } => write!(
                 f,
@@ -99,8 +100,11 @@ impl fmt::Display for InvalidGeometry {
 impl Error for InvalidGeometry {}
 
 impl Shape {
-    /// Most slots of one array: a slot number has 16 bits.
-    pub const MOST_ENTRIES: u32 = 1 << u16::BITS;
+    /// Most slots of one array: a slot number has 16 bits, one value of which means none.
+    pub const MOST_ENTRIES: u32 = 1 << (u16::BITS - 1);
+
+    /// Most ways of a tree: its inner nodes are bits of one word.
+    pub const MOST_TREE_WAYS: u32 = u64::BITS;
 
     /// An array of `entries` slots in sets of `ways`, true LRU, indexed modulo.
     ///
@@ -124,9 +128,10 @@ impl Shape {
     /// The same with another replacement.
     ///
     /// # Errors
-    /// If a tree is asked for and the ways are no power of two.
+    /// If a tree is asked for and the ways are no power of two, or more than 64.
     pub const fn with_replacement(self, replacement: Replacement) -> Result<Self, InvalidGeometry> {
-        if matches!(replacement, Replacement::TreePlru) && !self.ways.is_power_of_two() {
+        let tree = self.ways.is_power_of_two() && self.ways <= Self::MOST_TREE_WAYS;
+        if matches!(replacement, Replacement::TreePlru) && !tree {
             return Err(InvalidGeometry::TreeWays { ways: self.ways });
         }
         Ok(Shape { replacement, ..self })

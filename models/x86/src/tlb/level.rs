@@ -1,0 +1,269 @@
+//! One level of a TLB: its banks, and which of them keeps a page of which size.
+
+use super::entry::{Asid, Context, Tag, TlbEntry, significant};
+use super::geometry::{SecondLevelBank, TlbBank};
+use crate::addr::Vpn;
+use crate::page_size::PageSize;
+use crate::set_array::{Displaced, SetArray, Slot};
+use crate::walker::Access;
+
+const SIZES: usize = PageSize::ALL.len();
+
+/// For whom a level is asked; banks of a second level may serve only one of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Client {
+    Data,
+    Fetch,
+}
+
+impl Client {
+    #[inline]
+    pub(super) const fn of(access: Access) -> Self {
+        match access {
+            Access::Read | Access::Write => Client::Data,
+            Access::Fetch => Client::Fetch,
+        }
+    }
+}
+
+/// The banks that keep pages of one size: consecutive members of `Level::order`. Pages take turns
+/// by their number.
+#[derive(Clone, Copy, Default)]
+struct Route {
+    first: u8,
+    banks: u8,
+}
+
+/// A slot of some bank.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    bank: u8,
+    slot: Slot,
+}
+
+#[derive(Clone)]
+pub(super) struct Level {
+    banks: Vec<SetArray<TlbEntry>>,
+    // Bank numbers, grouped for the routes.
+    order: Vec<u8>,
+    routes: [[Route; SIZES]; 2],
+    // Slots in use by size translated: sizes that are nowhere are not looked for.
+    present: [u32; SIZES],
+    globals: u32,
+    fragments: u32,
+}
+
+impl Level {
+    pub(super) fn first(banks: &[TlbBank]) -> Self {
+        Level::new(banks.iter().map(|bank| (bank, [true, true])))
+    }
+
+    pub(super) fn second(banks: &[SecondLevelBank]) -> Self {
+        let serves = |b: &SecondLevelBank| [b.serves.data(), b.serves.fetch()];
+        Level::new(banks.iter().map(|b| (&b.bank, serves(b))))
+    }
+
+    fn new<'a>(banks: impl Iterator<Item = (&'a TlbBank, [bool; 2])>) -> Self {
+        let (banks, serves): (Vec<&TlbBank>, Vec<[bool; 2]>) = banks.unzip();
+        let mut order = Vec::new();
+        let mut routes = [[Route::default(); SIZES]; 2];
+        for (client, routes) in routes.iter_mut().enumerate() {
+            for size in PageSize::ALL {
+                let first = order.len() as u8;
+                let here = |at: &usize| serves[*at][client] && banks[*at].holds.contains(size);
+                order.extend((0..banks.len()).filter(here).map(|at| at as u8));
+                routes[size as usize] = Route {
+                    first,
+                    banks: order.len() as u8 - first,
+                };
+            }
+        }
+        Level {
+            banks: banks.iter().map(|bank| SetArray::new(bank.shape)).collect(),
+            order,
+            routes,
+            present: [0; SIZES],
+            globals: 0,
+            fragments: 0,
+        }
+    }
+
+    // The bank of a page, and the number that chooses its set there.
+    #[inline]
+    fn bank_of(&self, client: Client, size: PageSize, vpn: Vpn) -> Option<(u8, u64)> {
+        let route = self.routes[client as usize][size as usize];
+        let number = significant(vpn).get() >> size.vpn_shift();
+        match route.banks {
+            0 => None,
+            1 => Some((self.order[route.first as usize], number)),
+            banks => {
+                let turn = (number % u64::from(banks)) as u8;
+                Some((
+                    self.order[(route.first + turn) as usize],
+                    number / u64::from(banks),
+                ))
+            }
+        }
+    }
+
+    #[inline]
+    fn find_tagged(&self, client: Client, asid: Asid, vpn: Vpn) -> Option<Place> {
+        for size in PageSize::ALL {
+            if self.present[size as usize] == 0 {
+                continue;
+            }
+            if let Some((bank, _)) = self.bank_of(client, size, vpn)
+                && let Some(slot) = self.banks[bank as usize].find(Tag::new(asid, size, vpn).bits())
+            {
+                return Some(Place { bank, slot });
+            }
+        }
+        None
+    }
+
+    #[inline]
+    pub(super) fn find(&self, client: Client, context: Context, vpn: Vpn) -> Option<Place> {
+        let own = self.find_tagged(client, context.own, vpn);
+        if own.is_none() && self.globals > 0 {
+            return self.find_tagged(client, context.global, vpn);
+        }
+        own
+    }
+
+    #[inline]
+    pub(super) fn entry(&self, place: Place) -> &TlbEntry {
+        self.banks[place.bank as usize].get(place.slot)
+    }
+
+    /// Finds a page and makes its slot the most recently used of its set.
+    #[inline]
+    pub(super) fn hit(&mut self, client: Client, context: Context, vpn: Vpn) -> Option<TlbEntry> {
+        let place = self.find(client, context, vpn)?;
+        self.touch(place);
+        Some(*self.entry(place))
+    }
+
+    #[inline]
+    pub(super) fn touch(&mut self, place: Place) {
+        self.banks[place.bank as usize].touch(place.slot);
+    }
+
+    /// The largest size kept here that is no larger than `size`.
+    fn kept_size(&self, client: Client, size: PageSize) -> Option<PageSize> {
+        PageSize::ALL[..=size as usize]
+            .iter()
+            .rev()
+            .copied()
+            .find(|&kept| self.routes[client as usize][kept as usize].banks > 0)
+    }
+
+    /// Keeps the translation of the page at `vpn`, or the fragment of it that a slot can keep.
+    pub(super) fn fill_fragment(
+        &mut self,
+        client: Client,
+        context: Context,
+        vpn: Vpn,
+        entry: TlbEntry,
+    ) -> Option<Displaced<TlbEntry>> {
+        let size = self.kept_size(client, entry.size())?;
+        let entry = if size == entry.size() {
+            entry
+        } else {
+            entry.fragment(vpn, size)
+        };
+        self.fill(client, context.tag_of(&entry), vpn, entry)
+    }
+
+    /// Keeps a translation if there is a bank for its size.
+    pub(super) fn fill(
+        &mut self,
+        client: Client,
+        asid: Asid,
+        vpn: Vpn,
+        entry: TlbEntry,
+    ) -> Option<Displaced<TlbEntry>> {
+        let (bank, number) = self.bank_of(client, entry.size(), vpn)?;
+        let tag = Tag::new(asid, entry.size(), vpn).bits();
+        let displaced = self.banks[bank as usize].fill(number, tag, entry);
+        self.enters(&entry);
+        match &displaced {
+            Displaced::Nothing => {}
+            Displaced::SameTag(old) | Displaced::Other(_, old) => self.leaves(old),
+        }
+        Some(displaced)
+    }
+
+    #[inline]
+    fn enters(&mut self, entry: &TlbEntry) {
+        self.present[entry.size() as usize] += 1;
+        self.globals += u32::from(entry.is_global());
+        self.fragments += u32::from(entry.is_fragment());
+    }
+
+    #[inline]
+    fn leaves(&mut self, entry: &TlbEntry) {
+        self.present[entry.size() as usize] -= 1;
+        self.globals -= u32::from(entry.is_global());
+        self.fragments -= u32::from(entry.is_fragment());
+    }
+
+    pub(super) fn clear(&mut self, place: Place) -> TlbEntry {
+        let entry = self.banks[place.bank as usize].clear(place.slot);
+        self.leaves(&entry);
+        entry
+    }
+
+    /// Empties the slots of one page under one tag: of every size, of every bank, fragments of its
+    /// page included. Returns how many there were.
+    pub(super) fn clear_page(&mut self, asid: Asid, vpn: Vpn, gone: &mut impl FnMut(&TlbEntry)) -> u64 {
+        let page = significant(vpn);
+        if self.fragments > 0 {
+            return self.clear_where(
+                |tag, entry| {
+                    tag.asid() == asid && entry.leaf_size().floor(tag.vpn()) == entry.leaf_size().floor(page)
+                },
+                gone,
+            );
+        }
+        let mut emptied = 0;
+        for client in [Client::Data, Client::Fetch] {
+            while let Some(place) = self.find_tagged(client, asid, vpn) {
+                gone(&self.clear(place));
+                emptied += 1;
+            }
+        }
+        emptied
+    }
+
+    pub(super) fn clear_where(
+        &mut self,
+        doomed: impl Fn(Tag, &TlbEntry) -> bool,
+        gone: &mut impl FnMut(&TlbEntry),
+    ) -> u64 {
+        let mut emptied = 0;
+        let (present, globals, fragments) = (&mut self.present, &mut self.globals, &mut self.fragments);
+        for bank in &mut self.banks {
+            emptied += bank.clear_where(
+                |bits, entry| doomed(Tag::from_bits(bits), entry),
+                |_, entry| {
+                    present[entry.size() as usize] -= 1;
+                    *globals -= u32::from(entry.is_global());
+                    *fragments -= u32::from(entry.is_fragment());
+                    gone(&entry);
+                },
+            );
+        }
+        emptied
+    }
+
+    pub(super) fn filled(&self) -> impl Iterator<Item = (Tag, &TlbEntry)> {
+        self.banks
+            .iter()
+            .flat_map(SetArray::filled)
+            .map(|(bits, entry)| (Tag::from_bits(bits), entry))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.banks.iter().map(SetArray::len).sum()
+    }
+}
