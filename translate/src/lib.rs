@@ -2,5 +2,6 @@
 //! an operating system above them.
 
 pub mod source;
+pub mod stream;
 
 pub use source::{Batch, Source, SourceError, ThreadId};
