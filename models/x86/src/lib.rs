@@ -29,7 +29,8 @@ pub use entry::{Entry, EntryFlags, Rights, SoftwareTag};
 pub use fault::{ErrorCode, Fault};
 pub use ipi::{ApicMode, Vector};
 pub use machine::{
-    CostRow, CostUnit, Costs, CpuIndex, Distance, Machine, MachineError, NestedPaging, Target, UnknownMachine,
+    ContentError, CostRow, CostUnit, Costs, CpuIndex, Distance, FeatureRow, Features, Machine, MachineError,
+    NestedPaging, Percent, Target, UnknownMachine, WalkCharged,
 };
 pub use page_size::{PageSize, PageSizes};
 pub use reference::Reference;

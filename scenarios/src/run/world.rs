@@ -142,7 +142,7 @@ impl<'a> WorldBuilder<'a> {
             socket_of: (0..cpus).map(socket).collect(),
             lock_acquire: half,
             lock_release: costs.lock_uncontended - half,
-            transfer_near: costs.line_transfer_near,
+            transfer_near: machine.line_transfer_closest(),
             transfer_far: costs.line_transfer_far,
             context_switch: costs.context_switch,
             wakeup: costs.wakeup,

@@ -8,31 +8,39 @@ use sim::Cycles;
 use super::spec::CostSpec;
 
 macro_rules! costs {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+    (
+        always { $($(#[doc = $doc:literal])+ $name:ident,)+ }
+        sometimes { $($(#[doc = $some_doc:literal])+ $some:ident,)+ }
+    ) => {
         /// Price of each primitive in cycles of the machine. Value, range and source of each are in
-        /// the machine file; [`super::Machine::cost_table`] lists them.
+        /// the machine file; [`super::Machine::cost_table`] lists them. What a machine lacks has no
+        /// price.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct Costs {
             $($(#[doc = $doc])+ pub $name: Cycles,)+
+            $($(#[doc = $some_doc])+ pub $some: Option<Cycles>,)+
         }
 
         impl Costs {
             /// Names of all primitives, in the order of the table.
-            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+            pub const NAMES: &'static [&'static str] =
+                &[$(stringify!($name),)+ $(stringify!($some),)+];
 
-            /// The price of a primitive by name.
+            /// The price of a primitive by name; `None` also if the machine lacks it.
             #[must_use]
             pub fn get(&self, name: &str) -> Option<Cycles> {
                 match name {
                     $(stringify!($name) => Some(self.$name),)+
+                    $(stringify!($some) => self.$some,)+
                     _ => None,
                 }
             }
 
-            /// The price of a primitive by name, to be changed.
+            /// The price of a primitive by name, to be changed; `None` also if the machine lacks it.
             pub fn get_mut(&mut self, name: &str) -> Option<&mut Cycles> {
                 match name {
                     $(stringify!($name) => Some(&mut self.$name),)+
+                    $(stringify!($some) => self.$some.as_mut(),)+
                     _ => None,
                 }
             }
@@ -43,27 +51,50 @@ macro_rules! costs {
         #[serde(deny_unknown_fields)]
         pub(super) struct CostSheet {
             $($name: CostSpec,)+
+            $($some: Option<CostSpec>,)+
         }
 
         impl CostSheet {
             pub(super) fn in_cycles(&self, cycle_ps: u64) -> Costs {
-                Costs { $($name: self.$name.in_cycles(cycle_ps),)+ }
+                Costs {
+                    $($name: self.$name.in_cycles(cycle_ps),)+
+                    $($some: self.$some.as_ref().map(|spec| spec.in_cycles(cycle_ps)),)+
+                }
             }
 
+            /// Name, description and figure of every primitive the machine has.
             pub(super) fn rows(&self) -> Vec<(&'static str, &'static str, &CostSpec)> {
-                vec![$((stringify!($name), concat!($($doc),+).trim_ascii(), &self.$name),)+]
+                let always = [$((stringify!($name), concat!($($doc),+).trim_ascii(), &self.$name),)+];
+                let sometimes = [
+                    $((stringify!($some), concat!($($some_doc),+).trim_ascii(), &self.$some),)+
+                ];
+                let sometimes = sometimes
+                    .into_iter()
+                    .filter_map(|(name, doc, spec)| Some((name, doc, spec.as_ref()?)));
+                always.into_iter().chain(sometimes).collect()
             }
         }
     };
 }
 
 costs! {
+always {
     /// Extra latency of a lookup that misses the first TLB level and hits the second.
     tlb_l2_hit,
     /// Fixed part of a hardware page walk.
     walk_base,
     /// One page-table reference of a walk, the line being cached.
     walk_reference,
+    /// Load that hits the first-level data cache, as a page-table reference does.
+    cache_l1,
+    /// Load that hits the second-level cache.
+    cache_l2,
+    /// Load from memory of the CPU's own node.
+    dram_local,
+    /// Load from memory of another node.
+    dram_remote,
+    /// Setting the dirty bit at the first store through a clean translation, the walk excluded.
+    dirty_assist,
     /// One INVLPG.
     invlpg,
     /// CR3 write that drops all non-global translations.
@@ -78,7 +109,7 @@ costs! {
     ipi_ack,
     /// Time an interrupt takes from the interrupted task, entry and exit, handler body excluded.
     interrupt_entry_exit,
-    /// Cache line from another CPU of the same socket.
+    /// Cache line from another core of the same socket; from another complex if the socket has several.
     line_transfer_near,
     /// Cache line from a CPU of another socket.
     line_transfer_far,
@@ -112,4 +143,21 @@ costs! {
     vm_flush,
     /// Time a thread runs before the scheduler wants the CPU back.
     sched_slice,
+}
+sometimes {
+    /// Load that hits the last-level cache.
+    cache_llc,
+    /// Cache line from another core of the same complex: the cores that share the outermost cache.
+    line_transfer_complex,
+    /// Cache line from the other hardware thread of the core.
+    line_transfer_sibling,
+    /// One INVPCID, whatever its type.
+    invpcid,
+    /// CR3 write that keeps the translations of the loaded tag (bit 63 set).
+    cr3_noflush,
+    /// One INVLPGB, without waiting for its completion.
+    invlpgb,
+    /// TLBSYNC: waiting until every CPU has done the INVLPGBs issued before.
+    tlbsync,
+}
 }

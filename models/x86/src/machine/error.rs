@@ -34,18 +34,20 @@ impl fmt::Display for UnknownMachine {
 
 impl Error for UnknownMachine {}
 
-/// A machine file that cannot be used, or a primitive that does not exist.
-#[derive(Debug)]
+/// A machine that cannot be had, a machine file that cannot be used, or a primitive without a price.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MachineError {
-    /// Not JSON of the shape of a machine file.
-    Json(serde_json::Error),
-    /// A figure makes no sense.
-    Invalid {
-        /// The machine.
-        machine: String,
-        /// What is wrong.
-        what: String,
+    /// Neither the name of a preset nor the path of a file.
+    Unknown(UnknownMachine),
+    /// A machine file cannot be read.
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why.
+        why: String,
     },
+    /// A machine file says what cannot be.
+    Content(ContentError),
     /// No primitive of that name.
     UnknownCost {
         /// The name asked for.
@@ -53,27 +55,71 @@ pub enum MachineError {
         /// The nearest primitive, if one is near.
         suggestion: Option<&'static str>,
     },
+    /// A primitive that this machine lacks, so that it has no price.
+    AbsentCost {
+        /// The primitive.
+        name: String,
+        /// The machine.
+        machine: String,
+    },
+}
+
+/// What is wrong in a machine file, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentError {
+    /// The file: a path, or the name of a preset.
+    pub file: String,
+    /// Line and column of the place, both from 1.
+    pub line_column: Option<(usize, usize)>,
+    /// Keys and indices that lead to the value, as in `tlb.l2[0]`; empty for the whole file.
+    pub path: String,
+    /// What is wrong, and a way out.
+    pub what: String,
+}
+
+impl fmt::Display for ContentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some((line, column)) = self.line_column {
+            write!(f, ":{line}:{column}")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, ": {}", self.path)?;
+        }
+        write!(f, ": {}", self.what)
+    }
 }
 
 impl fmt::Display for MachineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MachineError::Json(error) => write!(f, "machine file: {error}"),
-            MachineError::Invalid { machine, what } => write!(f, "machine `{machine}`: {what}"),
+            MachineError::Unknown(unknown) => {
+                write!(
+                    f,
+                    "{unknown}; a machine file is named by a path that ends in .json or .jsonc"
+                )
+            }
+            MachineError::Unreadable { file, why } => write!(f, "machine file {file} cannot be read: {why}"),
+            MachineError::Content(error) => error.fmt(f),
             MachineError::UnknownCost { name, suggestion } => {
                 write!(f, "unknown cost `{name}`")?;
                 did_you_mean(f, *suggestion)
+            }
+            MachineError::AbsentCost { name, machine } => {
+                write!(
+                    f,
+                    "machine `{machine}` has no `{name}`, so it has no price to change"
+                )
             }
         }
     }
 }
 
-impl Error for MachineError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            MachineError::Json(error) => Some(error),
-            MachineError::Invalid { .. } | MachineError::UnknownCost { .. } => None,
-        }
+impl Error for MachineError {}
+
+impl From<UnknownMachine> for MachineError {
+    fn from(unknown: UnknownMachine) -> Self {
+        MachineError::Unknown(unknown)
     }
 }
 
