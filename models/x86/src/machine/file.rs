@@ -181,10 +181,10 @@ impl MachineFile {
         let mut inner: Option<&CacheArray> = None;
         for (name, cache) in levels.into_iter().chain(outer) {
             let path = format!("caches.{name}");
-            cache.sets().map_err(|why| (path.clone(), why.to_string()))?;
+            cache.check().map_err(|why| (path.clone(), why))?;
             sourced(&cache.source).map_err(|why| (path.clone(), why))?;
             let cores = cache.cores;
-            if cores == 0 || (cores < self.cores_per_socket && self.cores_per_socket % cores != 0) {
+            if cores < self.cores_per_socket && !self.cores_per_socket.is_multiple_of(cores) {
                 let what = format!(
                     "{cores} cores share it: the {} of a socket must divide into groups of as many",
                     self.cores_per_socket
