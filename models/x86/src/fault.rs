@@ -11,6 +11,8 @@ use crate::walker::Access;
 pub struct ErrorCode(u32);
 
 impl ErrorCode {
+    /// No bit: a supervisor's load found an entry that is not present.
+    pub const NONE: ErrorCode = ErrorCode(0);
     /// P, bit 0: the fault was a protection violation; clear: an entry was not present.
     pub const PRESENT: ErrorCode = ErrorCode(1);
     /// W/R, bit 1: the access was a store.

@@ -11,6 +11,7 @@ pub mod entry;
 pub mod fault;
 pub mod ipi;
 pub mod machine;
+pub mod mmu;
 pub mod page_size;
 pub mod psc;
 pub mod reference;

@@ -9,6 +9,8 @@
 //! upper-level entry only after A is set (R12). A walk that faults leaves the leaf alone; upper-level
 //! entries on the way are used all the same.
 
+use std::convert::Infallible;
+
 use sim::Cycles;
 
 use crate::addr::Vpn;
@@ -113,7 +115,15 @@ pub struct Walk {
 #[must_use]
 pub fn walk(tables: &mut PageTables, root: TableId, vpn: Vpn, access: Access) -> Walk {
     let start = from_root(tables, root);
-    walk_from(tables, start, vpn, access, &Rules::USER, |_, _, _| {}, |_, _| {})
+    unstopped(walk_from(
+        tables,
+        start,
+        vpn,
+        access,
+        &Rules::USER,
+        |_, _, _| {},
+        |_, _| Ok(()),
+    ))
 }
 
 /// Walks the tables with the paging-structure caches of a CPU. `referenced` hears table and index of
@@ -132,11 +142,44 @@ pub fn walk_cached(
     vpn: Vpn,
     access: Access,
     rules: &Rules,
-    referenced: impl FnMut(TableId, usize),
+    mut referenced: impl FnMut(TableId, usize),
 ) -> Walk {
+    let on_read = |table, index| {
+        referenced(table, index);
+        Ok(())
+    };
+    unstopped(walk_stoppable(
+        tables, psc, asid, root, vpn, access, rules, on_read,
+    ))
+}
+
+/// [`walk_cached`] where reading an entry may fail: then nothing of it is used.
+#[inline]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a walk depends on this much of a processor"
+)]
+pub(crate) fn walk_stoppable<E>(
+    tables: &mut PageTables,
+    psc: &mut Psc,
+    asid: Asid,
+    root: TableId,
+    vpn: Vpn,
+    access: Access,
+    rules: &Rules,
+    read: impl FnMut(TableId, usize) -> Result<(), E>,
+) -> Result<Walk, E> {
     let start = psc.start(asid, vpn).unwrap_or_else(|| from_root(tables, root));
     let keep = |level, below, rights| psc.keep(asid, level, vpn, below, rights);
-    walk_from(tables, start, vpn, access, rules, keep, referenced)
+    walk_from(tables, start, vpn, access, rules, keep, read)
+}
+
+#[inline]
+fn unstopped(walk: Result<Walk, Infallible>) -> Walk {
+    match walk {
+        Ok(walk) => walk,
+        Err(never) => match never {},
+    }
 }
 
 fn from_root(tables: &PageTables, root: TableId) -> Start {
@@ -148,15 +191,15 @@ fn from_root(tables: &PageTables, root: TableId) -> Start {
 }
 
 #[inline]
-fn walk_from(
+fn walk_from<E>(
     tables: &mut PageTables,
     start: Start,
     vpn: Vpn,
     access: Access,
     rules: &Rules,
     mut keep: impl FnMut(Level, TableId, Rights),
-    mut referenced: impl FnMut(TableId, usize),
-) -> Walk {
+    mut read: impl FnMut(TableId, usize) -> Result<(), E>,
+) -> Result<Walk, E> {
     let Start {
         mut level,
         mut table,
@@ -165,7 +208,7 @@ fn walk_from(
     let mut references = 0;
     let outcome = loop {
         let index = level.index_of(vpn);
-        referenced(table, index);
+        read(table, index)?;
         references += 1;
         let entry = tables.get(table, index);
         if !entry.present() {
@@ -192,7 +235,7 @@ fn walk_from(
         keep(level, next, rights);
         (level, table) = (below, next);
     };
-    Walk { references, outcome }
+    Ok(Walk { references, outcome })
 }
 
 #[inline]

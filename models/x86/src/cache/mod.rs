@@ -25,7 +25,7 @@ use crate::machine::CpuIndex;
 use crate::tables::TableId;
 
 /// Bytes of a page-table entry.
-const ENTRY_BYTES: u64 = 8;
+pub(crate) const ENTRY_BYTES: u64 = 8;
 const ENTRIES_PER_LINE: u64 = LINE_BYTES / ENTRY_BYTES;
 const LINES_PER_PAGE: u64 = (1 << PAGE_SHIFT) / LINE_BYTES;
 /// Bits of a frame number or table number that the caches tell apart: 8 TiB of each.
@@ -60,13 +60,21 @@ pub enum Served {
     L2,
     /// The last level.
     Llc,
-    /// Memory.
+    /// Memory of the CPU's own node.
     Memory,
+    /// Memory of another node.
+    Remote,
 }
 
 impl Served {
     /// All, nearest first.
-    pub const ALL: [Served; 4] = [Served::L1, Served::L2, Served::Llc, Served::Memory];
+    pub const ALL: [Served; 5] = [
+        Served::L1,
+        Served::L2,
+        Served::Llc,
+        Served::Memory,
+        Served::Remote,
+    ];
 }
 
 /// All caches of a machine. Those of a core that makes no reference take no memory on the host.
@@ -96,7 +104,7 @@ impl Caches {
         }
     }
 
-    /// A reference by a CPU: who serves it.
+    /// A reference by a CPU: who serves it. Nodes are not known here: memory is [`Served::Memory`].
     #[inline]
     pub fn access(&mut self, cpu: CpuIndex, line: Line) -> Served {
         let core = cpu.get() / self.threads_per_core;

@@ -135,6 +135,13 @@ impl TlbEntry {
         TlbEntry { bits, ..self }
     }
 
+    /// The same, made when its frame had been freed so often.
+    #[inline]
+    #[must_use]
+    pub const fn with_generation(self, generation: Generation) -> Self {
+        TlbEntry { generation, ..self }
+    }
+
     /// The same, dirty.
     #[inline]
     #[must_use]
@@ -197,6 +204,28 @@ impl TlbEntry {
     pub const fn frame_of(&self, vpn: Vpn) -> Pfn {
         let inside = vpn.get() & (self.size.base_pages() - 1);
         Pfn::new(self.pfn.get() + inside as u32)
+    }
+
+    /// What this translation of a guest's page at `vpn` becomes through the second dimension's
+    /// translation of its guest-physical page: the smaller of the pages, with the rights of both.
+    /// Global and dirty are the guest's; a clean page of the second dimension must be written there.
+    #[must_use]
+    pub(crate) const fn through(self, host: &TlbEntry, vpn: Vpn, gpn: Vpn) -> Self {
+        let size = if (self.size as u8) < host.size as u8 {
+            self.size
+        } else {
+            host.size
+        };
+        let inside = vpn.get() & (size.base_pages() - 1);
+        let rights = self.rights().common(host.rights()).bits();
+        let dirty = self.bits & host.bits & DIRTY;
+        TlbEntry {
+            pfn: Pfn::new(host.frame_of(gpn).get() - inside as u32),
+            generation: host.generation,
+            bits: rights | dirty | self.bits & GLOBAL,
+            size,
+            leaf: self.leaf,
+        }
     }
 
     // What a slot for pages of `size` keeps of it for the page at `vpn`.

@@ -1,0 +1,93 @@
+//! What the MMUs of a machine share, and where each of them sits in it.
+
+use super::stats::References;
+use crate::cache::{Caches, Line, Served};
+use crate::machine::{CpuIndex, Machine};
+use crate::tables::{PageTables, TableId};
+
+/// Page tables and caches of a machine.
+#[derive(Clone)]
+pub struct Memory {
+    /// The page tables.
+    pub tables: PageTables,
+    /// The caches the walkers read through.
+    pub caches: Caches,
+    // Node of each table that was placed.
+    homes: Vec<u32>,
+}
+
+/// A CPU and its node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    pub(super) cpu: CpuIndex,
+    pub(super) node: u32,
+}
+
+/// References of the longest walk: five levels.
+const MOST_READS: usize = 5;
+
+/// Entries a walk read, in order.
+#[derive(Default)]
+pub(super) struct Reads {
+    entries: [Option<(TableId, usize)>; MOST_READS],
+    count: usize,
+}
+
+impl Reads {
+    #[inline]
+    pub(super) fn push(&mut self, table: TableId, index: usize) {
+        self.entries[self.count] = Some((table, index));
+        self.count += 1;
+    }
+
+    #[inline]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TableId, usize)> {
+        self.entries[..self.count].iter().copied().flatten()
+    }
+}
+
+impl Memory {
+    /// The memory of a machine, with these tables.
+    #[must_use]
+    pub fn new(machine: &Machine, tables: PageTables) -> Self {
+        let cores = machine.sockets * machine.cores_per_socket;
+        Memory {
+            tables,
+            caches: Caches::new(&machine.caches, cores, machine.threads_per_core),
+            homes: Vec::new(),
+        }
+    }
+
+    /// Says on which node a table lies; tables lie on node 0 unless told.
+    pub fn place(&mut self, table: TableId, node: u32) {
+        let at = table.get() as usize;
+        if self.homes.len() <= at {
+            self.homes.resize(at + 1, 0);
+        }
+        self.homes[at] = node;
+    }
+
+    // A reference to a frame of the CPU's own node.
+    #[inline]
+    pub(super) fn serve_data(&mut self, seat: Seat, line: Line) -> Served {
+        self.caches.access(seat.cpu, line)
+    }
+
+    #[inline]
+    pub(super) fn serve_all(&mut self, seat: Seat, reads: &Reads, references: &mut References) {
+        for (table, index) in reads.iter() {
+            let served = match self.caches.access(seat.cpu, Line::of_entry(table, index)) {
+                Served::Memory => {
+                    let home = self.homes.get(table.get() as usize).copied().unwrap_or(0);
+                    if home == seat.node {
+                        Served::Memory
+                    } else {
+                        Served::Remote
+                    }
+                }
+                near => near,
+            };
+            references.count(served);
+        }
+    }
+}

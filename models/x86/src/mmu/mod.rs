@@ -1,0 +1,471 @@
+//! The MMU of one logical CPU: registers, TLBs, paging-structure caches and walker together.
+//!
+//! What each instruction here empties is what the architecture requires (Intel SDM vol. 3A 4.10.4.1;
+//! reference rows R1 to R10) and no more, so that a translation that may survive does. A processor may
+//! always drop more (R11): [`Mmu::drop_where`] is that freedom, legal at any moment. Where a processor
+//! may use either of two answers, [`PermissionMiss`] says which this one gives.
+//!
+//! Entries remember the generation of their frame. [`Frames`] is how the layer that owns the frames
+//! hears of each slot filled and emptied; `()` is a layer that does not care.
+
+mod broadcast;
+mod memory;
+mod nested;
+mod registers;
+mod spaces;
+mod stats;
+mod virtualization;
+
+pub use broadcast::{BroadcastRefused, Globals, Invlpgb, InvlpgbPages, Network};
+pub use memory::Memory;
+use memory::{Reads, Seat};
+pub use nested::{NestedFault, NestedTables};
+pub use registers::{Bit63, Cr0, Cr3, Cr4, GeneralProtection, Pcid};
+use spaces::Spaces;
+pub use spaces::{Eptp, Space, Vpid};
+pub use stats::{References, WalkStats};
+pub use virtualization::{InvEpt, InvVpid, TlbControl, VmEntry};
+
+use crate::addr::{Pfn, Va, Vpn};
+use crate::fault::{ErrorCode, Fault};
+use crate::machine::{CpuIndex, Machine};
+use crate::page_size::PageSizes;
+use crate::psc::Psc;
+use crate::rules::{Privilege, Rules};
+use crate::tables::TableId;
+use crate::tlb::{Context, Generation, Lookup, Tlb, TlbEntry};
+use crate::walker::{self, Access, DirtyAssist, WalkOutcome};
+
+/// Who owns the frames: hears what TLB slots translate to them.
+pub trait Frames {
+    /// How often the frame was freed.
+    fn generation(&self, pfn: Pfn) -> Generation;
+    /// So many slots more translate to the frame.
+    fn gained(&mut self, pfn: Pfn, slots: u32);
+    /// One slot less translates to the frame.
+    fn dropped(&mut self, pfn: Pfn);
+}
+
+impl Frames for () {
+    fn generation(&self, _: Pfn) -> Generation {
+        Generation::FIRST
+    }
+    fn gained(&mut self, _: Pfn, _: u32) {}
+    fn dropped(&mut self, _: Pfn) {}
+}
+
+/// What a processor does when it finds a cached translation that does not allow the access.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PermissionMiss {
+    /// It walks again, and faults only if the tables refuse too.
+    #[default]
+    Rewalk,
+    /// It faults at once if rights are missing: the spurious fault of reference row R13. A clean
+    /// translation is walked again for a store all the same.
+    Fault,
+}
+
+/// How a translation was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// In the first level.
+    First,
+    /// In the second level.
+    Second,
+    /// By a walk.
+    Walked {
+        /// Its references.
+        references: References,
+        /// Whether D had to be set.
+        assist: DirtyAssist,
+    },
+}
+
+/// A translated access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translated {
+    /// The frame accessed.
+    pub pfn: Pfn,
+    /// The translation used.
+    pub entry: TlbEntry,
+    /// How it was found.
+    pub found: Found,
+}
+
+/// The MMU of one logical CPU.
+#[derive(Clone)]
+pub struct Mmu {
+    seat: Seat,
+    cr0: Cr0,
+    cr3: Cr3,
+    cr4: Cr4,
+    rules: Rules,
+    permission_miss: PermissionMiss,
+    vpid: Vpid,
+    eptp: Eptp,
+    // The virtual processor, or the host, runs with an identifier: changing it flushes nothing.
+    runs_tagged: bool,
+    spaces: Spaces,
+    context: Context,
+    has_pcid: bool,
+    has_invpcid: bool,
+    tlb: Tlb,
+    psc: Psc,
+    // Entries of second dimensions.
+    guest_physical: Psc,
+    stats: WalkStats,
+}
+
+impl Mmu {
+    /// The MMU of a CPU just brought up: paging on with this root, WP and PGE set, PCIDE clear, user
+    /// mode, nothing cached.
+    #[must_use]
+    pub fn new(machine: &Machine, cpu: CpuIndex, root: TableId) -> Self {
+        let mut spaces = Spaces::default();
+        let cr4 = Cr4 {
+            global_pages: true,
+            ..Cr4::default()
+        };
+        Mmu {
+            seat: Seat {
+                cpu,
+                node: machine.node_of(cpu),
+            },
+            cr0: Cr0 {
+                paging: true,
+                write_protect: true,
+            },
+            cr3: Cr3 {
+                root,
+                pcid: Pcid::ZERO,
+            },
+            cr4,
+            rules: Rules {
+                page_sizes: machine.features.page_sizes,
+                ..Rules::USER
+            },
+            permission_miss: PermissionMiss::default(),
+            vpid: Vpid::HOST,
+            eptp: Eptp::NONE,
+            runs_tagged: true,
+            context: spaces.context(Vpid::HOST, Eptp::NONE, Pcid::ZERO),
+            spaces,
+            has_pcid: machine.features.pcid,
+            has_invpcid: machine.features.invpcid,
+            tlb: Tlb::new(&machine.tlb),
+            psc: Psc::new(&machine.psc),
+            guest_physical: Psc::new(&machine.psc),
+            stats: WalkStats::default(),
+        }
+    }
+
+    /// Translates one access: TLBs, else a walk that sets A and D and fills the caches.
+    ///
+    /// # Errors
+    /// If the address is not canonical, or the tables refuse the access. A page fault drops what was
+    /// cached for the page (reference row R10).
+    pub fn translate(
+        &mut self,
+        memory: &mut Memory,
+        frames: &mut impl Frames,
+        access: Access,
+        va: Va,
+    ) -> Result<Translated, Fault> {
+        if !memory.tables.mode().is_canonical(va) {
+            return Err(Fault::NonCanonical { va });
+        }
+        let vpn = va.vpn();
+        let found = match self.tlb.lookup(access, self.context, vpn) {
+            Lookup::Hit1(entry) => Some((entry, Found::First)),
+            Lookup::Hit2(entry) => Some((entry, Found::Second)),
+            Lookup::Miss => None,
+        };
+        if let Some((entry, found)) = found {
+            if self.rules.pass(access, &entry) {
+                if found == Found::Second {
+                    self.promote(frames, access, vpn, entry);
+                }
+                let pfn = entry.frame_of(vpn);
+                return Ok(Translated { pfn, entry, found });
+            }
+            if self.permission_miss == PermissionMiss::Fault && !self.rules.permit(access, entry.rights()) {
+                return Err(self.page_fault(frames, access, va, ErrorCode::PRESENT));
+            }
+        }
+        self.walk(memory, frames, access, va)
+    }
+
+    fn promote(&mut self, frames: &mut impl Frames, access: Access, vpn: Vpn, entry: TlbEntry) {
+        let mut dropped = |pfn| frames.dropped(pfn);
+        let gained = self.tlb.promote(access, self.context, vpn, entry, &mut dropped);
+        frames.gained(entry.pfn, gained);
+    }
+
+    fn walk(
+        &mut self,
+        memory: &mut Memory,
+        frames: &mut impl Frames,
+        access: Access,
+        va: Va,
+    ) -> Result<Translated, Fault> {
+        let vpn = va.vpn();
+        let mut read = Reads::default();
+        let walk = walker::walk_cached(
+            &mut memory.tables,
+            &mut self.psc,
+            self.context.own,
+            self.cr3.root,
+            vpn,
+            access,
+            &self.rules,
+            |table, index| read.push(table, index),
+        );
+        let mut references = References::default();
+        memory.serve_all(self.seat, &read, &mut references);
+        let WalkOutcome::Leaf {
+            entry,
+            size,
+            rights,
+            assist,
+            ..
+        } = walk.outcome
+        else {
+            self.stats.book(access, &references, None);
+            return Err(self.page_fault(frames, access, va, refusal(&walk.outcome)));
+        };
+        self.stats.book(access, &references, Some(assist));
+        let entry = TlbEntry::of_leaf(entry, size, Generation::FIRST).with_rights(rights);
+        let entry = self.fill(frames, access, vpn, entry);
+        Ok(Translated {
+            pfn: entry.frame_of(vpn),
+            entry,
+            found: Found::Walked { references, assist },
+        })
+    }
+
+    // Returns the entry as it is kept: global only if PGE is set, with its frame's generation.
+    #[inline]
+    fn fill(&mut self, frames: &mut impl Frames, access: Access, vpn: Vpn, entry: TlbEntry) -> TlbEntry {
+        let entry = if self.cr4.global_pages {
+            entry
+        } else {
+            entry.without_global()
+        };
+        let generation = frames.generation(entry.frame_of(vpn));
+        let entry = entry.with_generation(generation);
+        let mut dropped = |pfn| frames.dropped(pfn);
+        let gained = self.tlb.fill(access, self.context, vpn, entry, &mut dropped);
+        frames.gained(entry.pfn, gained);
+        entry
+    }
+
+    fn page_fault(&mut self, frames: &mut impl Frames, access: Access, va: Va, code: ErrorCode) -> Fault {
+        self.drop_page(frames, va.vpn());
+        self.psc.invalidate_page(self.context.own, va.vpn());
+        Fault::Page {
+            va,
+            code: code.with(ErrorCode::of(access, self.rules.privilege)),
+        }
+    }
+
+    // Entries for a page of the current identifier, and global ones.
+    fn drop_page(&mut self, frames: &mut impl Frames, vpn: Vpn) {
+        let mut dropped = |pfn| frames.dropped(pfn);
+        self.tlb.invalidate_page(self.context.own, vpn, &mut dropped);
+        self.tlb.invalidate_page(self.context.global, vpn, &mut dropped);
+    }
+
+    /// INVLPG (R1): the page under the current identifier and globally; of the paging-structure
+    /// caches, everything of the current identifier.
+    pub fn invlpg(&mut self, frames: &mut impl Frames, va: Va) {
+        self.drop_page(frames, va.vpn());
+        let own = self.context.own;
+        self.psc.flush_where(|asid| asid == own);
+    }
+
+    /// INVPCID (R2 to R4).
+    ///
+    /// # Errors
+    /// If the processor has no such instruction.
+    pub fn invpcid(&mut self, frames: &mut impl Frames, what: Invpcid) -> Result<(), GeneralProtection> {
+        if !self.has_invpcid {
+            return Err(GeneralProtection::NoInvpcid);
+        }
+        let (vpid, eptp) = (self.vpid, self.eptp);
+        let space = |pcid| Space::Linear(vpid, eptp, pcid);
+        match what {
+            Invpcid::Address(pcid, va) => {
+                let asid = self.spaces.number(space(pcid));
+                self.tlb
+                    .invalidate_page(asid, va.vpn(), &mut |pfn| frames.dropped(pfn));
+                self.psc.invalidate_page(asid, va.vpn());
+            }
+            Invpcid::Context(pcid) => self.drop_spaces(frames, |s| s == space(pcid)),
+            Invpcid::AllWithGlobals => self.drop_spaces(frames, |s| s.vpid() == Some(vpid)),
+            Invpcid::AllButGlobals => {
+                self.drop_spaces(frames, |s| s.vpid() == Some(vpid) && !s.is_global());
+            }
+        }
+        Ok(())
+    }
+
+    /// MOV to CR3: without PCIDE everything but globals goes (R5); with PCIDE what belongs to the
+    /// identifier loaded, unless bit 63 is set (R6, R7).
+    pub fn mov_cr3(&mut self, frames: &mut impl Frames, value: Cr3, bit63: Bit63) {
+        self.cr3 = value;
+        if !self.cr4.pcid_enable {
+            self.cr3.pcid = Pcid::ZERO;
+            let vpid = self.vpid;
+            return self.drop_spaces(frames, |s| s.vpid() == Some(vpid) && !s.is_global());
+        }
+        self.enter_context(frames);
+        if bit63 == Bit63::Clear {
+            let own = Space::Linear(self.vpid, self.eptp, value.pcid);
+            self.drop_spaces(frames, |s| s == own);
+        }
+    }
+
+    /// MOV to CR4: changing PGE or clearing PCIDE drops everything (R8), setting SMEP what belongs to
+    /// the current identifier (R9, whose PAE cannot change in long mode).
+    ///
+    /// # Errors
+    /// If PCIDE is set without the feature, or while CR3 holds another identifier than 0.
+    pub fn mov_cr4(&mut self, frames: &mut impl Frames, value: Cr4) -> Result<(), GeneralProtection> {
+        let old = self.cr4;
+        if value.pcid_enable && !self.has_pcid {
+            return Err(GeneralProtection::NoPcid);
+        }
+        if value.pcid_enable && !old.pcid_enable && self.cr3.pcid != Pcid::ZERO {
+            return Err(GeneralProtection::PcidNotZero);
+        }
+        self.cr4 = value;
+        (self.rules.smep, self.rules.smap) = (value.smep, value.smap);
+        let vpid = self.vpid;
+        if old.global_pages != value.global_pages || (old.pcid_enable && !value.pcid_enable) {
+            self.drop_spaces(frames, |s| s.vpid() == Some(vpid));
+        } else if !old.smep && value.smep {
+            let pcid = self.cr3.pcid;
+            self.drop_spaces(frames, |s| match s {
+                Space::Linear(v, _, p) => v == vpid && p == pcid,
+                Space::Global(v, _) => v == vpid,
+                Space::GuestPhysical(_) => false,
+            });
+        }
+        if !value.pcid_enable {
+            self.cr3.pcid = Pcid::ZERO;
+            self.enter_context(frames);
+        }
+        Ok(())
+    }
+
+    /// MOV to CR0: clearing PG drops everything (R8). WP changes no cached translation, only what it
+    /// allows.
+    ///
+    /// # Errors
+    /// If PG is cleared while CR4.PCIDE is set.
+    pub fn mov_cr0(&mut self, frames: &mut impl Frames, value: Cr0) -> Result<(), GeneralProtection> {
+        if !value.paging && self.cr4.pcid_enable {
+            return Err(GeneralProtection::PagingNeededByPcid);
+        }
+        if self.cr0.paging && !value.paging {
+            let vpid = self.vpid;
+            self.drop_spaces(frames, |s| s.vpid() == Some(vpid));
+        }
+        self.cr0 = value;
+        self.rules.write_protect = value.write_protect;
+        Ok(())
+    }
+
+    /// Changes the privilege level.
+    pub fn set_privilege(&mut self, privilege: Privilege) {
+        self.rules.privilege = privilege;
+    }
+
+    /// Says what this processor does with a cached translation that does not allow an access.
+    pub fn set_permission_miss(&mut self, policy: PermissionMiss) {
+        self.permission_miss = policy;
+    }
+
+    /// Drops cached translations that `doomed` picks by space and page, which a processor may do at
+    /// any moment (R11), and what the paging-structure caches hold of their spaces.
+    pub fn drop_where(&mut self, frames: &mut impl Frames, doomed: impl Fn(Space, Vpn) -> bool) {
+        let spaces = &self.spaces;
+        let mut dropped = |pfn| frames.dropped(pfn);
+        self.tlb
+            .flush_where(|asid, vpn, _| doomed(spaces.of(asid), vpn), &mut dropped);
+        self.psc.flush_all();
+        self.guest_physical.flush_all();
+    }
+
+    fn drop_spaces(&mut self, frames: &mut impl Frames, doomed: impl Fn(Space) -> bool) {
+        let spaces = &self.spaces;
+        let mut dropped = |pfn| frames.dropped(pfn);
+        self.tlb
+            .flush_where(|asid, _, _| doomed(spaces.of(asid)), &mut dropped);
+        self.psc.flush_where(|asid| doomed(spaces.of(asid)));
+        self.guest_physical.flush_where(|asid| doomed(spaces.of(asid)));
+    }
+
+    // The tags follow CR3 and the virtual processor.
+    fn enter_context(&mut self, frames: &mut impl Frames) {
+        if self.spaces.is_full() {
+            self.tlb.flush_all(&mut |pfn| frames.dropped(pfn));
+            self.psc.flush_all();
+            self.guest_physical.flush_all();
+            self.spaces.forget();
+        }
+        self.context = self.spaces.context(self.vpid, self.eptp, self.cr3.pcid);
+    }
+
+    /// The TLBs.
+    #[must_use]
+    pub const fn tlb(&self) -> &Tlb {
+        &self.tlb
+    }
+
+    /// The paging-structure caches.
+    #[must_use]
+    pub const fn psc(&self) -> &Psc {
+        &self.psc
+    }
+
+    /// Counts of walks.
+    #[must_use]
+    pub const fn stats(&self) -> &WalkStats {
+        &self.stats
+    }
+
+    /// What a look-up would find now, without counting it or touching recency.
+    #[must_use]
+    pub fn probe(&self, access: Access, va: Va) -> Option<TlbEntry> {
+        self.tlb.probe(access, self.context, va.vpn())
+    }
+
+    /// Page sizes the processor knows.
+    #[must_use]
+    pub const fn page_sizes(&self) -> PageSizes {
+        self.rules.page_sizes
+    }
+}
+
+// What a walk that found no leaf puts into the error code, beside what the access does.
+const fn refusal(outcome: &WalkOutcome) -> ErrorCode {
+    match outcome {
+        WalkOutcome::NotPresent { .. } => ErrorCode::NONE,
+        WalkOutcome::Reserved { .. } => ErrorCode::PRESENT.with(ErrorCode::RESERVED),
+        WalkOutcome::Protection { .. } | WalkOutcome::Leaf { .. } => ErrorCode::PRESENT,
+    }
+}
+
+/// What INVPCID invalidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invpcid {
+    /// Type 0: one page of one identifier, globals kept.
+    Address(Pcid, Va),
+    /// Type 1: one identifier, globals kept.
+    Context(Pcid),
+    /// Type 2: all identifiers and globals.
+    AllWithGlobals,
+    /// Type 3: all identifiers, globals kept.
+    AllButGlobals,
+}

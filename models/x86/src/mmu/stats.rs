@@ -1,0 +1,74 @@
+//! What an MMU counted of its walks.
+
+use crate::cache::Served;
+use crate::tlb::ByAccess;
+use crate::walker::{Access, DirtyAssist};
+
+/// Page-table references of a walk, or of many, by who served them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct References([u64; Served::ALL.len()]);
+
+impl References {
+    #[inline]
+    pub(super) fn count(&mut self, served: Served) {
+        self.0[served as usize] += 1;
+    }
+
+    /// References served there.
+    #[must_use]
+    pub const fn by(&self, served: Served) -> u64 {
+        self.0[served as usize]
+    }
+
+    /// All references.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Sum over all references of a price each.
+    #[inline]
+    #[must_use]
+    pub fn priced(&self, price: &[u64; Served::ALL.len()]) -> u64 {
+        self.0.iter().zip(price).map(|(count, price)| count * price).sum()
+    }
+
+    fn add(&mut self, other: &References) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+}
+
+/// Counts of walks since the MMU was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalkStats {
+    /// Walks that ended at a leaf, by the access that needed them.
+    pub walks: ByAccess,
+    /// Walks that ended in a fault.
+    pub faults: ByAccess,
+    /// Stores that found D clear and had it set (reference row R17).
+    pub dirty_assists: u64,
+    /// References of data walks, faulting ones included.
+    pub data: References,
+    /// References of walks for fetches, faulting ones included.
+    pub fetch: References,
+}
+
+impl WalkStats {
+    // `assist` is `None` for a walk that ended in a fault.
+    #[inline]
+    pub(super) fn book(&mut self, access: Access, references: &References, assist: Option<DirtyAssist>) {
+        match access {
+            Access::Fetch => self.fetch.add(references),
+            Access::Read | Access::Write => self.data.add(references),
+        }
+        match assist {
+            Some(assist) => {
+                self.walks.count(access);
+                self.dirty_assists += u64::from(assist == DirtyAssist::Taken);
+            }
+            None => self.faults.count(access),
+        }
+    }
+}
