@@ -40,7 +40,8 @@ impl Line {
     #[inline]
     #[must_use]
     pub const fn of_entry(table: TableId, index: usize) -> Self {
-        Line::new(TABLE_SPACE | (table.get() as u64) * LINES_PER_PAGE + index as u64 / ENTRIES_PER_LINE)
+        let line = (table.get() as u64) * LINES_PER_PAGE + index as u64 / ENTRIES_PER_LINE;
+        Line::new(TABLE_SPACE | line)
     }
 
     /// The line of a frame that holds a byte.
@@ -159,13 +160,11 @@ impl Caches {
             (&mut self.l2, &self.geometry.l2),
         ] {
             let instances = cores.start / array.cores..cores.end.div_ceil(array.cores);
-            for cache in caches[instances.start as usize..]
+            let there = caches[instances.start as usize..]
                 .iter_mut()
-                .take(instances.len())
-            {
-                if let Some(cache) = cache {
-                    cache.remove(line);
-                }
+                .take(instances.len());
+            for cache in there.flatten() {
+                cache.remove(line);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What the MMUs of a machine share, and where each of them sits in it.
 
 use super::stats::References;
+use crate::addr::Pfn;
 use crate::cache::{Caches, Line, Served};
 use crate::machine::{CpuIndex, Machine};
 use crate::tables::{PageTables, TableId};
@@ -65,6 +66,18 @@ impl Memory {
             self.homes.resize(at + 1, 0);
         }
         self.homes[at] = node;
+    }
+
+    /// A data access to a frame of the CPU's own node: who serves it.
+    pub fn access_data(&mut self, cpu: CpuIndex, pfn: Pfn, offset: u64) -> Served {
+        self.caches.access(cpu, Line::of_byte(pfn, offset))
+    }
+
+    /// Reads what serving a reference to a table's entry will read on the host.
+    #[inline]
+    #[must_use]
+    pub fn look_ahead(&self, cpu: CpuIndex, table: TableId, index: usize) -> u32 {
+        self.caches.look_ahead(cpu, Line::of_entry(table, index))
     }
 
     // A reference to a frame of the CPU's own node.

@@ -9,6 +9,7 @@
 //! hears of each slot filled and emptied; `()` is a layer that does not care.
 
 mod broadcast;
+mod hot;
 mod memory;
 mod nested;
 mod registers;

@@ -143,6 +143,24 @@ impl Level {
         Some(*self.entry(place))
     }
 
+    /// [`Level::hit`] if the entry passes; otherwise nothing changes.
+    #[inline]
+    pub(super) fn hit_if(
+        &mut self,
+        client: Client,
+        context: Context,
+        vpn: Vpn,
+        passes: impl FnOnce(&TlbEntry) -> bool,
+    ) -> bool {
+        match self.find(client, context, vpn) {
+            Some(place) if passes(self.entry(place)) => {
+                self.touch(place);
+                true
+            }
+            _ => false,
+        }
+    }
+
     #[inline]
     pub(super) fn touch(&mut self, place: Place) {
         self.banks[place.bank as usize].touch(place.slot);

@@ -29,9 +29,11 @@ pub use geometry::{
     TlbGeometry,
 };
 use level::{Client, Level};
+use stats::Packed;
 pub use stats::{ByAccess, TlbStats};
 
 use crate::addr::{Pfn, Vpn};
+use crate::reference::Reference;
 use crate::set_array::Displaced;
 use crate::walker::Access;
 
@@ -104,6 +106,39 @@ impl Tlb {
         }
         self.stats.misses.count(access);
         Lookup::Miss
+    }
+
+    /// Makes the longest run of references that all hit the first level with entries that pass and
+    /// that `watch` lets pass; counts them, and returns how many there are. The reference after the run
+    /// is untouched.
+    #[inline]
+    pub(crate) fn run_hits(
+        &mut self,
+        context: Context,
+        checks: &[Check; Access::ALL.len()],
+        references: &[Reference],
+        mut watch: impl FnMut(&TlbEntry, Vpn) -> bool,
+    ) -> usize {
+        let mut counts = Packed::default();
+        let mut run = 0;
+        for reference in references {
+            let access = reference.access();
+            let vpn = reference.va().vpn();
+            let level = &mut self.firsts[self.first_of[access as usize] as usize];
+            let check = checks[access as usize];
+            if !level.hit_if(Client::of(access), context, vpn, |entry| {
+                entry.satisfies(check) && watch(entry, vpn)
+            }) {
+                break;
+            }
+            counts.count(access);
+            run += 1;
+            if run % Packed::MOST == 0 {
+                self.stats.l1_hits += counts.take();
+            }
+        }
+        self.stats.l1_hits += counts.take();
+        run
     }
 
     /// Brings a translation in after a walk. Returns the slots that now hold `entry` and did not

@@ -46,6 +46,27 @@ impl ByAccess {
     }
 }
 
+/// Counts by access in one word, for loops that must not store: 21 bits a kind.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Packed(u64);
+
+const PACKED_BITS: u32 = 21;
+
+impl Packed {
+    /// Counts after which it must be taken.
+    pub(super) const MOST: usize = (1 << PACKED_BITS) - 1;
+
+    #[inline]
+    pub(super) fn count(&mut self, access: Access) {
+        self.0 += 1 << (access as u32 * PACKED_BITS);
+    }
+
+    pub(super) fn take(&mut self) -> ByAccess {
+        let Packed(all) = std::mem::take(self);
+        ByAccess([0, 1, 2].map(|kind| all >> (kind * PACKED_BITS) & Packed::MOST as u64))
+    }
+}
+
 impl AddAssign for ByAccess {
     fn add_assign(&mut self, other: Self) {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
