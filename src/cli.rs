@@ -343,9 +343,8 @@ pub(crate) struct ListArgs {
     /// Folder to look for scenarios in
     #[arg(default_value = "scenarios", value_name = "FOLDER")]
     pub(crate) folder: PathBuf,
-    /// Machine whose costs are listed
-    #[arg(long, value_name = "MACHINE", default_value = "harpertown-2008",
-          value_parser = PossibleValuesParser::new(x86::Machine::presets()))]
+    /// Machine whose costs or hardware are listed: a preset, or a machine file
+    #[arg(long, value_name = "MACHINE|FILE", default_value = "harpertown-2008")]
     pub(crate) machine: String,
     /// Form of the list
     #[arg(long, value_enum, default_value_t = CheckFormat::Text, value_name = "FORMAT")]
@@ -365,6 +364,8 @@ pub(crate) enum ListKind {
     Metrics,
     /// Costs of a machine with their origin
     Costs,
+    /// Features, TLBs and caches of a machine with their origin
+    Hardware,
     /// Scenario files and recordings below a folder
     Scenarios,
 }

@@ -32,7 +32,8 @@ pub struct Scenario {
     /// Scenario file (relative to this one) whose members this one completes or replaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extends: Option<String>,
-    /// Machine preset.
+    /// Machine preset, or the path of a machine file that ends in `.json` or `.jsonc` (relative to this
+    /// file).
     #[serde(default = "default_machine")]
     pub machine: String,
     /// Number of simulated CPUs of each kernel; default: all CPUs of the machine.

@@ -23,7 +23,7 @@ pub use world::{MAX_CPUS, MAX_MAPS, MAX_SHADOWED};
 /// Partition of a process that names none.
 pub const DEFAULT_PARTITION: &str = "host";
 
-/// What the checker must know of a machine preset.
+/// What the checker must know of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MachineFacts {
     /// Number of CPUs.
@@ -39,6 +39,8 @@ pub struct MachineFacts {
 pub struct Known<'a> {
     /// Machine presets.
     pub machines: &'a [(&'a str, MachineFacts)],
+    /// Reads the machine file at a path; `None` if the name is no path.
+    pub machine_file: fn(&str) -> Option<Result<MachineFacts, String>>,
     /// Kernel profiles.
     pub kernels: &'a [&'a str],
     /// Notifier designs, long and short names.
@@ -49,8 +51,15 @@ pub struct Known<'a> {
 #[must_use]
 pub fn check(loaded: &Loaded, known: &Known<'_>) -> Diagnostics {
     let scenario = &loaded.scenario;
-    let machine = known.machines.iter().find(|(name, _)| *name == scenario.machine);
-    let machine = machine.map(|(_, facts)| *facts);
+    let preset = known.machines.iter().find(|(name, _)| *name == scenario.machine);
+    let (machine, machine_error) = match preset {
+        Some((_, facts)) => (Some(*facts), None),
+        None => match (known.machine_file)(&scenario.machine) {
+            Some(Ok(facts)) => (Some(facts), None),
+            Some(Err(why)) => (None, Some(why)),
+            None => (None, None),
+        },
+    };
     let cpus = scenario
         .cpus
         .filter(|cpus| *cpus > 0)
@@ -60,6 +69,7 @@ pub fn check(loaded: &Loaded, known: &Known<'_>) -> Diagnostics {
         scenario,
         known: *known,
         machine,
+        machine_error,
         cpus,
         facts: facts::Facts::gather(scenario),
         forked: BTreeSet::new(),
@@ -78,6 +88,8 @@ struct Checker<'a> {
     scenario: &'a Scenario,
     known: Known<'a>,
     machine: Option<MachineFacts>,
+    /// What is wrong with the machine file, if the machine is one.
+    machine_error: Option<String>,
     cpus: Option<u32>,
     facts: facts::Facts<'a>,
     /// Children whose `fork` was seen.

@@ -144,6 +144,8 @@ codes! {
     TooLong = "E0231";
     /// A size is larger than can be simulated.
     TooMuch = "E0232";
+    /// The machine file cannot be read, or says what cannot be.
+    BadMachineFile = "E0233";
 
     /// Only one thread takes part in a barrier.
     LonelyBarrier = "W0301";

@@ -12,6 +12,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
+use x86::Machine;
 
 use crate::ast::Scenario;
 use crate::diagnostic::suggest::quote;
@@ -32,7 +33,7 @@ pub const MAX_DEPTH: usize = 64;
 /// [`check`](crate::check::check) to say.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// The scenario, `extends` resolved.
+    /// The scenario, `extends` resolved; the path of a machine file is seen from the working directory.
     pub scenario: Scenario,
     /// Where each value was written.
     pub map: SourceMap,
@@ -135,11 +136,19 @@ pub fn load_bytes(name: &str, bytes: &[u8], resolver: &dyn Resolver) -> Result<L
     let resolved = root.to_json();
     let map = SourceMap { files, root };
     match Scenario::deserialize(&resolved) {
-        Ok(scenario) => Ok(Loaded {
-            scenario,
-            map,
-            resolved,
-        }),
+        Ok(mut scenario) => {
+            if Machine::is_path(&scenario.machine) {
+                let place = map.locate(&["machine"], source::Part::Value);
+                let from = map.files.get(place.file as usize).map_or(name, |file| &file.name);
+                let folder = Path::new(from).parent().unwrap_or(Path::new(""));
+                scenario.machine = normalise(&folder.join(&scenario.machine));
+            }
+            Ok(Loaded {
+                scenario,
+                map,
+                resolved,
+            })
+        }
         Err(error) => {
             let message = format!("the scenario was refused: {error}");
             Err(map.diagnose(Code::Refused, map.root.place, message).into())

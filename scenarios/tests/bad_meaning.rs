@@ -16,6 +16,16 @@ fn names_of_the_world() {
             "did you mean `barcelona-2008`?",
         ),
         head(
+            Code::BadMachineFile,
+            "\"title\": \"t\", \"machine\": §\"nowhere.json\"",
+            "machine file nowhere.json cannot be read",
+        ),
+        head(
+            Code::CpuCount,
+            "\"title\": \"t\", \"machine\": \"small.json\", \"cpus\": §3",
+            "`small.json` has 2",
+        ),
+        head(
             Code::UnknownKernel,
             "\"title\": \"t\", \"kernel\": §\"linux-2.6.26\"",
             "2.6.25",

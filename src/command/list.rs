@@ -1,5 +1,7 @@
 //! `list`: what scenarios can name.
 
+mod hardware;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +10,7 @@ use mm::{KernelPreemption, KernelProfile};
 use scenarios::load;
 use serde_json::{Value, json};
 use sim::MetricKind;
-use x86::{CostUnit, Machine, NestedPaging};
+use x86::{CostUnit, Machine, NestedPaging, PageSize, TlbBank};
 
 use crate::cli::{CheckFormat, ListArgs, ListKind};
 use crate::console::Console;
@@ -37,7 +39,8 @@ pub(crate) fn list(args: &ListArgs, console: &Console) -> Result<Verdict, Failur
         ListKind::Kernels => kernels(),
         ListKind::Machines => machines(),
         ListKind::Metrics => metrics(),
-        ListKind::Costs => costs(&args.machine),
+        ListKind::Costs => costs(&machine(&args.machine)?),
+        ListKind::Hardware => hardware(&machine(&args.machine)?),
         ListKind::Scenarios => scenarios(&args.folder, console)?,
     };
     match args.format {
@@ -79,7 +82,7 @@ fn kernels() -> Listing {
 
 fn machines() -> Listing {
     let row = |name: &&str| {
-        let m = preset(name);
+        let m = Machine::preset(name).expect("the name is one of the presets");
         let nested = match m.nested_paging {
             NestedPaging::Absent => "none",
             NestedPaging::Npt => "NPT",
@@ -93,6 +96,8 @@ fn machines() -> Listing {
             json!(mhz),
             json!(m.memory_pages >> 18),
             json!(nested),
+            json!(m.features.levels),
+            json!(data_tlb(&m)),
             json!(m.title),
         ]
     };
@@ -104,6 +109,8 @@ fn machines() -> Listing {
             "MHz",
             "GiB",
             "nested_paging",
+            "levels",
+            "data_tlb_4k",
             "title",
         ],
         rows: Machine::presets().iter().map(row).collect(),
@@ -129,8 +136,21 @@ fn metrics() -> Listing {
     }
 }
 
-fn costs(machine: &str) -> Listing {
-    let machine = preset(machine);
+/// Slots for 4 KiB pages of loads, level by level.
+fn data_tlb(machine: &Machine) -> String {
+    let slots = |banks: &mut dyn Iterator<Item = &TlbBank>| -> u32 {
+        let small = banks.filter(|bank| bank.holds.contains(PageSize::Size4K));
+        small.map(|bank| bank.shape.entries()).sum()
+    };
+    let first = slots(&mut machine.tlb.load.iter());
+    let second = machine.tlb.l2.iter().filter(|second| second.serves.data());
+    match slots(&mut second.map(|second| &second.bank)) {
+        0 => first.to_string(),
+        second => format!("{first} + {second}"),
+    }
+}
+
+fn costs(machine: &Machine) -> Listing {
     let row = |cost: x86::CostRow| {
         let unit = match cost.unit {
             CostUnit::Cycles => "cycles",
@@ -160,9 +180,16 @@ fn costs(machine: &str) -> Listing {
     }
 }
 
-/// A preset whose name is known to exist.
-fn preset(name: &str) -> Machine {
-    Machine::preset(name).expect("the name is one of the presets")
+/// A preset, or the machine file at a path.
+fn machine(name: &str) -> Result<Machine, Failure> {
+    Machine::find(name, Path::new("")).map_err(|error| Failure::new(error.to_string()))
+}
+
+fn hardware(machine: &Machine) -> Listing {
+    Listing {
+        heads: &["part", "value", "source", "note"],
+        rows: hardware::rows(machine),
+    }
 }
 
 fn scenarios(folder: &Path, console: &Console) -> Result<Listing, Failure> {

@@ -41,6 +41,8 @@ impl Place {
     }
 
     fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+        let folder = self.path(name).parent().map(std::path::Path::to_owned);
+        fs::create_dir_all(folder.expect("a file is in a folder")).expect("a folder can be made");
         fs::write(self.path(name), content).expect("a file can be written");
     }
 

@@ -1,6 +1,6 @@
 //! Help, listings, schemas, completions.
 
-use super::{Place, json, repository};
+use super::{Place, SMALL, json, repository};
 
 const COMMANDS: [&str; 8] = [
     "run",
@@ -88,6 +88,7 @@ fn lists_have_rows_in_both_forms() {
         ("machines", "barcelona-2008"),
         ("metrics", "tlb.shootdown.ipis"),
         ("costs", "invlpg"),
+        ("hardware", "page_sizes"),
     ];
     for (what, name) in expected {
         let text = place.good(&["list", what]);
@@ -98,6 +99,74 @@ fn lists_have_rows_in_both_forms() {
     }
     let costs = place.good(&["list", "costs", "--machine", "modern-2s"]);
     assert_ne!(costs, place.good(&["list", "costs"]));
+}
+
+#[test]
+fn every_preset_is_listed_with_its_shape() {
+    let place = Place::new();
+    let text = place.good(&["list", "machines"]);
+    for name in x86::Machine::presets() {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+        assert!(line.is_some(), "{name}");
+    }
+    let line = text.lines().find(|line| line.starts_with("zen4-2022 "));
+    let line = line.unwrap_or_default();
+    for part in [" 192 ", " NPT ", " 5 ", " 72 + 3072 "] {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+/// A machine file that extends a preset.
+const MINE: &str = r#"{
+  // Half a Skylake-SP with a dear INVLPG.
+  "extends": "skylake-sp-2017", "name": "mine", "sockets": 1,
+  "costs": { "invlpg": { "value": 999, "range": [1, 1000], "source": "no row", "note": "(assumed)" } },
+}"#;
+
+#[test]
+fn machine_files_are_listed_and_run() {
+    let place = Place::new();
+    place.put("machines/mine.jsonc", MINE);
+    let costs = place.good(&["list", "costs", "--machine", "machines/mine.jsonc"]);
+    let invlpg = costs.lines().find(|line| line.starts_with("invlpg "));
+    assert!(invlpg.unwrap_or_default().contains(" 999 "), "{costs}");
+    let hardware = place.good(&["list", "hardware", "--machine", "machines/mine.jsonc"]);
+    assert!(hardware.contains("1536 x 12-way, folded"), "{hardware}");
+
+    // Relative to the scenario, not to where the program runs.
+    let small = SMALL.replace("\"title\"", "\"machine\": \"../machines/mine.jsonc\", \"title\"");
+    place.put("scenarios/mine.jsonc", &small);
+    place.good(&["check", "scenarios/mine.jsonc"]);
+    let result = json(&place.good(&["run", "scenarios/mine.jsonc", "--format", "json"]));
+    assert_eq!(result["machine"], "mine");
+}
+
+#[test]
+fn bad_machine_files_are_refused_with_their_place() {
+    let place = Place::new();
+    place.put("mine.json", MINE.replace("\"invlpg\"", "\"invlgp\""));
+    let said = "mine.json:4:14: costs.invlgp: unknown key `invlgp` (did you mean `invlpg`?)";
+    place
+        .run(&["list", "costs", "--machine", "mine.json"])
+        .exits(2)
+        .says(said);
+    place.put(
+        "small.jsonc",
+        SMALL.replace("\"title\"", "\"machine\": \"mine.json\", \"title\""),
+    );
+    place
+        .run(&["run", "small.jsonc"])
+        .exits(2)
+        .says("E0233")
+        .says(said);
+    place
+        .run(&["list", "costs", "--machine", "skylake-sp"])
+        .exits(2)
+        .says("did you mean `skylake-sp-2017`?");
+    place
+        .run(&["list", "costs", "--machine", "nowhere.json"])
+        .exits(2)
+        .says("there is no such file");
 }
 
 #[test]

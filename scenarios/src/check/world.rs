@@ -91,6 +91,11 @@ impl<'a> Checker<'a> {
     }
 
     fn machine_name(&mut self) {
+        if let Some(why) = self.machine_error.clone() {
+            let help = "paths are relative to the scenario file; docs/how-to/add-a-machine.md has the format";
+            self.error(Code::BadMachineFile, &At::ROOT.key("machine"), why, help);
+            return;
+        }
         let name = &self.scenario.machine;
         let names: Vec<&str> = self.known.machines.iter().map(|(name, _)| *name).collect();
         if self.machine.is_none() {

@@ -13,6 +13,7 @@ mod result;
 mod world;
 
 use std::fmt;
+use std::path::Path;
 
 use mm::KernelProfile;
 use mm::notifier::Design;
@@ -138,12 +139,7 @@ pub struct KnownNames {
 pub fn known() -> KnownNames {
     let facts = |name: &&'static str| {
         let machine = Machine::preset(name).expect("a listed preset exists");
-        let facts = MachineFacts {
-            cpus: machine.cpus(),
-            memory_pages: machine.memory_pages,
-            nested_paging: machine.nested_paging.is_available(),
-        };
-        (*name, facts)
+        (*name, machine_facts(&machine))
     };
     KnownNames {
         machines: Machine::presets().iter().map(facts).collect(),
@@ -152,12 +148,28 @@ pub fn known() -> KnownNames {
     }
 }
 
+fn machine_facts(machine: &Machine) -> MachineFacts {
+    MachineFacts {
+        cpus: machine.cpus(),
+        memory_pages: machine.memory_pages,
+        nested_paging: machine.nested_paging.is_available(),
+    }
+}
+
+fn machine_file(name: &str) -> Option<Result<MachineFacts, String>> {
+    Machine::is_path(name).then(|| {
+        let machine = Machine::load(Path::new(name)).map_err(|error| error.to_string())?;
+        Ok(machine_facts(&machine))
+    })
+}
+
 impl KnownNames {
     /// As the checker wants it.
     #[must_use]
     pub fn as_known(&self) -> Known<'_> {
         Known {
             machines: &self.machines,
+            machine_file,
             kernels: &self.kernels,
             designs: &self.designs,
         }

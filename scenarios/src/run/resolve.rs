@@ -1,9 +1,11 @@
 //! Resolving names and knobs into values.
 
+use std::path::Path;
+
 use mm::notifier::{Design, Knob, Registration, Sleepable, Traversal};
 use mm::profile::RmapLocks;
 use mm::{KernelPreemption, KernelProfile};
-use x86::Machine;
+use x86::{Machine, MachineError};
 
 use super::{Request, RunError};
 use crate::ast::{KernelChoice, NotifierChoice, RegistrationKnob, Switch, TraversalKnob, Unsupported};
@@ -34,8 +36,13 @@ fn unknown(what: &str, name: &str, known: &[&str]) -> RunError {
 
 pub(super) fn resolve(request: &Request<'_>) -> Result<Resolved, RunError> {
     let scenario = request.scenario;
-    let machine = Machine::preset(&scenario.machine)
-        .map_err(|_| unknown("machine", &scenario.machine, Machine::presets()))?;
+    let machine = Machine::find(&scenario.machine, Path::new("")).map_err(|error| match error {
+        MachineError::Unknown(_) => unknown("machine", &scenario.machine, Machine::presets()),
+        other => RunError {
+            message: other.to_string(),
+            help: "paths in a scenario are relative to its file".to_owned(),
+        },
+    })?;
     let design = resolve_design(request)?;
     let profile = resolve_profile(request, &design)?;
     refuse_senseless_pair(&design, &profile)?;

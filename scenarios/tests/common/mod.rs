@@ -30,6 +30,15 @@ pub(crate) const MACHINES: &[(&str, MachineFacts)] = &[
 /// Names the tests know.
 pub(crate) const KNOWN: Known<'static> = Known {
     machines: MACHINES,
+    machine_file: |name| match name {
+        "small.json" => Some(Ok(MachineFacts {
+            cpus: 2,
+            memory_pages: 1 << 10,
+            nested_paging: false,
+        })),
+        name if name.ends_with(".json") => Some(Err(format!("machine file {name} cannot be read"))),
+        _ => None,
+    },
     kernels: &["linux-2.6.25", "linux-2.6.27", "linux-6.18"],
     designs: &["v0-export-notifier", "v0", "v8-merged", "v8"],
 };

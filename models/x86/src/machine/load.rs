@@ -45,8 +45,7 @@ pub(super) fn from_text(text: &str) -> Result<Machine, MachineError> {
 
 /// Whether a name must be the path of a file.
 pub(super) fn is_path(name: &str) -> bool {
-    preset::text(name).is_none()
-        && (name.contains(['/', '\\']) || name.ends_with(".json") || name.ends_with(".jsonc"))
+    name.ends_with(".json") || name.ends_with(".jsonc")
 }
 
 fn from_target(target: Target) -> Result<Machine, MachineError> {

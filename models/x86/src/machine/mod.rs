@@ -167,8 +167,8 @@ impl Machine {
         load::from_file(path)
     }
 
-    /// A preset by its name, or the machine file at a path seen from `folder`; a path has a `/` or
-    /// ends in `.json` or `.jsonc`.
+    /// A preset by its name, or the machine file at a path seen from `folder`; a path ends in
+    /// `.json` or `.jsonc`.
     ///
     /// # Errors
     /// If there is no such preset, or as [`Machine::load`].
