@@ -68,6 +68,20 @@ fn a_file_says_only_what_differs() {
 }
 
 #[test]
+fn the_example_of_the_guide_loads() {
+    let guide = include_str!("../../../docs/how-to/add-a-machine.md");
+    let example = guide
+        .split("```jsonc\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let mine = Machine::from_json(example).unwrap();
+    assert_eq!((mine.cpus(), mine.costs.invlpg), (24, Cycles::new(400)));
+}
+
+#[test]
 fn null_takes_away() {
     let mine = Machine::from_json(
         r#"{"extends": "zen4-2022", "name": "mine",
