@@ -21,7 +21,7 @@ pub fn engine(machine: &Machine, cpus: u32) -> Rc<Engine> {
     let mut config = EngineConfig::without_costs(cpus as u16);
     config.lock_acquire = Cycles::new(costs.lock_uncontended.get() / 2);
     config.lock_release = Cycles::new(costs.lock_uncontended.get() / 2);
-    config.transfer_near = machine.line_transfer_closest();
+    config.transfer_near = costs.line_transfer_near;
     config.transfer_far = costs.line_transfer_far;
     config.context_switch = costs.context_switch;
     config.wakeup = costs.wakeup;

@@ -138,11 +138,21 @@ impl<'a> WorldBuilder<'a> {
             let (partition, local) = (cpu / self.resolved.cpus, cpu % self.resolved.cpus);
             (partition * machine.sockets + machine.socket_of(CpuIndex::new(local))) as u16
         };
+        let complexes = machine.sockets * machine.complexes_per_socket();
+        let complex = |cpu: u32| {
+            let (partition, local) = (cpu / self.resolved.cpus, cpu % self.resolved.cpus);
+            (partition * complexes + machine.complex_of(CpuIndex::new(local))) as u16
+        };
         EngineConfig {
             socket_of: (0..cpus).map(socket).collect(),
+            complex_of: costs
+                .line_transfer_complex
+                .map(|_| (0..cpus).map(complex).collect())
+                .unwrap_or_default(),
             lock_acquire: half,
             lock_release: costs.lock_uncontended - half,
-            transfer_near: machine.line_transfer_closest(),
+            transfer_complex: machine.line_transfer_closest(),
+            transfer_near: costs.line_transfer_near,
             transfer_far: costs.line_transfer_far,
             context_switch: costs.context_switch,
             wakeup: costs.wakeup,

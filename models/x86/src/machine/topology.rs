@@ -75,6 +75,12 @@ impl Machine {
         outermost.cores.min(self.cores_per_socket)
     }
 
+    /// Complexes of a socket.
+    #[must_use]
+    pub fn complexes_per_socket(&self) -> u32 {
+        self.cores_per_socket / self.cores_per_complex()
+    }
+
     /// The complex of a CPU, counted over all sockets.
     #[inline]
     #[must_use]
