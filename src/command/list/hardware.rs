@@ -70,7 +70,11 @@ impl Rows {
     }
 
     fn cache(&mut self, part: &str, cache: &CacheArray) {
-        let value = format!("{} KiB, {}-way, {} cores", cache.kib, cache.ways, cache.cores);
+        let shared = match cache.cores {
+            1 => String::new(),
+            cores => format!(", shared by {cores} cores"),
+        };
+        let value = format!("{} KiB, {}-way{shared}", cache.kib, cache.ways);
         self.push(part, &value, &cache.source, &cache.note);
     }
 }
@@ -78,9 +82,9 @@ impl Rows {
 /// As in `1536 x 12-way, folded`; true LRU and modulo indexing go without saying.
 fn shape(shape: Shape) -> String {
     let ways = if shape.sets() == 1 {
-        "full".to_owned()
+        ", full".to_owned()
     } else {
-        format!("{}-way", shape.ways())
+        format!(" x {}-way", shape.ways())
     };
     let index = match shape.index() {
         IndexFunction::Modulo => "",
@@ -91,5 +95,5 @@ fn shape(shape: Shape) -> String {
         Replacement::TreePlru => ", tree PLRU",
         Replacement::Random => ", random",
     };
-    format!("{} x {ways}{index}{replacement}", shape.entries())
+    format!("{}{ways}{index}{replacement}", shape.entries())
 }
