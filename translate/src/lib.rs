@@ -3,5 +3,6 @@
 
 pub mod source;
 pub mod stream;
+pub mod trace;
 
 pub use source::{Batch, Source, SourceError, ThreadId};
