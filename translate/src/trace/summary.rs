@@ -133,16 +133,11 @@ impl fmt::Display for Summary {
             writes,
             fetches,
         } = self.references;
-        write!(
-            f,
-            "{} records of {} threads: {fetches} fetches, {reads} loads, {writes} stores; {} accesses crossed a page",
-            self.records, self.threads, self.split
-        )?;
+        write!(f, "records {}, threads {}, ", self.records, self.threads)?;
+        write!(f, "fetches {fetches}, loads {reads}, stores {writes}, ")?;
+        write!(f, "accesses across pages {}", self.split)?;
         for (reason, Skipped { count, first }) in &self.skipped {
-            write!(
-                f,
-                "\nskipped {count} records because: {reason} (first at {first})"
-            )?;
+            write!(f, "\nskipped {count}: {reason} (first at {first})")?;
         }
         self.remarks
             .iter()

@@ -26,38 +26,46 @@ const LOADS: [u8; 2] = [0, 3];
 /// The access by base.
 const ACCESS: [Access; BASES] = [Access::Read, Access::Write, Access::Fetch, Access::Read];
 
-/// Bits of a distance.
-const fn bits(how: usize) -> u32 {
-    TAG_BITS + u8::BITS * EXTRA[how >> CODE_SHIFT] as u32
+/// What base and code of a tag mean.
+#[derive(Clone, Copy)]
+struct How {
+    /// Which bits of the tag's upper half and the bytes behind it are distance.
+    mask: u64,
+    /// What is subtracted from the distance.
+    bias: u64,
+    /// Extra bytes.
+    extra: usize,
+    access: Access,
 }
 
-/// Which bits of a word are distance, by base and code.
-const MASK: [u64; HOWS] = {
-    let mut table = [0; HOWS];
+/// The meanings, side by side so that decoding looks up one place.
+const HOW: [How; HOWS] = {
+    let mut table = [How::new(0); HOWS];
     let mut how = 0;
     while how < HOWS {
-        table[how] = (1 << bits(how)) - 1;
+        table[how] = How::new(how);
         how += 1;
     }
     table
 };
 
-/// What is subtracted from a distance, by base and code.
-const BIAS: [u64; HOWS] = {
-    let mut table = [0; HOWS];
-    let mut how = 0;
-    while how < HOWS {
-        let half = 1 << (bits(how) - 1);
-        table[how] = match (how >> CODE_SHIFT, (how & BASE_MASK as usize) as u8) {
-            (0, FETCH) => 0,
-            (0, WRITE) => half,
-            (0, _) => half - 1,
-            _ => half,
-        };
-        how += 1;
+impl How {
+    const fn new(how: usize) -> Self {
+        let (base, code) = (how & BASE_MASK as usize, how >> CODE_SHIFT);
+        let bits = TAG_BITS + u8::BITS * EXTRA[code] as u32;
+        let half = 1 << (bits - 1);
+        How {
+            mask: (1 << bits) - 1,
+            bias: match (code, ACCESS[base]) {
+                (0, Access::Fetch) => 0,
+                (0, Access::Read) => half - 1,
+                _ => half,
+            },
+            extra: EXTRA[code] as usize,
+            access: ACCESS[base],
+        }
     }
-    table
-};
+}
 
 /// Addresses last made, by base.
 pub(super) type Bases = [u64; BASES];
@@ -71,7 +79,14 @@ pub(super) struct TagCounts {
 
 impl TagCounts {
     pub(super) fn of(tags: &[u8]) -> Self {
-        let count = |base| tags.iter().map(|tag| u64::from(tag & BASE_MASK == base)).sum();
+        // A byte counts to 255, and the compiler counts 16 bytes at a time.
+        let of = |base| move |tag: &u8| u8::from(tag & BASE_MASK == base);
+        let count = |base| {
+            let chunks = tags.chunks(u8::MAX.into());
+            chunks
+                .map(|chunk| u64::from(chunk.iter().map(of(base)).sum::<u8>()))
+                .sum()
+        };
         TagCounts {
             writes: count(WRITE),
             fetches: count(FETCH),
@@ -79,32 +94,23 @@ impl TagCounts {
     }
 }
 
-/// Extra bytes that a row of tags takes.
-pub(super) fn extra_of(tags: &[u8]) -> usize {
-    // Codes 0, 1, 2, 3 take 0, 1, 3, 7: two to the power of the code, less one.
-    tags.iter()
-        .map(|tag| (1usize << (tag >> CODE_SHIFT & BASE_MASK)) - 1)
-        .sum()
-}
-
 /// Decodes a row of tags, appending to `out`. Returns how many bytes of `extras` it took.
 ///
-/// `extras` must go 8 bytes beyond what the tags take; of anything less, the missing is zero.
+/// `extras` should go 8 bytes beyond what the tags take; of anything less, the missing is zero.
 pub(super) fn decode(tags: &[u8], extras: &[u8], bases: &mut Bases, out: &mut Vec<Reference>) -> usize {
     let mut at = 0;
     let mut local = *bases;
     out.extend(tags.iter().map(|tag| {
-        let how = usize::from(tag & HOW_MASK);
-        let base = how & BASE_MASK as usize;
+        let how = &HOW[usize::from(tag & HOW_MASK)];
         let word = extras
-            .get(at..at + size_of::<u64>())
+            .get(at..)
             .and_then(<[u8]>::first_chunk)
             .map_or(0, |word| u64::from_le_bytes(*word));
-        at += (1 << (how >> CODE_SHIFT)) - 1;
-        let distance = (word << TAG_BITS | u64::from(tag >> TAG_BITS)) & MASK[how];
-        let address = local[base].wrapping_add(distance).wrapping_sub(BIAS[how]);
-        local[base] = address;
-        Reference::truncating(ACCESS[base], Va::new(address))
+        at += how.extra;
+        let distance = (word << TAG_BITS | u64::from(tag >> TAG_BITS)) & how.mask;
+        let base = &mut local[usize::from(tag & BASE_MASK)];
+        *base = base.wrapping_add(distance).wrapping_sub(how.bias);
+        Reference::truncating(how.access, Va::new(*base))
     }));
     *bases = local;
     at
@@ -162,13 +168,13 @@ impl Encoder {
         let distance = address.wrapping_sub(self.bases[usize::from(base)]);
         let coded = |code: usize| {
             let how = base | (code << CODE_SHIFT) as u8;
-            let biased = distance.wrapping_add(BIAS[usize::from(how)]);
+            let biased = distance.wrapping_add(HOW[usize::from(how)].bias);
             let coded = Coded {
                 tag: how | ((biased as u8) << TAG_BITS),
                 extra: biased >> TAG_BITS,
                 length: EXTRA[code],
             };
-            (biased <= MASK[usize::from(how)], coded)
+            (biased <= HOW[usize::from(how)].mask, coded)
         };
         let longest = EXTRA.len() - 1;
         (0..longest)

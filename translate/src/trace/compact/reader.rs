@@ -1,6 +1,6 @@
 //! Reading the compact form.
 
-use super::coding::{Bases, MOST_EXTRA, TagCounts, decode, extra_of};
+use super::coding::{Bases, MOST_EXTRA, TagCounts, decode};
 use super::{HEADER, Head, MAGIC, MOST_REFERENCES, VERSION, VERSION_AT};
 use crate::source::{BATCH, Batch, Source, SourceError, ThreadId};
 use crate::trace::input::Input;
@@ -89,9 +89,6 @@ impl Compact {
         if head.count == 0 {
             return self.end(size).map(|()| None);
         }
-        if extra_of(&bytes[..head.count as usize]) != head.extra as usize {
-            return Err(self.damaged("the block that begins here does not hold what its tags say"));
-        }
         if head.thread > self.summary.threads {
             return Err(self.damaged(format!(
                 "thread {} appears in the block that begins here, and those before it never did",
@@ -167,12 +164,9 @@ impl Source for Compact {
         let end = block.count.min(block.done + BATCH);
         let tags = &tags[block.done..end];
         batch.thread = block.thread;
-        block.taken += decode(
-            tags,
-            &extras[block.taken..],
-            &mut block.bases,
-            &mut batch.references,
-        );
+        // Whether the tags take what there is shows at the end of the block.
+        let extras = extras.get(block.taken..).unwrap_or_default();
+        block.taken += decode(tags, extras, &mut block.bases, &mut batch.references);
         block.done = end;
 
         let TagCounts { writes, fetches } = TagCounts::of(tags);
@@ -182,6 +176,9 @@ impl Source for Compact {
         self.summary.references.fetches += fetches;
         self.summary.references.reads += count - writes - fetches;
         if block.done == block.count {
+            if block.taken != block.extra {
+                return Err(self.damaged("the tags that begin here do not take the bytes that follow them"));
+            }
             self.input.consume(block.count + block.extra);
             self.block = None;
         }
