@@ -4,16 +4,18 @@
 //! in one address space. A page is mapped at its first touch; the walk that finds it missing and the
 //! walk that finds it mapped are counted apart.
 //!
-//! The loop has three speeds. Runs of first-level hits are made by [`x86::mmu::Mmu::run_hits`], which
-//! does nothing but look up and count. What it stops at goes through [`x86::mmu::Mmu::translate`].
-//! While many references miss, the entries, cache sets and books that the next references will need are
+//! The loop has three speeds. Runs of references that the TLBs serve alone are made by
+//! [`x86::mmu::Mmu::run`]. What it stops at goes through [`x86::mmu::Mmu::translate`]. While many references miss, the entries, cache sets and books that the next references will need are
 //! read ahead, a group at a time and independently of each other, so that the host waits for them
 //! together; this changes nothing that is counted.
 
 use sim::Cycles;
 use x86::mmu::{Bit63, Cr3, Found, Memory, Mmu, Pcid, References};
 use x86::walker::DirtyAssist;
-use x86::{Access, CpuIndex, Fault, Machine, PageSize, PageTables, PagingMode, Pfn, Reference, TableId, Va};
+use x86::{
+    Access, CpuIndex, Fault, Frames, Generation, Machine, Observer, PageSize, PageTables, PagingMode, Pfn,
+    Reference, Slots, TableId, TlbEntry, Va,
+};
 
 use crate::frames::Oracle;
 use crate::mapping::{Due, Mapper, PagePolicy};
@@ -155,6 +157,41 @@ enum Pace {
     Missing,
 }
 
+/// The oracle and the pages' books, as the MMU's loop sees them.
+struct Follower<'a, O> {
+    oracle: &'a mut O,
+    pages: &'a mut Pages,
+}
+
+impl<O: Oracle> Slots for Follower<'_, O> {
+    #[inline]
+    fn gained(&mut self, pfn: Pfn) {
+        self.oracle.gained(pfn);
+    }
+    #[inline]
+    fn dropped(&mut self, pfn: Pfn) {
+        self.oracle.dropped(pfn);
+    }
+}
+
+impl<O: Oracle> Frames for Follower<'_, O> {
+    #[inline]
+    fn generation(&self, pfn: Pfn) -> Generation {
+        self.oracle.generation(pfn)
+    }
+}
+
+impl<O: Oracle> Observer for Follower<'_, O> {
+    #[inline]
+    fn is_sound(&self, entry: &TlbEntry) -> bool {
+        self.oracle.is_sound(entry)
+    }
+    #[inline]
+    fn second_level_hit(&mut self, entry: &TlbEntry) {
+        self.pages.second_level_hit(entry.pfn);
+    }
+}
+
 // References read ahead together: the host keeps about ten reads in flight, and each reference needs
 // a few.
 const AHEAD: usize = 32;
@@ -228,7 +265,11 @@ impl<O: Oracle> Engine<O> {
         let mut rest = references;
         let mut missed = 0;
         loop {
-            let hits = self.oracle.run_hits(&mut self.mmus[cpu], rest);
+            let mut follower = Follower {
+                oracle: &mut self.oracle,
+                pages: &mut self.pages,
+            };
+            let hits = self.mmus[cpu].run(rest, &mut follower);
             let Some((reference, after)) = rest[hits..].split_first() else {
                 return Ok(missed);
             };

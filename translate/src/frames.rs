@@ -1,12 +1,9 @@
 //! The frames behind a trace's pages, and the oracle that watches what translates to them.
 
-use x86::mmu::{Frames, Mmu};
-use x86::{Generation, Pfn, Reference, TlbEntry};
+use x86::{Frames, Generation, Pfn, Slots, TlbEntry};
 
 /// How closely the frames are watched.
 pub trait Oracle: Frames + Default {
-    /// Makes a run of first-level hits: [`Mmu::run_hits`] or [`Mmu::run_sound_hits`].
-    fn run_hits(&self, mmu: &mut Mmu, references: &[Reference]) -> usize;
     /// Whether an entry was made for its frame as the frame is now.
     fn is_sound(&self, entry: &TlbEntry) -> bool;
     /// The frame is given back. Returns the TLB slots that still translate to it.
@@ -19,19 +16,18 @@ pub trait Oracle: Frames + Default {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unwatched;
 
+impl Slots for Unwatched {
+    fn gained(&mut self, _: Pfn) {}
+    fn dropped(&mut self, _: Pfn) {}
+}
+
 impl Frames for Unwatched {
     fn generation(&self, _: Pfn) -> Generation {
         Generation::FIRST
     }
-    fn gained(&mut self, _: Pfn, _: u32) {}
-    fn dropped(&mut self, _: Pfn) {}
 }
 
 impl Oracle for Unwatched {
-    #[inline]
-    fn run_hits(&self, mmu: &mut Mmu, references: &[Reference]) -> usize {
-        mmu.run_hits(references)
-    }
     fn is_sound(&self, _: &TlbEntry) -> bool {
         true
     }
@@ -64,14 +60,10 @@ impl Watched {
     }
 }
 
-impl Frames for Watched {
+impl Slots for Watched {
     #[inline]
-    fn generation(&self, pfn: Pfn) -> Generation {
-        self.generations.get(pfn.index()).copied().unwrap_or_default()
-    }
-    #[inline]
-    fn gained(&mut self, pfn: Pfn, slots: u32) {
-        *self.slots(pfn) += slots;
+    fn gained(&mut self, pfn: Pfn) {
+        *self.slots(pfn) += 1;
     }
     #[inline]
     fn dropped(&mut self, pfn: Pfn) {
@@ -79,11 +71,14 @@ impl Frames for Watched {
     }
 }
 
-impl Oracle for Watched {
+impl Frames for Watched {
     #[inline]
-    fn run_hits(&self, mmu: &mut Mmu, references: &[Reference]) -> usize {
-        mmu.run_sound_hits(references, &self.generations)
+    fn generation(&self, pfn: Pfn) -> Generation {
+        self.generations.get(pfn.index()).copied().unwrap_or_default()
     }
+}
+
+impl Oracle for Watched {
     #[inline]
     fn is_sound(&self, entry: &TlbEntry) -> bool {
         self.generation(entry.pfn) == entry.generation

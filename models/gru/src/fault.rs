@@ -119,7 +119,7 @@ impl Gru {
         let asid = c.asid.filter(|_| c.contexts > 0)?;
         c.tlb
             .lookup(asid, va.vpn())
-            .filter(|e| !access.is_write() || e.dirty)
+            .filter(|e| !access.is_write() || e.dirty())
     }
 
     fn use_entry(&self, cx: &Cx, entry: TlbEntry) {
@@ -279,15 +279,10 @@ impl Gru {
             return;
         }
         let write = handle.access.is_write();
-        let entry = TlbEntry {
-            pfn: found.pfn,
-            generation: found.generation,
-            rights: if write {
-                Rights::USER_WRITE
-            } else {
-                Rights::USER_READ
-            },
-            dirty: write,
+        let entry = if write {
+            TlbEntry::new(found.pfn, Rights::USER_WRITE, found.generation).with_dirty()
+        } else {
+            TlbEntry::new(found.pfn, Rights::USER_READ, found.generation)
         };
         c.tlb
             .fill(handle.asid, handle.va.vpn(), entry, &mut self.unmapped());

@@ -204,10 +204,7 @@ mod tests {
     }
 
     fn entry(pfn: u32) -> TlbEntry {
-        TlbEntry {
-            pfn: Pfn::new(pfn),
-            ..TlbEntry::default()
-        }
+        TlbEntry::new(Pfn::new(pfn), x86::Rights::USER_READ, x86::Generation::FIRST)
     }
 
     #[test]

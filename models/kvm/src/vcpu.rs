@@ -16,10 +16,10 @@
 use std::rc::Rc;
 
 use mm::account::{FAULT_KVM, TLB_FLUSH, USER, WALK};
-use mm::{CpuMode, Kernel, Refused};
+use mm::{CpuMode, Frames, Kernel, Refused};
 use sim::{Action, CpuId, Cx, Mark, Object, Scope};
 use x86::walker::{HOST_LEVELS, nested_references};
-use x86::{Access, Gfn, Lookup, PageSize, Pfn, Rules, Tlb, TlbEntry, Vpn, WalkOutcome};
+use x86::{Access, Gfn, Lookup, PageSize, Pfn, Rules, Slots, Tlb, TlbEntry, Vpn, WalkOutcome};
 
 use crate::config::Paging;
 use crate::vm::{GUEST, Kvm, State, TlbTags};
@@ -79,8 +79,21 @@ impl Vcpu {
     /// Empties the TLB, telling the oracle.
     pub(crate) fn drop_tlb(&mut self, kernel: &Kernel) {
         let mut frames = kernel.frames();
-        self.tlb
-            .flush_asid(GUEST.own, &mut |pfn: Pfn| frames.get_mut(pfn).usable -= 1);
+        self.tlb.flush_asid(GUEST.own, &mut Usable(&mut frames));
+    }
+}
+
+/// Slots of vCPU TLBs are secondary translations that hold no reference.
+struct Usable<'a>(&'a mut Frames);
+
+impl Slots for Usable<'_> {
+    #[inline]
+    fn gained(&mut self, pfn: Pfn) {
+        self.0.get_mut(pfn).usable += 1;
+    }
+    #[inline]
+    fn dropped(&mut self, pfn: Pfn) {
+        self.0.get_mut(pfn).usable -= 1;
     }
 }
 
@@ -228,10 +241,7 @@ impl Kvm {
                     cx.charge(WALK, costs.tlb_l2_hit);
                     let kernel = self.kernel();
                     let mut frames = kernel.frames();
-                    let gained = v
-                        .tlb
-                        .promote(access, GUEST, vpn, e, &mut |pfn| frames.get_mut(pfn).usable -= 1);
-                    frames.get_mut(e.pfn).usable += gained;
+                    v.tlb.promote(access, GUEST, vpn, e, &mut Usable(&mut frames));
                     e
                 }
                 Lookup::Hit1(_) | Lookup::Hit2(_) | Lookup::Miss => return false,
@@ -257,21 +267,20 @@ impl Kvm {
             st.metrics.walk_references += u64::from(references);
             cx.charge(WALK, x86::walk_cost(&self.machine.costs, references));
             let mut frames = kernel.frames();
-            let mut dropped = |pfn: Pfn| frames.get_mut(pfn).usable -= 1;
+            let mut usable = Usable(&mut frames);
             let tlb = &mut st.vcpus[vcpu.index()].tlb;
             match walk.outcome {
                 WalkOutcome::NotPresent { .. }
                 | WalkOutcome::Reserved { .. }
                 | WalkOutcome::Protection { .. } => {
-                    tlb.invalidate_page(GUEST.own, vpn, &mut dropped);
+                    tlb.invalidate_page(GUEST.own, vpn, &mut usable);
                     None
                 }
                 WalkOutcome::Leaf { entry, .. } => {
                     let rmap = st.slots.rmap(gfn).and_then(|r| *r);
                     let generation = rmap.expect("a present spte is in its rmap").generation;
                     let filled = TlbEntry::of_leaf(entry, PageSize::Size4K, generation);
-                    let gained = tlb.fill(access, GUEST, vpn, filled, &mut dropped);
-                    frames.get_mut(filled.pfn).usable += gained;
+                    tlb.fill(access, GUEST, vpn, filled, &mut usable);
                     Some(filled)
                 }
             }

@@ -6,10 +6,9 @@
 //! (hardware-costs R17).
 
 use sim::{Action, Cx, Object};
-use x86::{Access, Asid, Context, Lookup, PageSize, Pfn, Rules, TlbEntry, Va, Vpn, WalkOutcome};
+use x86::{Access, Asid, Context, Lookup, PageSize, Rules, TlbEntry, Va, Vpn, WalkOutcome};
 
 use crate::account::{USER, WALK};
-use crate::frame::Frames;
 use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::page::STALE_USE;
@@ -127,12 +126,8 @@ impl Kernel {
                 cx.charge(USER, self.machine.costs.cacheline_touch);
                 self.check_generation(cx, e);
                 let mut frames = self.frames();
-                let gained = st.cpus[slot]
-                    .tlb
-                    .promote(access, Context::UNTAGGED, vpn, e, &mut |pfn| {
-                        drop_slot(&mut frames, pfn)
-                    });
-                frames.get_mut(e.pfn).tlb_slots += gained;
+                let tlb = &mut st.cpus[slot].tlb;
+                tlb.promote(access, Context::UNTAGGED, vpn, e, &mut *frames);
                 Cached::Allows
             }
             Lookup::Hit1(_) | Lookup::Hit2(_) => Cached::Refuses,
@@ -177,17 +172,14 @@ impl Kernel {
         let tlb = &mut st.cpus[slot].tlb;
         let WalkOutcome::Leaf { entry, .. } = walk.outcome else {
             if cached != Cached::Absent {
-                tlb.invalidate_page(Asid::UNTAGGED, vpn, &mut |pfn| drop_slot(&mut frames, pfn));
+                tlb.invalidate_page(Asid::UNTAGGED, vpn, &mut *frames);
             }
             return Tried::Fault;
         };
         let pfn = entry.pfn();
         let generation = frames.get(pfn).generation;
         let filled = TlbEntry::of_leaf(entry, PageSize::Size4K, generation);
-        let gained = tlb.fill(access, Context::UNTAGGED, vpn, filled, &mut |old| {
-            drop_slot(&mut frames, old)
-        });
-        frames.get_mut(pfn).tlb_slots += gained;
+        tlb.fill(access, Context::UNTAGGED, vpn, filled, &mut *frames);
         Tried::Hit
     }
 
@@ -203,9 +195,4 @@ impl Kernel {
                 .violate(STALE_USE, text, Some(("pfn", u64::from(e.pfn.get()))));
         }
     }
-}
-
-#[inline]
-fn drop_slot(frames: &mut Frames, pfn: Pfn) {
-    frames.get_mut(pfn).tlb_slots -= 1;
 }

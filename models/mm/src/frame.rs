@@ -14,7 +14,7 @@
 //! in, first out, like the hot end of the per-CPU lists, and the buddy system is not modelled; no
 //! count depends on frame numbers.
 
-use x86::{Generation, Pfn, Pgoff};
+use x86::{Generation, Pfn, Pgoff, Slots};
 
 use crate::{AnonVmaId, FileId};
 
@@ -242,5 +242,17 @@ impl Frames {
             .iter()
             .enumerate()
             .map(|(i, f)| (Pfn::new(i as u32), f))
+    }
+}
+
+/// CPU TLBs tell of each slot that translates to a frame.
+impl Slots for Frames {
+    #[inline]
+    fn gained(&mut self, pfn: Pfn) {
+        self.get_mut(pfn).tlb_slots += 1;
+    }
+    #[inline]
+    fn dropped(&mut self, pfn: Pfn) {
+        self.get_mut(pfn).tlb_slots -= 1;
     }
 }

@@ -11,7 +11,7 @@
 //! this happens inside whatever locks the caller holds.
 
 use sim::{Account, CpuId, CpuSet, Cx, Cycles, Interrupt, Mark, Scope, TaskId};
-use x86::{ApicMode, Asid, Pfn, Tlb, Va, Vector};
+use x86::{ApicMode, Asid, Tlb, Va, Vector};
 
 use crate::account::TLB_FLUSH;
 use crate::frame::Frames;
@@ -44,13 +44,11 @@ static SWITCH_MM: Mark = Mark {
 
 /// Drops all translations of a TLB, telling the oracle.
 pub(crate) fn flush_all(tlb: &mut Tlb, frames: &mut Frames) {
-    tlb.flush_all(&mut |pfn: Pfn| frames.get_mut(pfn).tlb_slots -= 1);
+    tlb.flush_all(frames);
 }
 
 fn flush_one(tlb: &mut Tlb, frames: &mut Frames, va: Va) {
-    tlb.invalidate_page(Asid::UNTAGGED, va.vpn(), &mut |pfn: Pfn| {
-        frames.get_mut(pfn).tlb_slots -= 1
-    });
+    tlb.invalidate_page(Asid::UNTAGGED, va.vpn(), frames);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ pub mod addr;
 pub mod cache;
 pub mod entry;
 pub mod fault;
+pub mod frames;
 pub mod ipi;
 pub mod machine;
 pub mod mmu;
@@ -28,6 +29,7 @@ pub use addr::{
 pub use cache::CacheGeometry;
 pub use entry::{Entry, EntryFlags, Rights, SoftwareTag};
 pub use fault::{ErrorCode, Fault};
+pub use frames::{Frames, Observer, Slots};
 pub use ipi::{ApicMode, Vector};
 pub use machine::{
     ContentError, CostRow, CostUnit, Costs, CpuIndex, Distance, FeatureRow, Features, Machine, MachineError,

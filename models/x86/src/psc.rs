@@ -79,7 +79,7 @@ const KEPT: [Level; LEVELS] = [Level::Pmd, Level::Pud, Level::P4d, Level::Pgd];
 /// The paging-structure caches of one logical CPU.
 #[derive(Clone)]
 pub struct Psc {
-    banks: Vec<SetArray<Upper>>,
+    slots: SetArray<Upper>,
     bank_of: [Option<u8>; LEVELS],
 }
 
@@ -93,7 +93,7 @@ impl Psc {
                 .position(|bank| bank.holds.iter().any(|l| l.level() == level))
         };
         Psc {
-            banks: banks.iter().map(|bank| SetArray::new(bank.shape)).collect(),
+            slots: SetArray::new(banks.iter().map(|bank| bank.shape)),
             bank_of: KEPT.map(|level| holder(level).map(|at| at as u8)),
         }
     }
@@ -112,11 +112,12 @@ impl Psc {
     #[inline]
     pub(crate) fn start(&mut self, asid: Asid, vpn: Vpn) -> Option<Start> {
         for (at, &level) in KEPT.iter().enumerate() {
-            let Some(bank) = self.bank_of[at] else { continue };
-            let bank = &mut self.banks[bank as usize];
-            if let Some(slot) = bank.find(Self::tag(asid, level, vpn)) {
-                bank.touch(slot);
-                let upper = bank.get(slot);
+            if self.bank_of[at].is_none() {
+                continue;
+            }
+            if let Some(slot) = self.slots.find(Self::tag(asid, level, vpn)) {
+                self.slots.touch(slot);
+                let upper = self.slots.get(slot);
                 return Some(Start {
                     level: KEPT.get(at.wrapping_sub(1)).copied().unwrap_or(Level::Pte),
                     table: TableId::new(upper.below),
@@ -138,26 +139,22 @@ impl Psc {
             rights,
         };
         let (number, tag) = (Self::number(level, vpn), Self::tag(asid, level, vpn));
-        self.banks[bank as usize].fill(number, tag, upper);
+        self.slots.fill(bank as usize, number, tag, upper);
     }
 
     /// Empties the slots used for one page under one tag (reference rows R2, R10).
     pub fn invalidate_page(&mut self, asid: Asid, vpn: Vpn) {
-        for (at, &level) in KEPT.iter().enumerate() {
-            if let Some(bank) = self.bank_of[at] {
-                let bank = &mut self.banks[bank as usize];
-                if let Some(slot) = bank.find(Self::tag(asid, level, vpn)) {
-                    bank.clear(slot);
-                }
+        for level in KEPT {
+            if let Some(slot) = self.slots.find(Self::tag(asid, level, vpn)) {
+                self.slots.clear(slot);
             }
         }
     }
 
     /// Empties the slots under the tags that `doomed` picks (reference rows R1, R3, R6).
     pub fn flush_where(&mut self, doomed: impl Fn(Asid) -> bool) {
-        for bank in &mut self.banks {
-            bank.clear_where(|tag, _| doomed(Asid::new((tag >> ASID_SHIFT) as u16)), |_, _| {});
-        }
+        self.slots
+            .clear_where(|tag, _| doomed(Asid::new((tag >> ASID_SHIFT) as u16)), |_, _| {});
     }
 
     /// Empties all slots (reference rows R4, R5, R8).
@@ -168,15 +165,12 @@ impl Psc {
     /// Whether a slot leads to the table.
     #[must_use]
     pub fn leads_to(&self, table: TableId) -> bool {
-        self.banks
-            .iter()
-            .flat_map(SetArray::filled)
-            .any(|(_, upper)| upper.below == table.get())
+        self.slots.filled().any(|(_, upper)| upper.below == table.get())
     }
 
     /// Filled slots.
     #[must_use]
     pub fn filled_slots(&self) -> usize {
-        self.banks.iter().map(SetArray::len).sum()
+        self.slots.len()
     }
 }

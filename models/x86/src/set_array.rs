@@ -1,30 +1,32 @@
-//! A set-associative array: the slots of a TLB bank or of a paging-structure cache.
+//! Set-associative arrays: the banks of a TLB level, or of the paging-structure caches.
 //!
-//! Tags are found through a chained hash over all slots, so a look-up costs the same for 4 ways and
-//! for 72, and no hit computes a set. Sets matter only when a slot must give way.
+//! Tags are found through one chained hash over the slots of all banks, so a look-up costs the same for
+//! 4 ways and for 72, for one bank and for three, and no hit computes a set. Banks and sets matter only
+//! when a slot must give way.
 //!
 //! True LRU is a time stamp a slot. In sets of few ways the oldest is found by comparing them. A
-//! fully associative array of many ways also keeps a log of its uses: the oldest slot is the one of
+//! fully associative bank of many ways also keeps a log of its uses: the oldest slot is the one of
 //! the first entry that is still its slot's latest use, so finding it costs one step for each use
-//! since, and a use costs one store. Recency of slots that are not full or emptied has no meaning.
+//! since, and a use costs one store.
 
 use crate::tlb::{IndexFunction, Replacement, Shape};
 
-/// Number of a slot.
+/// Number of a slot, over all banks.
 pub(crate) type Slot = u16;
 
 const NO_SLOT: Slot = Slot::MAX;
 /// Tag of an empty slot. Tags in use are never zero.
-pub(crate) const EMPTY: u64 = 0;
+const EMPTY: u64 = 0;
 // 2^64 / golden ratio: Fibonacci hashing spreads consecutive page numbers.
 const HASH_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 // Chains for each slot: four keep nine of ten first probes right.
 const CHAINS_PER_SLOT: usize = 4;
 // Up to here the oldest way is found by comparing all.
 const MOST_COMPARED_WAYS: usize = 16;
-// Uses a log holds before it is written anew: large against the slots (at most 2^15) it must hold,
-// small against the host's first-level cache.
-const LOG_USES: usize = 4096;
+// Uses a log holds before it is written anew: many against the slots it must hold, few against the
+// host's first-level cache.
+const LOG_USES: usize = 2048;
+const LOG_USES_PER_SLOT: usize = 8;
 // Feedback taps of the maximal 16-bit Galois register, x^16 + x^14 + x^13 + x^11 + 1.
 const LFSR_TAPS: u16 = 0xb400;
 const LFSR_START: u16 = 0xace1;
@@ -40,16 +42,55 @@ pub(crate) enum Displaced<P> {
     Other(u64, P),
 }
 
+/// Why the slot that gives way is known, in one bank.
 #[derive(Clone)]
 enum Recency {
-    // A use of slot s at time t: `stamps[s] = t`.
+    // By time stamps alone.
     Stamps,
-    // As `Stamps`, and `uses[t % uses.len()] = s`. No slot was used last before `tail`.
-    Log { uses: Vec<Slot>, tail: u32 },
+    // By time stamps and the log of their making.
+    Log(Log),
     // One word a set: bit n of it is node n of a heap-ordered tree (1 is the root) and says on which
     // side the next victim lies.
     Tree(Vec<u64>),
     Random { register: u16 },
+}
+
+/// Uses of a bank's slots. Use `t` of the bank is `uses[t % uses.len()]`; no slot was used last before
+/// `tail`, and the next use is number `next`.
+#[derive(Clone)]
+struct Log {
+    uses: Vec<Slot>,
+    tail: u32,
+    next: u32,
+}
+
+#[derive(Clone)]
+struct Bank {
+    // Number of its first slot.
+    base: usize,
+    entries: usize,
+    ways: usize,
+    sets: u64,
+    index: IndexFunction,
+    filled: usize,
+    recency: Recency,
+}
+
+#[derive(Clone, Copy)]
+struct Line<P> {
+    tag: u64,
+    payload: P,
+    // The next slot of the same chain.
+    chain: Slot,
+}
+
+/// What a use must write down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Uses {
+    // A stamp: all banks keep nothing else.
+    Stamps,
+    // What the bank says.
+    ByBank,
 }
 
 /// Slots with tags and what they stand for.
@@ -57,15 +98,12 @@ enum Recency {
 pub(crate) struct SetArray<P> {
     heads: Vec<Slot>,
     hash_shift: u32,
-    tags: Vec<u64>,
-    stamps: Vec<u32>,
+    uses: Uses,
+    // One clock for all banks: stamps are compared only inside a set.
     now: u32,
-    payload: Vec<P>,
-    chain: Vec<Slot>,
-    recency: Recency,
-    ways: usize,
-    sets: u64,
-    index: IndexFunction,
+    lines: Vec<Line<P>>,
+    stamps: Vec<u32>,
+    banks: Vec<Bank>,
     // A permutation of all slots, the first `filled` of them in use, and its inverse: what empties
     // the array pays for the slots in use, not for its size.
     order: Vec<Slot>,
@@ -73,33 +111,86 @@ pub(crate) struct SetArray<P> {
     filled: usize,
 }
 
-impl<P: Copy + Default> SetArray<P> {
-    pub(crate) fn new(shape: Shape) -> Self {
-        let entries = shape.entries() as usize;
-        let ways = shape.ways() as usize;
-        let chains = (entries * CHAINS_PER_SLOT).next_power_of_two();
+impl Bank {
+    fn new(shape: Shape, base: usize) -> Self {
+        let (entries, ways) = (shape.entries() as usize, shape.ways() as usize);
         let sets = u64::from(shape.sets());
-        let all = 0..entries as Slot;
-        SetArray {
-            heads: vec![NO_SLOT; chains],
-            hash_shift: u64::BITS - chains.trailing_zeros(),
-            tags: vec![EMPTY; entries],
-            stamps: vec![0; entries],
-            now: 0,
-            payload: vec![P::default(); entries],
-            chain: vec![NO_SLOT; entries],
+        Bank {
+            base,
+            entries,
+            ways,
+            sets,
+            index: shape.index(),
+            filled: 0,
             recency: match shape.replacement() {
-                Replacement::Lru if sets == 1 && ways > MOST_COMPARED_WAYS => Recency::Log {
-                    uses: vec![NO_SLOT; LOG_USES.max(2 * entries.next_power_of_two())],
-                    tail: 1,
-                },
+                Replacement::Lru if sets == 1 && ways > MOST_COMPARED_WAYS => Recency::Log(Log::new(entries)),
                 Replacement::Lru => Recency::Stamps,
                 Replacement::TreePlru => Recency::Tree(vec![0; sets as usize]),
                 Replacement::Random => Recency::Random { register: LFSR_START },
             },
-            ways,
-            sets,
-            index: shape.index(),
+        }
+    }
+
+    // The first slot of a set.
+    #[inline]
+    fn first_way(&self, number: u64) -> usize {
+        let set = match self.index {
+            IndexFunction::Modulo if self.sets.is_power_of_two() => number & (self.sets - 1),
+            IndexFunction::Modulo => number % self.sets,
+            IndexFunction::XorFold => (number ^ number >> self.sets.trailing_zeros()) & (self.sets - 1),
+        };
+        self.base + set as usize * self.ways
+    }
+}
+
+impl Log {
+    fn new(entries: usize) -> Self {
+        Log {
+            uses: vec![NO_SLOT; LOG_USES.max((entries * LOG_USES_PER_SLOT).next_power_of_two())],
+            tail: 0,
+            next: 0,
+        }
+    }
+
+    #[inline]
+    fn at(&self, use_number: u32) -> usize {
+        use_number as usize & (self.uses.len() - 1)
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.next == u32::MAX || (self.next - self.tail) as usize == self.uses.len()
+    }
+}
+
+impl<P: Copy + Default> SetArray<P> {
+    pub(crate) fn new(shapes: impl IntoIterator<Item = Shape>) -> Self {
+        let mut banks = Vec::new();
+        let mut entries = 0;
+        for shape in shapes {
+            banks.push(Bank::new(shape, entries));
+            entries += shape.entries() as usize;
+        }
+        assert!(
+            entries < NO_SLOT as usize,
+            "the geometry's check limits the slots"
+        );
+        let chains = (entries * CHAINS_PER_SLOT).next_power_of_two().max(2);
+        let all_stamped = banks.iter().all(|bank| matches!(bank.recency, Recency::Stamps));
+        let all = 0..entries as Slot;
+        let empty = Line {
+            tag: EMPTY,
+            payload: P::default(),
+            chain: NO_SLOT,
+        };
+        SetArray {
+            heads: vec![NO_SLOT; chains],
+            hash_shift: u64::BITS - chains.trailing_zeros(),
+            uses: if all_stamped { Uses::Stamps } else { Uses::ByBank },
+            now: 0,
+            lines: vec![empty; entries],
+            stamps: vec![0; entries],
+            banks,
             order: all.clone().collect(),
             place: all.collect(),
             filled: 0,
@@ -115,11 +206,11 @@ impl<P: Copy + Default> SetArray<P> {
     #[inline]
     pub(crate) fn find(&self, tag: u64) -> Option<Slot> {
         let mut slot = self.heads[self.bucket(tag)];
-        while slot != NO_SLOT {
-            if self.tags[slot as usize] == tag {
+        while let Some(line) = self.lines.get(slot as usize) {
+            if line.tag == tag {
                 return Some(slot);
             }
-            slot = self.chain[slot as usize];
+            slot = line.chain;
         }
         None
     }
@@ -127,82 +218,98 @@ impl<P: Copy + Default> SetArray<P> {
     /// Makes a slot in use the most recently used of its set.
     #[inline]
     pub(crate) fn touch(&mut self, slot: Slot) {
-        match &mut self.recency {
+        if self.uses == Uses::ByBank {
+            return self.touch_bank(slot);
+        }
+        if self.now == u32::MAX {
+            self.renumber();
+        }
+        self.now += 1;
+        self.stamps[slot as usize] = self.now;
+    }
+
+    #[inline]
+    fn touch_bank(&mut self, slot: Slot) {
+        let at = slot as usize;
+        let number = self.bank_of(slot);
+        let bank = &mut self.banks[number];
+        match &mut bank.recency {
             Recency::Stamps => {
                 if self.now == u32::MAX {
                     self.renumber();
                 }
                 self.now += 1;
-                self.stamps[slot as usize] = self.now;
+                self.stamps[at] = self.now;
             }
-            Recency::Log { uses, tail } => {
-                if self.now == u32::MAX || (self.now + 1 - *tail) as usize >= uses.len() {
-                    self.renumber();
-                    return self.touch(slot);
+            Recency::Log(log) => {
+                if log.is_full() {
+                    self.rewrite_log(number);
+                    return self.touch_bank(slot);
                 }
-                self.now += 1;
-                let at = self.now as usize & (uses.len() - 1);
-                uses[at] = slot;
-                self.stamps[slot as usize] = self.now;
+                let place = log.at(log.next);
+                log.uses[place] = slot;
+                self.stamps[at] = log.next;
+                log.next += 1;
             }
-            Recency::Tree(_) => self.point_away(slot),
+            Recency::Tree(trees) => {
+                let (set, way) = ((at - bank.base) / bank.ways, (at - bank.base) % bank.ways);
+                point_away(&mut trees[set], bank.ways, way);
+            }
             Recency::Random { .. } => {}
         }
     }
 
-    // Gives the slots in use the stamps 1, 2, 3 ... in their order of use.
+    #[inline]
+    fn bank_of(&self, slot: Slot) -> usize {
+        let mut bank = self.banks.len() - 1;
+        while self.banks[bank].base > slot as usize {
+            bank -= 1;
+        }
+        bank
+    }
+
+    // Gives the stamps 1, 2, 3 ... to the slots in use, in their order of use.
     #[cold]
     fn renumber(&mut self) {
         let mut by_use = self.order[..self.filled].to_vec();
+        by_use.retain(|&slot| matches!(self.banks[self.bank_of(slot)].recency, Recency::Stamps));
         by_use.sort_unstable_by_key(|&slot| self.stamps[slot as usize]);
         for (at, &slot) in by_use.iter().enumerate() {
             self.stamps[slot as usize] = at as u32 + 1;
         }
         self.now = by_use.len() as u32;
-        if let Recency::Log { uses, tail } = &mut self.recency {
-            *tail = 1;
-            uses[1..=by_use.len()].copy_from_slice(&by_use);
-        }
     }
 
-    fn point_away(&mut self, slot: Slot) {
-        let (set, way) = (slot as usize / self.ways, slot as usize % self.ways);
-        let Recency::Tree(trees) = &mut self.recency else {
-            return;
-        };
-        let tree = &mut trees[set];
-        let mut node = 1_usize;
-        let mut half = self.ways / 2;
-        while half > 0 {
-            let right = way & half != 0;
-            *tree = *tree & !(1 << node) | u64::from(!right) << node;
-            node = node * 2 + usize::from(right);
-            half /= 2;
+    // Leaves only the latest use of each slot in use.
+    #[cold]
+    fn rewrite_log(&mut self, bank: usize) {
+        let Bank { base, entries, .. } = self.banks[bank];
+        let mine = |slot: &Slot| (base..base + entries).contains(&(*slot as usize));
+        let mut by_use: Vec<Slot> = self.order[..self.filled].iter().copied().filter(mine).collect();
+        by_use.sort_unstable_by_key(|&slot| self.stamps[slot as usize]);
+        for (at, &slot) in by_use.iter().enumerate() {
+            self.stamps[slot as usize] = at as u32;
         }
-    }
-
-    #[inline]
-    fn first_way(&self, number: u64) -> usize {
-        let set = match self.index {
-            IndexFunction::Modulo if self.sets.is_power_of_two() => number & (self.sets - 1),
-            IndexFunction::Modulo => number % self.sets,
-            IndexFunction::XorFold => (number ^ number >> self.sets.trailing_zeros()) & (self.sets - 1),
-        };
-        set as usize * self.ways
+        if let Recency::Log(log) = &mut self.banks[bank].recency {
+            log.uses[..by_use.len()].copy_from_slice(&by_use);
+            (log.tail, log.next) = (0, by_use.len() as u32);
+        }
     }
 
     // The slot of the set that is empty, lowest first, else the one that gives way.
-    fn victim(&mut self, number: u64) -> Slot {
-        let base = self.first_way(number);
-        if self.filled < self.tags.len() {
-            let ways = &self.tags[base..base + self.ways];
-            if let Some(way) = ways.iter().position(|&tag| tag == EMPTY) {
+    #[inline]
+    fn victim(&mut self, bank: usize, number: u64) -> Slot {
+        let bank = &mut self.banks[bank];
+        let base = bank.first_way(number);
+        if bank.filled < bank.entries {
+            let ways = &self.lines[base..base + bank.ways];
+            if let Some(way) = ways.iter().position(|line| line.tag == EMPTY) {
                 return (base + way) as Slot;
             }
         }
-        match &mut self.recency {
+        match &mut bank.recency {
             Recency::Stamps => {
-                let stamps = &self.stamps[base..base + self.ways];
+                let stamps = &self.stamps[base..base + bank.ways];
                 let (mut oldest, mut age) = (0, u32::MAX);
                 for (way, &stamp) in stamps.iter().enumerate() {
                     if stamp < age {
@@ -211,60 +318,67 @@ impl<P: Copy + Default> SetArray<P> {
                 }
                 (base + oldest) as Slot
             }
-            Recency::Log { uses, tail } => loop {
-                let slot = uses[*tail as usize & (uses.len() - 1)];
-                if self.stamps[slot as usize] == *tail {
+            Recency::Log(log) => loop {
+                let slot = log.uses[log.at(log.tail)];
+                if self.stamps[slot as usize] == log.tail {
                     break slot;
                 }
-                *tail += 1;
+                log.tail += 1;
             },
             Recency::Tree(trees) => {
-                let tree = trees[base / self.ways];
+                let tree = trees[(base - bank.base) / bank.ways];
                 let mut node = 1;
-                while node < self.ways {
+                while node < bank.ways {
                     node = node * 2 + (tree >> node & 1) as usize;
                 }
-                (base + node - self.ways) as Slot
+                (base + node - bank.ways) as Slot
             }
             Recency::Random { register } => {
                 let out = *register & 1;
                 *register = *register >> 1 ^ (out.wrapping_neg() & LFSR_TAPS);
-                (base + *register as usize % self.ways) as Slot
+                (base + *register as usize % bank.ways) as Slot
             }
         }
     }
 
-    /// Puts a tag into the slot that holds it, else into an empty one of its set, else into the one
-    /// that gives way, and makes it the most recently used. `number` chooses the set.
+    /// Puts a tag into the slot that holds it, else into an empty one of its set of this bank, else
+    /// into the one that gives way, and makes it the most recently used. `number` chooses the set.
     #[inline]
-    pub(crate) fn fill(&mut self, number: u64, tag: u64, payload: P) -> Displaced<P> {
+    pub(crate) fn fill(&mut self, bank: usize, number: u64, tag: u64, payload: P) -> Displaced<P> {
         if let Some(slot) = self.find(tag) {
             self.touch(slot);
-            let old = std::mem::replace(&mut self.payload[slot as usize], payload);
+            let old = std::mem::replace(&mut self.lines[slot as usize].payload, payload);
             return Displaced::SameTag(old);
         }
-        self.fill_absent(number, tag, payload)
+        self.fill_absent(bank, number, tag, payload)
     }
 
     /// [`SetArray::fill`] for a tag that is known to be absent.
-    pub(crate) fn fill_absent(&mut self, number: u64, tag: u64, payload: P) -> Displaced<P> {
-        let slot = self.victim(number);
+    #[inline]
+    pub(crate) fn fill_absent(&mut self, bank: usize, number: u64, tag: u64, payload: P) -> Displaced<P> {
+        debug_assert!(self.find(tag).is_none());
+        let slot = self.victim(bank, number);
         let at = slot as usize;
-        let displaced = match self.tags[at] {
-            EMPTY => {
-                self.swap_places(self.place[at], self.filled as Slot);
-                self.filled += 1;
-                Displaced::Nothing
-            }
-            old => {
-                self.unchain(slot, old);
-                Displaced::Other(old, self.payload[at])
-            }
+        let Line {
+            tag: old_tag,
+            payload: old,
+            ..
+        } = self.lines[at];
+        let displaced = if old_tag == EMPTY {
+            self.swap_places(self.place[at], self.filled as Slot);
+            self.filled += 1;
+            self.banks[bank].filled += 1;
+            Displaced::Nothing
+        } else {
+            self.unchain(slot, old_tag);
+            Displaced::Other(old_tag, old)
         };
-        self.tags[at] = tag;
-        self.payload[at] = payload;
         let bucket = self.bucket(tag);
-        self.chain[at] = self.heads[bucket];
+        self.lines[at] = Line {
+            tag,
+            payload,
+            chain: self.heads[bucket],
+        };
         self.heads[bucket] = slot;
         self.touch(slot);
         displaced
@@ -272,29 +386,29 @@ impl<P: Copy + Default> SetArray<P> {
 
     #[inline]
     fn unchain(&mut self, slot: Slot, tag: u64) {
-        let after = self.chain[slot as usize];
+        let after = self.lines[slot as usize].chain;
         let bucket = self.bucket(tag);
         if self.heads[bucket] == slot {
             self.heads[bucket] = after;
             return;
         }
         let mut at = self.heads[bucket];
-        while self.chain[at as usize] != slot {
-            at = self.chain[at as usize];
+        while self.lines[at as usize].chain != slot {
+            at = self.lines[at as usize].chain;
         }
-        self.chain[at as usize] = after;
+        self.lines[at as usize].chain = after;
     }
 
     /// Empties a slot in use.
     pub(crate) fn clear(&mut self, slot: Slot) -> P {
         let at = slot as usize;
-        self.unchain(slot, self.tags[at]);
-        self.tags[at] = EMPTY;
-        // A stale entry of the log must not look like this slot's latest use.
-        self.stamps[at] = 0;
+        self.unchain(slot, self.lines[at].tag);
+        self.lines[at].tag = EMPTY;
+        let bank = self.bank_of(slot);
+        self.banks[bank].filled -= 1;
         self.filled -= 1;
         self.swap_places(self.place[at], self.filled as Slot);
-        self.payload[at]
+        self.lines[at].payload
     }
 
     fn swap_places(&mut self, a: Slot, b: Slot) {
@@ -315,10 +429,10 @@ impl<P: Copy + Default> SetArray<P> {
         // Downwards: `clear` swaps the last slot in use, already looked at, into the gap.
         for at in (0..before).rev() {
             let slot = self.order[at];
-            let tag = self.tags[slot as usize];
-            if doomed(tag, &self.payload[slot as usize]) {
-                let payload = self.clear(slot);
-                gone(tag, payload);
+            let Line { tag, payload, .. } = &self.lines[slot as usize];
+            if doomed(*tag, payload) {
+                let tag = *tag;
+                gone(tag, self.clear(slot));
             }
         }
         (before - self.filled) as u64
@@ -326,19 +440,37 @@ impl<P: Copy + Default> SetArray<P> {
 
     #[inline]
     pub(crate) fn get(&self, slot: Slot) -> &P {
-        &self.payload[slot as usize]
+        &self.lines[slot as usize].payload
     }
 
     /// Slots in use, in no particular but a reproducible order.
     pub(crate) fn filled(&self) -> impl Iterator<Item = (u64, &P)> {
         self.order[..self.filled]
             .iter()
-            .map(|&slot| (self.tags[slot as usize], &self.payload[slot as usize]))
+            .map(|&slot| &self.lines[slot as usize])
+            .map(|line| (line.tag, &line.payload))
     }
 
     /// Number of slots in use.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.filled
+    }
+
+    /// Reads what a look-up of the tag will read, so that it is near when the look-up comes.
+    #[inline]
+    pub(crate) fn look_ahead(&self, tag: u64) -> u32 {
+        u32::from(self.heads[self.bucket(tag)])
+    }
+}
+
+fn point_away(tree: &mut u64, ways: usize, way: usize) {
+    let mut node = 1_usize;
+    let mut half = ways / 2;
+    while half > 0 {
+        let right = way & half != 0;
+        *tree = *tree & !(1 << node) | u64::from(!right) << node;
+        node = node * 2 + usize::from(right);
+        half /= 2;
     }
 }

@@ -150,7 +150,8 @@ fn freeing_twice_is_refused() {
 fn levels_cover_what_the_architecture_says() {
     assert_eq!(Level::Pte.span_pages(), PT_SPAN_PAGES);
     assert_eq!(Level::Pmd.span_pages(), GIB_PAGES);
-    assert_eq!(Level::Pgd.index(Va::new(1 << 39)), 1);
+    assert_eq!(Level::P4d.index(Va::new(1 << 39)), 1);
+    assert_eq!(Level::Pgd.index(Va::new(1 << 48)), 1);
     assert_eq!(Level::Pud.entry_pages(), GIB_PAGES);
 }
 

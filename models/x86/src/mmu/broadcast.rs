@@ -7,8 +7,9 @@
 use std::collections::VecDeque;
 
 use super::spaces::{Space, Vpid};
-use super::{Frames, Mmu, Pcid};
+use super::{Mmu, Pcid};
 use crate::addr::{Va, Vpn};
+use crate::frames::Frames;
 use crate::machine::CpuIndex;
 use crate::page_size::PageSize;
 

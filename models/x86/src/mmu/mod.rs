@@ -9,7 +9,6 @@
 //! hears of each slot filled and emptied; `()` is a layer that does not care.
 
 mod broadcast;
-mod hot;
 mod memory;
 mod nested;
 mod registers;
@@ -29,31 +28,15 @@ pub use virtualization::{InvEpt, InvVpid, TlbControl, VmEntry};
 
 use crate::addr::{Pfn, Va, Vpn};
 use crate::fault::{ErrorCode, Fault};
+use crate::frames::{Frames, Observer};
 use crate::machine::{CpuIndex, Machine};
 use crate::page_size::PageSizes;
 use crate::psc::Psc;
+use crate::reference::Reference;
 use crate::rules::{Privilege, Rules};
 use crate::tables::TableId;
 use crate::tlb::{Context, Generation, Lookup, Tlb, TlbEntry};
 use crate::walker::{self, Access, DirtyAssist, WalkOutcome};
-
-/// Who owns the frames: hears what TLB slots translate to them.
-pub trait Frames {
-    /// How often the frame was freed.
-    fn generation(&self, pfn: Pfn) -> Generation;
-    /// So many slots more translate to the frame.
-    fn gained(&mut self, pfn: Pfn, slots: u32);
-    /// One slot less translates to the frame.
-    fn dropped(&mut self, pfn: Pfn);
-}
-
-impl Frames for () {
-    fn generation(&self, _: Pfn) -> Generation {
-        Generation::FIRST
-    }
-    fn gained(&mut self, _: Pfn, _: u32) {}
-    fn dropped(&mut self, _: Pfn) {}
-}
 
 /// What a processor does when it finds a cached translation that does not allow the access.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -196,10 +179,16 @@ impl Mmu {
         self.walk(memory, frames, access, va)
     }
 
+    /// Makes the longest run of references at the front of `references` that the TLBs serve alone, and
+    /// returns its length. What comes after it is for [`Mmu::translate`].
+    #[inline]
+    pub fn run(&mut self, references: &[Reference], observer: &mut impl Observer) -> usize {
+        let checks = Access::ALL.map(|access| self.rules.check(access));
+        self.tlb.run(self.context, &checks, references, observer)
+    }
+
     fn promote(&mut self, frames: &mut impl Frames, access: Access, vpn: Vpn, entry: TlbEntry) {
-        let mut dropped = |pfn| frames.dropped(pfn);
-        let gained = self.tlb.promote(access, self.context, vpn, entry, &mut dropped);
-        frames.gained(entry.pfn, gained);
+        self.tlb.promote(access, self.context, vpn, entry, frames);
     }
 
     fn walk(
@@ -254,9 +243,7 @@ impl Mmu {
         };
         let generation = frames.generation(entry.frame_of(vpn));
         let entry = entry.with_generation(generation);
-        let mut dropped = |pfn| frames.dropped(pfn);
-        let gained = self.tlb.fill(access, self.context, vpn, entry, &mut dropped);
-        frames.gained(entry.pfn, gained);
+        self.tlb.fill(access, self.context, vpn, entry, frames);
         entry
     }
 
@@ -271,9 +258,8 @@ impl Mmu {
 
     // Entries for a page of the current identifier, and global ones.
     fn drop_page(&mut self, frames: &mut impl Frames, vpn: Vpn) {
-        let mut dropped = |pfn| frames.dropped(pfn);
-        self.tlb.invalidate_page(self.context.own, vpn, &mut dropped);
-        self.tlb.invalidate_page(self.context.global, vpn, &mut dropped);
+        self.tlb.invalidate_page(self.context.own, vpn, frames);
+        self.tlb.invalidate_page(self.context.global, vpn, frames);
     }
 
     /// INVLPG (R1): the page under the current identifier and globally; of the paging-structure
@@ -297,8 +283,7 @@ impl Mmu {
         match what {
             Invpcid::Address(pcid, va) => {
                 let asid = self.spaces.number(space(pcid));
-                self.tlb
-                    .invalidate_page(asid, va.vpn(), &mut |pfn| frames.dropped(pfn));
+                self.tlb.invalidate_page(asid, va.vpn(), frames);
                 self.psc.invalidate_page(asid, va.vpn());
             }
             Invpcid::Context(pcid) => self.drop_spaces(frames, |s| s == space(pcid)),
@@ -391,18 +376,15 @@ impl Mmu {
     /// any moment (R11), and what the paging-structure caches hold of their spaces.
     pub fn drop_where(&mut self, frames: &mut impl Frames, doomed: impl Fn(Space, Vpn) -> bool) {
         let spaces = &self.spaces;
-        let mut dropped = |pfn| frames.dropped(pfn);
         self.tlb
-            .flush_where(|asid, vpn, _| doomed(spaces.of(asid), vpn), &mut dropped);
+            .flush_where(|asid, vpn, _| doomed(spaces.of(asid), vpn), frames);
         self.psc.flush_all();
         self.guest_physical.flush_all();
     }
 
     fn drop_spaces(&mut self, frames: &mut impl Frames, doomed: impl Fn(Space) -> bool) {
         let spaces = &self.spaces;
-        let mut dropped = |pfn| frames.dropped(pfn);
-        self.tlb
-            .flush_where(|asid, _, _| doomed(spaces.of(asid)), &mut dropped);
+        self.tlb.flush_where(|asid, _, _| doomed(spaces.of(asid)), frames);
         self.psc.flush_where(|asid| doomed(spaces.of(asid)));
         self.guest_physical.flush_where(|asid| doomed(spaces.of(asid)));
     }
@@ -410,7 +392,7 @@ impl Mmu {
     // The tags follow CR3 and the virtual processor.
     fn enter_context(&mut self, frames: &mut impl Frames) {
         if self.spaces.is_full() {
-            self.tlb.flush_all(&mut |pfn| frames.dropped(pfn));
+            self.tlb.flush_all(frames);
             self.psc.flush_all();
             self.guest_physical.flush_all();
             self.spaces.forget();

@@ -13,10 +13,11 @@
 
 use super::memory::{Memory, Reads, Seat};
 use super::spaces::Space;
-use super::{Found, Frames, Mmu, References, Translated, refusal};
+use super::{Found, Mmu, References, Translated, refusal};
 use crate::addr::{Gpa, PAGE_SHIFT, Va, Vpn};
 use crate::cache::{ENTRY_BYTES, Line};
 use crate::fault::{ErrorCode, Fault};
+use crate::frames::Frames;
 use crate::psc::Psc;
 use crate::rules::{Privilege, Rules};
 use crate::tables::{PageTables, TableId};

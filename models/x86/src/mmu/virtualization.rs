@@ -7,8 +7,9 @@
 
 use super::registers::{Cr0, Cr3, Cr4};
 use super::spaces::{Eptp, Space, Vpid};
-use super::{Frames, Mmu, Pcid};
+use super::{Mmu, Pcid};
 use crate::addr::Va;
+use crate::frames::Frames;
 use crate::rules::Privilege;
 
 /// State a virtual processor brings, or the host gets back.
@@ -104,8 +105,7 @@ impl Mmu {
                 let hit = |s: Space| s.vpid() == Some(vpid);
                 let tags = self.spaces.tags_where(hit);
                 for asid in tags {
-                    self.tlb
-                        .invalidate_page(asid, va.vpn(), &mut |pfn| frames.dropped(pfn));
+                    self.tlb.invalidate_page(asid, va.vpn(), frames);
                     self.psc.invalidate_page(asid, va.vpn());
                 }
             }

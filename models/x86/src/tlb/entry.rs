@@ -239,6 +239,14 @@ impl TlbEntry {
         }
     }
 
+    // Size, fragment and global bit are the same, so a level that counts these need not count.
+    #[inline]
+    pub(crate) const fn is_counted_like(&self, other: &TlbEntry) -> bool {
+        (self.bits ^ other.bits) & GLOBAL == 0
+            && self.size as u8 == other.size as u8
+            && self.leaf as u8 == other.leaf as u8
+    }
+
     #[inline]
     pub(crate) const fn satisfies(&self, check: Check) -> bool {
         self.bits & check.mask == check.value
@@ -286,14 +294,18 @@ impl Check {
     }
 }
 
-/// Address space, page size and page in one word: `asid << 48 | (size + 1) << 46 | vpn`, never zero.
+/// Address space, page size and page in one word: `asid << 48 | (size + 1) << 46 | mark << 45 | vpn`,
+/// never zero.
 /// Page numbers have 45 bits (57-bit addresses); of a large page it is the first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tag(u64);
 
 const ASID_SHIFT: u32 = 48;
 const SIZE_SHIFT: u32 = 46;
-const PAGE_MASK: u64 = (1 << 45) - 1;
+const PAGE_MASK: u64 = (1 << PAGE_BITS) - 1;
+const PAGE_BITS: u32 = 45;
+/// Set in tags of fetches where data and fetches have banks of their own, so that both may keep a page.
+pub(crate) const FETCH_MARK: u64 = 1 << PAGE_BITS;
 
 impl Tag {
     #[inline]

@@ -9,13 +9,13 @@
 //! Entries carry the address space they were made for; entries of global pages belong to all spaces
 //! of one virtual processor and are found under its global tag.
 //!
-//! Accounting: the coherence oracle counts, for each frame, the slots that translate to it. So
-//! whatever fills slots returns how many it filled with the new frame, and whatever takes a
-//! translation out of a slot calls `dropped` with the old entry once a slot. Gains less drops equal
-//! the filled slots at any time.
+//! Accounting: the coherence oracle counts, for each frame, the slots that translate to it. Whoever
+//! fills or empties slots is given a [`Slots`] that hears of each, so gains less drops equal the filled
+//! slots at any time.
 
 mod entry;
 mod geometry;
+mod hot;
 mod level;
 mod stats;
 
@@ -28,12 +28,11 @@ pub use geometry::{
     IndexFunction, InvalidGeometry, Replacement, SecondLevelBank, SecondLevelFill, Serves, Shape, TlbBank,
     TlbGeometry,
 };
-use level::{Client, Level};
-use stats::Packed;
+use level::{Client, Level, Presence};
 pub use stats::{ByAccess, TlbStats};
 
 use crate::addr::{Pfn, Vpn};
-use crate::reference::Reference;
+use crate::frames::Slots;
 use crate::set_array::Displaced;
 use crate::walker::Access;
 
@@ -108,135 +107,96 @@ impl Tlb {
         Lookup::Miss
     }
 
-    /// Makes the longest run of references that all hit the first level with entries that pass and
-    /// that `watch` lets pass; counts them, and returns how many there are. The reference after the run
-    /// is untouched.
+    /// Brings a translation in after a walk. A slot that held another translation for the same page
+    /// counts as dropped and gained.
     #[inline]
-    pub(crate) fn run_hits(
-        &mut self,
-        context: Context,
-        checks: &[Check; Access::ALL.len()],
-        references: &[Reference],
-        mut watch: impl FnMut(&TlbEntry, Vpn) -> bool,
-    ) -> usize {
-        let mut counts = Packed::default();
-        let mut run = 0;
-        for reference in references {
-            let access = reference.access();
-            let vpn = reference.va().vpn();
-            let level = &mut self.firsts[self.first_of[access as usize] as usize];
-            let check = checks[access as usize];
-            if !level.hit_if(Client::of(access), context, vpn, |entry| {
-                entry.satisfies(check) && watch(entry, vpn)
-            }) {
-                break;
-            }
-            counts.count(access);
-            run += 1;
-            if run % Packed::MOST == 0 {
-                self.stats.l1_hits += counts.take();
-            }
-        }
-        self.stats.l1_hits += counts.take();
-        run
-    }
-
-    /// Brings a translation in after a walk. Returns the slots that now hold `entry` and did not
-    /// before; a slot that held another translation for the same page counts as dropped and gained.
     pub fn fill(
         &mut self,
         access: Access,
         context: Context,
         vpn: Vpn,
         entry: TlbEntry,
-        dropped: &mut impl FnMut(Pfn),
-    ) -> u32 {
+        slots: &mut impl Slots,
+    ) {
         self.stats.fills += 1;
-        self.fill_first(access, context, vpn, entry, dropped);
-        if self.fill == SecondLevelFill::OnEviction {
-            return 1;
-        }
-        let Some(level) = &mut self.second else {
-            return 1;
-        };
-        match level.fill(Client::of(access), context.tag_of(&entry), vpn, entry) {
-            None => 1,
-            Some(displaced) => {
-                self.account(displaced, dropped);
-                2
-            }
+        self.fill_first(access, context, vpn, entry, Presence::Unknown, slots);
+        if self.fill == SecondLevelFill::OnWalk {
+            let tag = context.tag_of(&entry);
+            self.fill_second(Client::of(access), tag, vpn, entry, slots);
         }
     }
 
     /// Brings a translation that hit the second level into the first; out of the second, if that takes
-    /// victims. Returns the slots gained with `entry`.
+    /// victims.
     pub fn promote(
         &mut self,
         access: Access,
         context: Context,
         vpn: Vpn,
         entry: TlbEntry,
-        dropped: &mut impl FnMut(Pfn),
-    ) -> u32 {
-        let mut gained = 1;
+        slots: &mut impl Slots,
+    ) {
         if self.fill == SecondLevelFill::OnEviction
             && let Some(level) = &mut self.second
-            && let Some(place) = level.find(Client::of(access), context, vpn)
+            && let Some(slot) = level.find(Client::of(access), context, vpn)
         {
-            level.clear(place);
-            gained = 0;
+            slots.dropped(level.clear(slot).pfn);
         }
-        self.fill_first(access, context, vpn, entry, dropped);
-        gained
+        self.fill_first(access, context, vpn, entry, Presence::Unknown, slots);
     }
 
+    #[inline]
     fn fill_first(
         &mut self,
         access: Access,
         context: Context,
         vpn: Vpn,
         entry: TlbEntry,
-        dropped: &mut impl FnMut(Pfn),
+        presence: Presence,
+        slots: &mut impl Slots,
     ) {
         let client = Client::of(access);
-        let displaced = self.first(access).fill_fragment(client, context, vpn, entry);
-        let displaced = displaced.expect("every first level keeps 4 KiB pages");
-        match displaced {
-            Displaced::Other(bits, old) if self.fill == SecondLevelFill::OnEviction => {
-                self.stats.evictions += 1;
-                self.demote(client, Tag::from_bits(bits), old, dropped);
-            }
-            displaced => self.account(displaced, dropped),
-        }
-    }
-
-    // What the first level gave up goes into the second.
-    fn demote(&mut self, client: Client, tag: Tag, entry: TlbEntry, dropped: &mut impl FnMut(Pfn)) {
-        let kept = match &mut self.second {
-            Some(level) => level.fill(client, tag.asid(), tag.vpn(), entry),
-            None => None,
+        let first = self.first(access);
+        let Some((kept, displaced)) = first.fill_fragment(client, context, vpn, entry, presence) else {
+            unreachable!("the geometry's check sees to it that every first level keeps 4 KiB pages");
         };
-        match kept {
-            Some(displaced) => self.account(displaced, dropped),
-            None => dropped(entry.pfn),
+        slots.gained(kept.pfn);
+        self.account(displaced, slots);
+        if let Displaced::Other(bits, old) = displaced
+            && self.fill == SecondLevelFill::OnEviction
+        {
+            let tag = Tag::from_bits(bits);
+            self.fill_second(client, tag.asid(), tag.vpn(), old, slots);
         }
     }
 
-    fn account(&mut self, displaced: Displaced<TlbEntry>, dropped: &mut impl FnMut(Pfn)) {
+    // The second level keeps no fragments of its own: what it has no bank for, it does not keep.
+    #[inline]
+    fn fill_second(&mut self, client: Client, tag: Asid, vpn: Vpn, entry: TlbEntry, slots: &mut impl Slots) {
+        if let Some(level) = &mut self.second
+            && let Some(displaced) = level.fill(client, tag, vpn, entry, Presence::Unknown)
+        {
+            slots.gained(entry.pfn);
+            self.account(displaced, slots);
+        }
+    }
+
+    #[inline]
+    fn account(&mut self, displaced: Displaced<TlbEntry>, slots: &mut impl Slots) {
         match displaced {
             Displaced::Nothing => {}
-            Displaced::SameTag(old) => dropped(old.pfn),
+            Displaced::SameTag(old) => slots.dropped(old.pfn),
             Displaced::Other(_, old) => {
                 self.stats.evictions += 1;
-                dropped(old.pfn);
+                slots.dropped(old.pfn);
             }
         }
     }
 
     /// Empties the slots of one page under one tag, fragments of a larger page that covers it included
     /// (reference rows R1, R2). Returns how many there were.
-    pub fn invalidate_page(&mut self, tag: Asid, vpn: Vpn, dropped: &mut impl FnMut(Pfn)) -> u64 {
-        let mut gone = |entry: &TlbEntry| dropped(entry.pfn);
+    pub fn invalidate_page(&mut self, tag: Asid, vpn: Vpn, slots: &mut impl Slots) -> u64 {
+        let mut gone = |entry: &TlbEntry| slots.dropped(entry.pfn);
         let levels = self.firsts.iter_mut().chain(&mut self.second);
         let emptied = levels.map(|level| level.clear_page(tag, vpn, &mut gone)).sum();
         self.stats.flushed_entries += emptied;
@@ -244,13 +204,13 @@ impl Tlb {
     }
 
     /// Empties the slots under one tag (reference rows R3, R6). Returns how many there were.
-    pub fn flush_asid(&mut self, asid: Asid, dropped: &mut impl FnMut(Pfn)) -> u64 {
-        self.flush_where(|tag, _, _| tag == asid, dropped)
+    pub fn flush_asid(&mut self, asid: Asid, slots: &mut impl Slots) -> u64 {
+        self.flush_where(|tag, _, _| tag == asid, slots)
     }
 
     /// Empties all slots (reference rows R4, R8). Returns how many were filled.
-    pub fn flush_all(&mut self, dropped: &mut impl FnMut(Pfn)) -> u64 {
-        self.flush_where(|_, _, _| true, dropped)
+    pub fn flush_all(&mut self, slots: &mut impl Slots) -> u64 {
+        self.flush_where(|_, _, _| true, slots)
     }
 
     /// Empties the slots that `doomed` picks by tag, page and entry. Page numbers have 45 bits here.
@@ -258,9 +218,9 @@ impl Tlb {
     pub fn flush_where(
         &mut self,
         doomed: impl Fn(Asid, Vpn, &TlbEntry) -> bool,
-        dropped: &mut impl FnMut(Pfn),
+        slots: &mut impl Slots,
     ) -> u64 {
-        let mut gone = |entry: &TlbEntry| dropped(entry.pfn);
+        let mut gone = |entry: &TlbEntry| slots.dropped(entry.pfn);
         let doomed = |tag: Tag, entry: &TlbEntry| doomed(tag.asid(), tag.vpn(), entry);
         let levels = self.firsts.iter_mut().chain(&mut self.second);
         let emptied = levels.map(|level| level.clear_where(doomed, &mut gone)).sum();

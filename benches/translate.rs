@@ -1,0 +1,81 @@
+//! How many references does the translator make in a second: of a recorded program, and of streams
+//! that hit the first level, hit the second, and miss everything?
+
+use std::path::Path;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use translate::engine::{DataCaching, Engine, Setup};
+use translate::frames::{Oracle, Unwatched, Watched};
+use translate::mapping::PagePolicy;
+use translate::stream::{Bytes, Pattern, StreamSpec};
+use translate::trace::Looped;
+use translate::{Batch, Source};
+use x86::{Machine, PageSize, PagingMode};
+
+const RECORDING: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../translate/recordings/sqlite-groupby.lackey.gz"
+);
+// References measured at a time.
+const STRETCH: u64 = 1 << 20;
+const SEED: u64 = 1;
+
+fn engine<O: Oracle>(machine: &str) -> Engine<O> {
+    Engine::new(Setup {
+        machine: Machine::preset(machine).expect("a preset"),
+        mode: PagingMode::FourLevel,
+        pages: PagePolicy::Fixed(PageSize::Size4K),
+        data: DataCaching::Bypass,
+    })
+}
+
+/// Batches kept in memory, so that making them is not measured.
+fn batches(mut source: impl Source) -> Vec<Batch> {
+    let mut all = Vec::new();
+    loop {
+        let mut batch = Batch::default();
+        source.next_batch(&mut batch).expect("a good source");
+        if batch.references.is_empty() {
+            return all;
+        }
+        all.push(batch);
+    }
+}
+
+fn measure<O: Oracle>(c: &mut Criterion, what: &str, machine: &str, batches: &[Batch]) {
+    let references: u64 = batches.iter().map(|b| b.references.len() as u64).sum();
+    let mut engine = engine::<O>(machine);
+    let mut pass = || batches.iter().for_each(|b| engine.run(b).expect("sound"));
+    pass();
+    let mut group = c.benchmark_group(what);
+    group.throughput(Throughput::Elements(references)).sample_size(10);
+    group.bench_function(BenchmarkId::from_parameter(machine), |b| b.iter(&mut pass));
+    group.finish();
+}
+
+fn stream(pattern: Pattern, kib: u64, count: u64) -> Vec<Batch> {
+    let spec = StreamSpec::new(pattern, Bytes(kib << 10));
+    batches(spec.open(SEED, count).expect("a good stream"))
+}
+
+fn translate(c: &mut Criterion) {
+    let recorded = translate::trace::open(Path::new(RECORDING)).expect("bundled");
+    let recorded = batches(Looped::read(recorded, 1).expect("bundled"));
+    let near = stream(Pattern::Uniform, 64, STRETCH);
+    let second = stream(Pattern::Uniform, 4 << 10, STRETCH);
+    let far = stream(Pattern::Uniform, 4 << 20, 4 * STRETCH);
+    for machine in ["skylake-sp-2017", "zen4-2022", "barcelona-2008"] {
+        if Machine::preset(machine).is_err() {
+            continue;
+        }
+        measure::<Unwatched>(c, "recorded", machine, &recorded);
+        measure::<Watched>(c, "recorded, oracle on", machine, &recorded);
+        measure::<Unwatched>(c, "first level", machine, &near);
+        measure::<Unwatched>(c, "second level", machine, &second);
+        measure::<Unwatched>(c, "4 GiB uniform", machine, &far);
+        measure::<Watched>(c, "4 GiB uniform, oracle on", machine, &far);
+    }
+}
+
+criterion_group!(benches, translate);
+criterion_main!(benches);

@@ -1,0 +1,75 @@
+//! Many references at once: the loop that makes up most of a program.
+//!
+//! It does what [`Tlb::lookup`] and [`Tlb::promote`] do, reference by reference and in order, as long as
+//! the TLBs have an entry that passes; counts are the same to the last one.
+
+use super::entry::{Check, Context, TlbEntry};
+use super::level::{Client, Presence, Tried};
+use super::stats::Packed;
+use super::{SecondLevelFill, Tlb};
+use crate::frames::Observer;
+use crate::reference::Reference;
+use crate::walker::Access;
+
+impl Tlb {
+    /// Makes the longest run of references that hit the TLBs with entries that pass; counts them, and
+    /// returns how many there are. The reference after the run is untouched.
+    #[inline]
+    pub(crate) fn run(
+        &mut self,
+        context: Context,
+        checks: &[Check; Access::ALL.len()],
+        references: &[Reference],
+        observer: &mut impl Observer,
+    ) -> usize {
+        let mut counts = Packed::default();
+        let mut run = 0;
+        for reference in references {
+            let access = reference.access();
+            let (client, vpn) = (Client::of(access), reference.va().vpn());
+            let check = checks[access as usize];
+            let first = &mut self.firsts[self.first_of[access as usize] as usize];
+            match first.hit_if(client, context, vpn, |entry| {
+                entry.satisfies(check) && observer.is_sound(entry)
+            }) {
+                Tried::Hit(_) => counts.count(access),
+                Tried::Absent if self.second_hit(access, context, *reference, check, observer) => {}
+                Tried::Refused | Tried::Absent => break,
+            }
+            run += 1;
+            if run % Packed::MOST == 0 {
+                self.stats.l1_hits += counts.take();
+            }
+        }
+        self.stats.l1_hits += counts.take();
+        run
+    }
+
+    // A reference that the first level does not have.
+    #[inline]
+    fn second_hit(
+        &mut self,
+        access: Access,
+        context: Context,
+        reference: Reference,
+        check: Check,
+        observer: &mut impl Observer,
+    ) -> bool {
+        let (client, vpn) = (Client::of(access), reference.va().vpn());
+        let Some(second) = &mut self.second else {
+            return false;
+        };
+        let passes = |entry: &TlbEntry| entry.satisfies(check) && observer.is_sound(entry);
+        let Tried::Hit(slot) = second.hit_if(client, context, vpn, passes) else {
+            return false;
+        };
+        let entry = *second.entry(slot);
+        self.stats.l2_hits.count(access);
+        observer.second_level_hit(&entry);
+        if self.fill == SecondLevelFill::OnEviction {
+            observer.dropped(second.clear(slot).pfn);
+        }
+        self.fill_first(access, context, vpn, entry, Presence::Absent, observer);
+        true
+    }
+}
