@@ -1,7 +1,7 @@
 //! The text of valgrind's lackey.
 //!
-//! `valgrind --tool=lackey --trace-mem=yes` writes one line an access (valgrind manual, chapter 15, and
-//! the head of `lackey/lk_main.c`, valgrind 3.19):
+//! `valgrind --tool=lackey --trace-mem=yes` writes one line an access (the valgrind
+//! manual on lackey, and what valgrind 3.19 writes):
 //!
 //! ```text
 //! I  04001092,3          an instruction fetch: address in hexadecimal, bytes in decimal

@@ -2,14 +2,14 @@
 //!
 //! A row of packed, little-endian entries of 12 bytes, `{type: u16, size: u16, address: u64}`
 //! (`_trace_entry_t` in `clients/drcachesim/common/trace_entry.h`, DynamoRIO/dynamorio 4f0e90ba522f,
-//! format version 5; later versions add markers only), as an online run, `drraw2trace` or the trace
-//! invariant tools write them, plain or with gzip:
+//! format version 5), as `drraw2trace` and the offline mode of drmemtrace write them, plain or with gzip:
 //!
 //! * A header with the version comes first, a footer last. Markers say what the file is like.
 //! * An instruction is fetched from its address; a bundle adds up to 8 that follow it, one length a byte.
 //! * Loads, stores and prefetches follow the instruction that makes them.
 //! * A thread entry says who makes what follows.
 //! * Encodings, process ids, and most markers say nothing about references.
+//! * Types that later versions may have added are skipped and counted.
 //!
 //! A software prefetch walks the page tables as a load does, so it is delivered as a load. Prefetches of
 //! instructions and by hardware are skipped.

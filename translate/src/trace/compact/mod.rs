@@ -36,8 +36,8 @@
 //! count. Loads have two bases, since a program that reads stack and heap in turns would otherwise take
 //! 8 bytes for each; a writer chooses freely between them.
 //!
-//! Tags and extra bytes lie apart, so that a reader knows from the tags alone where everything is and
-//! its work on one reference does not wait for that on the one before.
+//! Tags and extra bytes lie apart, so that a reader finds the extra bytes of a reference without having
+//! looked at those before it.
 
 mod coding;
 mod reader;
