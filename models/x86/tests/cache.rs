@@ -202,7 +202,7 @@ fn the_caches_of_every_machine_serve_as_lists_of_lines_do() {
         let shrink = |array: &mut CacheArray| {
             let sets = array.lines() / u64::from(array.ways);
             // As many sets, divided by 16 if enough remain.
-            if sets >= 1024 && sets % 16 == 0 {
+            if sets >= 1024 && sets.is_multiple_of(16) {
                 array.kib /= 16;
             }
         };

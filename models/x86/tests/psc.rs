@@ -27,8 +27,11 @@ const LEVELS: [(PscLevel, Level, u64); 4] = [
 /// Tag, level, and what part of the address space, counted in entries of that level.
 type Key = (u16, Level, u64);
 
+/// The table below an entry, and the rights of all levels down to the entry.
+type Kept = Array<Key, (TableId, Rights)>;
+
 struct Naive {
-    banks: Vec<(Vec<PscLevel>, Array<Key, (TableId, Rights)>)>,
+    banks: Vec<(Vec<PscLevel>, Kept)>,
 }
 
 /// What a walk should do: entries it reads, and the leaf's rights if it is allowed to use it.
@@ -46,7 +49,7 @@ impl Naive {
         }
     }
 
-    fn bank(&mut self, level: PscLevel) -> Option<&mut Array<Key, (TableId, Rights)>> {
+    fn bank(&mut self, level: PscLevel) -> Option<&mut Kept> {
         let first = self.banks.iter_mut().find(|(holds, _)| holds.contains(&level));
         first.map(|(_, array)| array)
     }

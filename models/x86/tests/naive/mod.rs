@@ -115,7 +115,7 @@ impl<K: Copy + PartialEq, V: Copy> Array<K, V> {
         let sets = self.sets.len() as u64;
         let set = match self.index {
             IndexFunction::Modulo => number % sets,
-            IndexFunction::XorFold => number % sets ^ number / sets % sets,
+            IndexFunction::XorFold => (number % sets) ^ (number / sets % sets),
         };
         &mut self.sets[set as usize]
     }
