@@ -460,7 +460,7 @@ fn r1_to_r9_leave_the_counts_of_slots_right() {
                     .unwrap();
             }
         }
-        count.check(&s.mmu);
+        count.check(s.mmu.tlb());
         let (mmu, here) = (&mut s.mmu, Va::new(HERE));
         match round {
             0 => mmu.invlpg(&mut count, here),
@@ -489,7 +489,7 @@ fn r1_to_r9_leave_the_counts_of_slots_right() {
                 .unwrap(),
             _ => mmu.drop_where(&mut count, |_, vpn| vpn.get() % 2 == 1),
         }
-        count.check(&s.mmu);
+        count.check(s.mmu.tlb());
     }
 }
 

@@ -7,9 +7,11 @@
 #![allow(missing_docs)]
 
 mod naive;
+mod world;
 
 use naive::{Array, Gone, Numbers};
 use proptest::prelude::*;
+use world::Count;
 use x86::tlb::{IndexFunction, Replacement, SecondLevelBank, SecondLevelFill, Serves};
 use x86::{
     Access, Asid, ByAccess, Context, Entry, EntryFlags, Generation, Lookup, Machine, PageSize, PageSizes,
@@ -31,8 +33,9 @@ struct Held {
     leaf: PageSize,
 }
 
-/// Tag, size, and page in units of that size.
-type Key = (u16, PageSize, u64);
+/// Tag, size, page in units of that size, and for whom the slot is if data and fetches do not use the
+/// same banks.
+type Key = (u16, PageSize, u64, Option<Client>);
 
 impl Held {
     fn of(entry: &TlbEntry) -> Held {
@@ -58,7 +61,7 @@ impl Held {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
     Data,
     Fetch,
@@ -103,10 +106,16 @@ impl Banks {
         Some((&mut home.array, page / turns))
     }
 
+    fn key(&self, client: Client, tag: u16, size: PageSize, vpn: u64) -> Key {
+        let differs = |bank: &Bank| bank.keeps(Client::Data, size) != bank.keeps(Client::Fetch, size);
+        let owner = self.0.iter().any(differs).then_some(client);
+        (tag, size, vpn / size.base_pages(), owner)
+    }
+
     fn find(&mut self, client: Client, context: Context, vpn: u64) -> Option<(Key, Held)> {
         for tag in [context.own.get(), context.global.get()] {
             for size in PageSize::ALL {
-                let key = (tag, size, vpn / size.base_pages());
+                let key = self.key(client, tag, size, vpn);
                 if let Some((array, number)) = self.place(client, size, vpn)
                     && let Some(held) = array.get(number, key)
                 {
@@ -125,8 +134,9 @@ impl Banks {
     }
 
     fn fill(&mut self, client: Client, tag: u16, vpn: u64, held: Held) -> Option<Gone<Key, Held>> {
+        let key = self.key(client, tag, held.size, vpn);
         let (array, number) = self.place(client, held.size, vpn)?;
-        Some(array.fill(number, (tag, held.size, vpn / held.size.base_pages()), held))
+        Some(array.fill(number, key, held))
     }
 
     fn all(&self) -> impl Iterator<Item = (Key, Held)> {
@@ -151,7 +161,6 @@ struct Naive {
     second: Banks,
     l2_fill: SecondLevelFill,
     counts: Counts,
-    dropped: Vec<u32>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -179,7 +188,6 @@ impl Naive {
             second: Banks(geometry.l2.iter().map(second).collect()),
             l2_fill: geometry.l2_fill,
             counts: Counts::default(),
-            dropped: Vec::new(),
         }
     }
 
@@ -218,14 +226,9 @@ impl Naive {
         }
     }
 
-    fn account(&mut self, gone: Gone<Key, Held>) {
-        match gone {
-            Gone::Nothing => {}
-            Gone::Same(old) => self.dropped.push(old.frame),
-            Gone::Other(_, old) => {
-                self.counts.evictions += 1;
-                self.dropped.push(old.frame);
-            }
+    fn account<K, V>(&mut self, gone: &Gone<K, V>) {
+        if let Gone::Other(..) = gone {
+            self.counts.evictions += 1;
         }
     }
 
@@ -239,15 +242,17 @@ impl Naive {
         let gone = banks
             .fill(client, Naive::tag(context, held), vpn, kept)
             .expect("it keeps that size");
-        match gone {
-            Gone::Other((tag, size, page), old) if self.l2_fill == SecondLevelFill::OnEviction => {
-                self.counts.evictions += 1;
-                match self.second.fill(client, tag, page * size.base_pages(), old) {
-                    Some(gone) => self.account(gone),
-                    None => self.dropped.push(old.frame),
-                }
-            }
-            gone => self.account(gone),
+        self.account(&gone);
+        if let Gone::Other((tag, size, page, _), old) = gone
+            && self.l2_fill == SecondLevelFill::OnEviction
+        {
+            self.fill_second(client, tag, page * size.base_pages(), old);
+        }
+    }
+
+    fn fill_second(&mut self, client: Client, tag: u16, vpn: u64, held: Held) {
+        if let Some(gone) = self.second.fill(client, tag, vpn, held) {
+            self.account(&gone);
         }
     }
 
@@ -258,29 +263,19 @@ impl Naive {
         array.remove(number, key)
     }
 
-    fn fill(&mut self, access: Access, context: Context, vpn: u64, held: Held) -> u32 {
+    fn fill(&mut self, access: Access, context: Context, vpn: u64, held: Held) {
         self.counts.fills += 1;
         self.fill_first(access, context, vpn, held);
-        if self.l2_fill == SecondLevelFill::OnEviction {
-            return 1;
-        }
-        match self
-            .second
-            .fill(client(access), Naive::tag(context, held), vpn, held)
-        {
-            Some(gone) => {
-                self.account(gone);
-                2
-            }
-            None => 1,
+        if self.l2_fill == SecondLevelFill::OnWalk {
+            self.fill_second(client(access), Naive::tag(context, held), vpn, held);
         }
     }
 
-    fn promote(&mut self, access: Access, context: Context, vpn: u64, held: Held) -> u32 {
-        let moved =
-            self.l2_fill == SecondLevelFill::OnEviction && self.leave_second(access, context, vpn).is_some();
+    fn promote(&mut self, access: Access, context: Context, vpn: u64, held: Held) {
+        if self.l2_fill == SecondLevelFill::OnEviction {
+            self.leave_second(access, context, vpn);
+        }
         self.fill_first(access, context, vpn, held);
-        u32::from(!moved)
     }
 
     fn levels(&mut self) -> impl Iterator<Item = &mut Bank> {
@@ -295,7 +290,6 @@ impl Naive {
             .levels()
             .flat_map(|bank| bank.array.remove_where(&doomed))
             .collect();
-        self.dropped.extend(gone.iter().map(|(_, held)| held.frame));
         self.counts.flushed += gone.len() as u64;
         gone.len() as u64
     }
@@ -306,7 +300,7 @@ impl Naive {
             .chain(&self.store);
         let slots = levels.flat_map(Banks::all);
         let mut all: Vec<_> = slots
-            .map(|((tag, size, page), held)| (tag, page * size.base_pages(), held))
+            .map(|((tag, size, page, _), held)| (tag, page * size.base_pages(), held))
             .collect();
         all.sort_unstable();
         all
@@ -317,8 +311,7 @@ impl Naive {
 struct Pair {
     real: Tlb,
     naive: Naive,
-    dropped: Vec<u32>,
-    balance: i64,
+    slots: Count,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -387,8 +380,7 @@ impl Pair {
         Pair {
             real: Tlb::new(geometry),
             naive: Naive::new(geometry),
-            dropped: Vec::new(),
-            balance: 0,
+            slots: Count::default(),
         }
     }
 
@@ -405,16 +397,11 @@ impl Pair {
         match real {
             Lookup::Hit1(_) => {}
             Lookup::Hit2(entry) => {
-                let (vpn, dropped) = (Vpn::new(page.vpn), &mut self.dropped);
-                let gained = self
-                    .real
-                    .promote(page.access, context, vpn, entry, &mut |p| dropped.push(p.get()));
-                let held = Held::of(&entry);
-                assert_eq!(
-                    gained,
-                    self.naive.promote(page.access, context, page.vpn % PAGES, held)
-                );
-                self.balance += i64::from(gained);
+                let vpn = Vpn::new(page.vpn);
+                self.real
+                    .promote(page.access, context, vpn, entry, &mut self.slots);
+                self.naive
+                    .promote(page.access, context, page.vpn % PAGES, Held::of(&entry));
             }
             Lookup::Miss => self.fill(page),
         }
@@ -422,51 +409,39 @@ impl Pair {
 
     fn fill(&mut self, page: &Page) {
         let (context, entry) = (SPACES[page.space], page.entry());
-        let (vpn, dropped) = (Vpn::new(page.vpn), &mut self.dropped);
-        let gained = self
-            .real
-            .fill(page.access, context, vpn, entry, &mut |p| dropped.push(p.get()));
-        let held = Held::of(&entry);
-        assert_eq!(
-            gained,
-            self.naive.fill(page.access, context, page.vpn % PAGES, held)
-        );
-        self.balance += i64::from(gained);
+        self.real
+            .fill(page.access, context, Vpn::new(page.vpn), entry, &mut self.slots);
+        self.naive
+            .fill(page.access, context, page.vpn % PAGES, Held::of(&entry));
     }
 
     fn step(&mut self, op: &Op) {
-        let dropped = &mut self.dropped;
-        let mut drop = |pfn: Pfn| dropped.push(pfn.get());
+        let slots = &mut self.slots;
         let (real, naive) = match *op {
             Op::Access(page) => return self.access(&page),
             Op::Refill(page) => return self.fill(&page),
             Op::Invalidate(tag, vpn) => (
-                self.real
-                    .invalidate_page(Asid::new(tag), Vpn::new(vpn), &mut drop),
-                self.naive.remove_where(|&(owner, size, page), held| {
+                self.real.invalidate_page(Asid::new(tag), Vpn::new(vpn), slots),
+                self.naive.remove_where(|&(owner, size, page, _), held| {
                     let leaf = held.leaf.base_pages();
                     owner == tag && page * size.base_pages() / leaf == vpn % PAGES / leaf
                 }),
             ),
             Op::FlushTag(tag) => (
-                self.real.flush_asid(Asid::new(tag), &mut drop),
+                self.real.flush_asid(Asid::new(tag), slots),
                 self.naive.remove_where(|&(owner, ..), _| owner == tag),
             ),
-            Op::FlushAll => (
-                self.real.flush_all(&mut drop),
-                self.naive.remove_where(|_, _| true),
-            ),
+            Op::FlushAll => (self.real.flush_all(slots), self.naive.remove_where(|_, _| true)),
             Op::FlushSize(size) => (
-                self.real
-                    .flush_where(|_, _, entry| entry.size() == size, &mut drop),
-                self.naive.remove_where(|&(_, kept, _), _| kept == size),
+                self.real.flush_where(|_, _, entry| entry.size() == size, slots),
+                self.naive.remove_where(|&(_, kept, ..), _| kept == size),
             ),
             Op::FlushFrames(rest) => (
                 self.real.flush_where(
                     |_, vpn, entry| (vpn.get() + u64::from(entry.pfn.get())) % 3 == u64::from(rest),
-                    &mut drop,
+                    slots,
                 ),
-                self.naive.remove_where(|&(_, size, page), held| {
+                self.naive.remove_where(|&(_, size, page, _), held| {
                     (page * size.base_pages() + u64::from(held.frame)) % 3 == u64::from(rest)
                 }),
             ),
@@ -475,12 +450,6 @@ impl Pair {
     }
 
     fn compare(&mut self) {
-        self.balance -= self.dropped.len() as i64;
-        self.dropped.sort_unstable();
-        self.naive.dropped.sort_unstable();
-        assert_eq!(self.dropped, self.naive.dropped);
-        self.dropped.clear();
-        self.naive.dropped.clear();
         let slot = |(tag, vpn, entry): (Asid, Vpn, TlbEntry)| (tag.get(), vpn.get(), Held::of(&entry));
         let mut real: Vec<_> = self.real.translations().map(slot).collect();
         real.sort_unstable();
@@ -488,11 +457,7 @@ impl Pair {
         assert_eq!(real, naive);
         assert_eq!(self.real.filled_slots(), naive.len());
         assert_eq!(self.real.is_empty(), naive.is_empty());
-        assert_eq!(
-            self.balance,
-            naive.len() as i64,
-            "gains less drops are the filled slots"
-        );
+        self.slots.check(&self.real);
         self.compare_stats();
     }
 
@@ -643,6 +608,11 @@ fn second_level() -> impl Strategy<Value = Vec<SecondLevelBank>> {
         3 => (all(), all()).prop_map(move |(data, fetch)| {
             let mut banks = serving(Serves::Data, data);
             banks.extend(serving(Serves::Fetch, fetch));
+            banks
+        }),
+        1 => (all(), all()).prop_map(move |(both, data)| {
+            let mut banks = serving(Serves::Both, both);
+            banks.extend(serving(Serves::Data, data));
             banks
         }),
     ]

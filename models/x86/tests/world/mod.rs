@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use x86::mmu::{Bit63, Cr3, Cr4, Found, Frames, Memory, Mmu, Pcid, Translated};
+use x86::mmu::{Bit63, Cr3, Cr4, Found, Memory, Mmu, Pcid, Translated};
 use x86::{
-    Access, CpuIndex, Entry, EntryFlags, ErrorCode, Fault, Generation, Level, Machine, PageSize, PageTables,
-    PagingMode, Pfn, Rights, TableId, Va,
+    Access, CpuIndex, Entry, EntryFlags, ErrorCode, Fault, Frames, Generation, Level, Machine, PageSize,
+    PageTables, PagingMode, Pfn, Rights, Slots, TableId, Tlb, Va,
 };
 
 pub(crate) const K: PageSize = PageSize::Size4K;
@@ -208,23 +208,26 @@ pub(crate) struct Count {
     pub(crate) generation: u32,
 }
 
-impl Frames for Count {
-    fn generation(&self, _: Pfn) -> Generation {
-        Generation::new(self.generation)
-    }
-    fn gained(&mut self, pfn: Pfn, slots: u32) {
-        *self.slots.entry(pfn.get()).or_default() += i64::from(slots);
+impl Slots for Count {
+    fn gained(&mut self, pfn: Pfn) {
+        *self.slots.entry(pfn.get()).or_default() += 1;
     }
     fn dropped(&mut self, pfn: Pfn) {
         *self.slots.entry(pfn.get()).or_default() -= 1;
     }
 }
 
+impl Frames for Count {
+    fn generation(&self, _: Pfn) -> Generation {
+        Generation::new(self.generation)
+    }
+}
+
 impl Count {
     /// Gains less drops of each frame must be the slots that translate to it.
-    pub(crate) fn check(&mut self, mmu: &Mmu) {
+    pub(crate) fn check(&mut self, tlb: &Tlb) {
         let mut filled: BTreeMap<u32, i64> = BTreeMap::new();
-        for (_, _, entry) in mmu.tlb().translations() {
+        for (_, _, entry) in tlb.translations() {
             *filled.entry(entry.pfn.get()).or_default() += 1;
         }
         self.slots.retain(|_, slots| *slots != 0);
