@@ -112,10 +112,11 @@ impl Psc {
     #[inline]
     pub(crate) fn start(&mut self, asid: Asid, vpn: Vpn) -> Option<Start> {
         for (at, &level) in KEPT.iter().enumerate() {
-            if self.bank_of[at].is_none() {
+            let Some(bank) = self.bank_of[at] else {
                 continue;
-            }
-            if let Some(slot) = self.slots.find(Self::tag(asid, level, vpn)) {
+            };
+            let (number, tag) = (Self::number(level, vpn), Self::tag(asid, level, vpn));
+            if let Some(slot) = self.slots.find(bank as usize, number, tag) {
                 self.slots.touch(slot);
                 let upper = self.slots.get(slot);
                 return Some(Start {
@@ -144,8 +145,12 @@ impl Psc {
 
     /// Empties the slots used for one page under one tag (reference rows R2, R10).
     pub fn invalidate_page(&mut self, asid: Asid, vpn: Vpn) {
-        for level in KEPT {
-            if let Some(slot) = self.slots.find(Self::tag(asid, level, vpn)) {
+        for (at, &level) in KEPT.iter().enumerate() {
+            let Some(bank) = self.bank_of[at] else {
+                continue;
+            };
+            let (number, tag) = (Self::number(level, vpn), Self::tag(asid, level, vpn));
+            if let Some(slot) = self.slots.find(bank as usize, number, tag) {
                 self.slots.clear(slot);
             }
         }

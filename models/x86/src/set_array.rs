@@ -1,8 +1,7 @@
 //! Set-associative arrays: the banks of a TLB level, or of the paging-structure caches.
 //!
-//! Tags are found through one chained hash over the slots of all banks, so a look-up costs the same for
-//! 4 ways and for 72, for one bank and for three, and no hit computes a set. Banks and sets matter only
-//! when a slot must give way.
+//! A set of few ways is searched by comparing all its tags, without a branch between them: hosts guess
+//! badly which way it will be. A fully associative bank of many ways is searched through a chained hash.
 //!
 //! True LRU is a time stamp a slot. In sets of few ways the oldest is found by comparing them. A
 //! fully associative bank of many ways also keeps a log of its uses: the oldest slot is the one of
@@ -21,7 +20,7 @@ const EMPTY: u64 = 0;
 const HASH_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 // Chains for each slot: four keep nine of ten first probes right.
 const CHAINS_PER_SLOT: usize = 4;
-// Up to here the oldest way is found by comparing all.
+// Up to here tags and stamps of a set are compared one and all.
 const MOST_COMPARED_WAYS: usize = 16;
 // Uses a log holds before it is written anew: many against the slots it must hold, few against the
 // host's first-level cache.
@@ -64,25 +63,35 @@ struct Log {
     next: u32,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Search {
+    // Compare the tags of the set.
+    Set,
+    // Follow the chain of the tag's hash.
+    Chain,
+}
+
 #[derive(Clone)]
 struct Bank {
+    search: Search,
     // Number of its first slot.
     base: usize,
     entries: usize,
     ways: usize,
-    sets: u64,
-    index: IndexFunction,
+    set_of: SetOf,
     filled: usize,
     recency: Recency,
 }
 
+/// How a number chooses its set.
 #[derive(Clone, Copy)]
-struct Line<P> {
-    tag: u64,
-    payload: P,
-    // The next slot of the same chain.
-    chain: Slot,
+enum SetOf {
+    // `(number ^ number >> fold) & mask`; numbers have fewer bits than the fold where none is wanted.
+    Bits { mask: u64, fold: u32 },
+    Remainder { sets: u64 },
 }
+
+const NO_FOLD: u32 = u64::BITS - 1;
 
 /// What a use must write down.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,13 +105,16 @@ enum Uses {
 /// Slots with tags and what they stand for.
 #[derive(Clone)]
 pub(crate) struct SetArray<P> {
-    heads: Vec<Slot>,
-    hash_shift: u32,
     uses: Uses,
     // One clock for all banks: stamps are compared only inside a set.
     now: u32,
-    lines: Vec<Line<P>>,
+    tags: Vec<u64>,
     stamps: Vec<u32>,
+    payload: Vec<P>,
+    // Of banks searched by chain: the first slot of each chain, and the next one after each slot.
+    heads: Vec<Slot>,
+    chain: Vec<Slot>,
+    hash_shift: u32,
     banks: Vec<Bank>,
     // A permutation of all slots, the first `filled` of them in use, and its inverse: what empties
     // the array pays for the slots in use, not for its size.
@@ -115,15 +127,26 @@ impl Bank {
     fn new(shape: Shape, base: usize) -> Self {
         let (entries, ways) = (shape.entries() as usize, shape.ways() as usize);
         let sets = u64::from(shape.sets());
+        let few = ways <= MOST_COMPARED_WAYS || sets > 1;
         Bank {
+            search: if few { Search::Set } else { Search::Chain },
             base,
             entries,
             ways,
-            sets,
-            index: shape.index(),
+            set_of: match shape.index() {
+                IndexFunction::Modulo if !sets.is_power_of_two() => SetOf::Remainder { sets },
+                IndexFunction::Modulo => SetOf::Bits {
+                    mask: sets - 1,
+                    fold: NO_FOLD,
+                },
+                IndexFunction::XorFold => SetOf::Bits {
+                    mask: sets - 1,
+                    fold: sets.trailing_zeros(),
+                },
+            },
             filled: 0,
             recency: match shape.replacement() {
-                Replacement::Lru if sets == 1 && ways > MOST_COMPARED_WAYS => Recency::Log(Log::new(entries)),
+                Replacement::Lru if !few => Recency::Log(Log::new(entries)),
                 Replacement::Lru => Recency::Stamps,
                 Replacement::TreePlru => Recency::Tree(vec![0; sets as usize]),
                 Replacement::Random => Recency::Random { register: LFSR_START },
@@ -132,12 +155,11 @@ impl Bank {
     }
 
     // The first slot of a set.
-    #[inline]
+    #[inline(always)]
     fn first_way(&self, number: u64) -> usize {
-        let set = match self.index {
-            IndexFunction::Modulo if self.sets.is_power_of_two() => number & (self.sets - 1),
-            IndexFunction::Modulo => number % self.sets,
-            IndexFunction::XorFold => (number ^ number >> self.sets.trailing_zeros()) & (self.sets - 1),
+        let set = match self.set_of {
+            SetOf::Bits { mask, fold } => (number ^ number >> fold) & mask,
+            SetOf::Remainder { sets } => number % sets,
         };
         self.base + set as usize * self.ways
     }
@@ -155,6 +177,13 @@ impl Log {
     #[inline]
     fn at(&self, use_number: u32) -> usize {
         use_number as usize & (self.uses.len() - 1)
+    }
+
+    #[inline]
+    fn note(&mut self, slot: Slot) {
+        let place = self.at(self.next);
+        self.uses[place] = slot;
+        self.next += 1;
     }
 
     #[inline]
@@ -178,18 +207,15 @@ impl<P: Copy + Default> SetArray<P> {
         let chains = (entries * CHAINS_PER_SLOT).next_power_of_two().max(2);
         let all_stamped = banks.iter().all(|bank| matches!(bank.recency, Recency::Stamps));
         let all = 0..entries as Slot;
-        let empty = Line {
-            tag: EMPTY,
-            payload: P::default(),
-            chain: NO_SLOT,
-        };
         SetArray {
-            heads: vec![NO_SLOT; chains],
-            hash_shift: u64::BITS - chains.trailing_zeros(),
             uses: if all_stamped { Uses::Stamps } else { Uses::ByBank },
             now: 0,
-            lines: vec![empty; entries],
+            tags: vec![EMPTY; entries],
             stamps: vec![0; entries],
+            payload: vec![P::default(); entries],
+            heads: vec![NO_SLOT; chains],
+            chain: vec![NO_SLOT; entries],
+            hash_shift: u64::BITS - chains.trailing_zeros(),
             banks,
             order: all.clone().collect(),
             place: all.collect(),
@@ -202,25 +228,44 @@ impl<P: Copy + Default> SetArray<P> {
         (tag.wrapping_mul(HASH_MULTIPLIER) >> self.hash_shift) as usize
     }
 
-    /// The slot holding a tag.
+    /// The slot of a bank that holds a tag. `number` chooses the set.
+    #[inline(always)]
+    pub(crate) fn find(&self, bank: usize, number: u64, tag: u64) -> Option<Slot> {
+        let bank = &self.banks[bank];
+        match bank.search {
+            Search::Set => {
+                let base = bank.first_way(number);
+                let way = way_of(&self.tags[base..base + bank.ways], tag)?;
+                Some((base + way) as Slot)
+            }
+            Search::Chain => self.follow(tag),
+        }
+    }
+
     #[inline]
-    pub(crate) fn find(&self, tag: u64) -> Option<Slot> {
+    fn follow(&self, tag: u64) -> Option<Slot> {
         let mut slot = self.heads[self.bucket(tag)];
-        while let Some(line) = self.lines.get(slot as usize) {
-            if line.tag == tag {
+        while let Some(&found) = self.tags.get(slot as usize) {
+            if found == tag {
                 return Some(slot);
             }
-            slot = line.chain;
+            slot = self.chain[slot as usize];
         }
         None
     }
 
     /// Makes a slot in use the most recently used of its set.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn touch(&mut self, slot: Slot) {
-        if self.uses == Uses::ByBank {
-            return self.touch_bank(slot);
+        if self.uses == Uses::Stamps {
+            self.stamp(slot);
+        } else {
+            self.touch_bank(slot);
         }
+    }
+
+    #[inline(always)]
+    fn stamp(&mut self, slot: Slot) {
         if self.now == u32::MAX {
             self.renumber();
         }
@@ -234,28 +279,28 @@ impl<P: Copy + Default> SetArray<P> {
         let number = self.bank_of(slot);
         let bank = &mut self.banks[number];
         match &mut bank.recency {
-            Recency::Stamps => {
-                if self.now == u32::MAX {
-                    self.renumber();
-                }
-                self.now += 1;
-                self.stamps[at] = self.now;
-            }
+            Recency::Stamps => self.stamp(slot),
             Recency::Log(log) => {
                 if log.is_full() {
                     self.rewrite_log(number);
-                    return self.touch_bank(slot);
+                    return self.touch_rewritten(number, slot);
                 }
-                let place = log.at(log.next);
-                log.uses[place] = slot;
-                self.stamps[at] = log.next;
-                log.next += 1;
+                log.note(slot);
+                self.stamps[at] = log.next - 1;
             }
             Recency::Tree(trees) => {
                 let (set, way) = ((at - bank.base) / bank.ways, (at - bank.base) % bank.ways);
                 point_away(&mut trees[set], bank.ways, way);
             }
             Recency::Random { .. } => {}
+        }
+    }
+
+    #[cold]
+    fn touch_rewritten(&mut self, bank: usize, slot: Slot) {
+        if let Recency::Log(log) = &mut self.banks[bank].recency {
+            log.note(slot);
+            self.stamps[slot as usize] = log.next - 1;
         }
     }
 
@@ -301,23 +346,13 @@ impl<P: Copy + Default> SetArray<P> {
     fn victim(&mut self, bank: usize, number: u64) -> Slot {
         let bank = &mut self.banks[bank];
         let base = bank.first_way(number);
-        if bank.filled < bank.entries {
-            let ways = &self.lines[base..base + bank.ways];
-            if let Some(way) = ways.iter().position(|line| line.tag == EMPTY) {
-                return (base + way) as Slot;
-            }
+        if bank.filled < bank.entries
+            && let Some(way) = way_of(&self.tags[base..base + bank.ways], EMPTY)
+        {
+            return (base + way) as Slot;
         }
         match &mut bank.recency {
-            Recency::Stamps => {
-                let stamps = &self.stamps[base..base + bank.ways];
-                let (mut oldest, mut age) = (0, u32::MAX);
-                for (way, &stamp) in stamps.iter().enumerate() {
-                    if stamp < age {
-                        (oldest, age) = (way, stamp);
-                    }
-                }
-                (base + oldest) as Slot
-            }
+            Recency::Stamps => (base + oldest_of(&self.stamps[base..base + bank.ways])) as Slot,
             Recency::Log(log) => loop {
                 let slot = log.uses[log.at(log.tail)];
                 if self.stamps[slot as usize] == log.tail {
@@ -345,9 +380,9 @@ impl<P: Copy + Default> SetArray<P> {
     /// into the one that gives way, and makes it the most recently used. `number` chooses the set.
     #[inline]
     pub(crate) fn fill(&mut self, bank: usize, number: u64, tag: u64, payload: P) -> Displaced<P> {
-        if let Some(slot) = self.find(tag) {
+        if let Some(slot) = self.find(bank, number, tag) {
             self.touch(slot);
-            let old = std::mem::replace(&mut self.lines[slot as usize].payload, payload);
+            let old = std::mem::replace(&mut self.payload[slot as usize], payload);
             return Displaced::SameTag(old);
         }
         self.fill_absent(bank, number, tag, payload)
@@ -356,59 +391,59 @@ impl<P: Copy + Default> SetArray<P> {
     /// [`SetArray::fill`] for a tag that is known to be absent.
     #[inline]
     pub(crate) fn fill_absent(&mut self, bank: usize, number: u64, tag: u64, payload: P) -> Displaced<P> {
-        debug_assert!(self.find(tag).is_none());
+        debug_assert!(self.find(bank, number, tag).is_none());
         let slot = self.victim(bank, number);
         let at = slot as usize;
-        let Line {
-            tag: old_tag,
-            payload: old,
-            ..
-        } = self.lines[at];
+        let chained = self.banks[bank].search == Search::Chain;
+        let old_tag = std::mem::replace(&mut self.tags[at], tag);
+        let old = std::mem::replace(&mut self.payload[at], payload);
         let displaced = if old_tag == EMPTY {
             self.swap_places(self.place[at], self.filled as Slot);
             self.filled += 1;
             self.banks[bank].filled += 1;
             Displaced::Nothing
         } else {
-            self.unchain(slot, old_tag);
+            if chained {
+                self.unchain(slot, old_tag);
+            }
             Displaced::Other(old_tag, old)
         };
-        let bucket = self.bucket(tag);
-        self.lines[at] = Line {
-            tag,
-            payload,
-            chain: self.heads[bucket],
-        };
-        self.heads[bucket] = slot;
+        if chained {
+            let bucket = self.bucket(tag);
+            self.chain[at] = self.heads[bucket];
+            self.heads[bucket] = slot;
+        }
         self.touch(slot);
         displaced
     }
 
     #[inline]
     fn unchain(&mut self, slot: Slot, tag: u64) {
-        let after = self.lines[slot as usize].chain;
+        let after = self.chain[slot as usize];
         let bucket = self.bucket(tag);
         if self.heads[bucket] == slot {
             self.heads[bucket] = after;
             return;
         }
         let mut at = self.heads[bucket];
-        while self.lines[at as usize].chain != slot {
-            at = self.lines[at as usize].chain;
+        while self.chain[at as usize] != slot {
+            at = self.chain[at as usize];
         }
-        self.lines[at as usize].chain = after;
+        self.chain[at as usize] = after;
     }
 
     /// Empties a slot in use.
     pub(crate) fn clear(&mut self, slot: Slot) -> P {
         let at = slot as usize;
-        self.unchain(slot, self.lines[at].tag);
-        self.lines[at].tag = EMPTY;
         let bank = self.bank_of(slot);
+        if self.banks[bank].search == Search::Chain {
+            self.unchain(slot, self.tags[at]);
+        }
+        self.tags[at] = EMPTY;
         self.banks[bank].filled -= 1;
         self.filled -= 1;
         self.swap_places(self.place[at], self.filled as Slot);
-        self.lines[at].payload
+        self.payload[at]
     }
 
     fn swap_places(&mut self, a: Slot, b: Slot) {
@@ -429,26 +464,39 @@ impl<P: Copy + Default> SetArray<P> {
         // Downwards: `clear` swaps the last slot in use, already looked at, into the gap.
         for at in (0..before).rev() {
             let slot = self.order[at];
-            let Line { tag, payload, .. } = &self.lines[slot as usize];
-            if doomed(*tag, payload) {
-                let tag = *tag;
+            let tag = self.tags[slot as usize];
+            if doomed(tag, &self.payload[slot as usize]) {
                 gone(tag, self.clear(slot));
             }
         }
         (before - self.filled) as u64
     }
 
+    /// What a slot stands for, if it holds the tag.
+    #[inline(always)]
+    pub(crate) fn holding(&self, slot: Slot, tag: u64) -> Option<&P> {
+        match self.tags.get(slot as usize) {
+            Some(&held) if held == tag => Some(&self.payload[slot as usize]),
+            _ => None,
+        }
+    }
+
+    /// The tag a slot holds.
+    #[inline]
+    pub(crate) fn tag(&self, slot: Slot) -> u64 {
+        self.tags[slot as usize]
+    }
+
     #[inline]
     pub(crate) fn get(&self, slot: Slot) -> &P {
-        &self.lines[slot as usize].payload
+        &self.payload[slot as usize]
     }
 
     /// Slots in use, in no particular but a reproducible order.
     pub(crate) fn filled(&self) -> impl Iterator<Item = (u64, &P)> {
         self.order[..self.filled]
             .iter()
-            .map(|&slot| &self.lines[slot as usize])
-            .map(|line| (line.tag, &line.payload))
+            .map(|&slot| (self.tags[slot as usize], &self.payload[slot as usize]))
     }
 
     /// Number of slots in use.
@@ -456,12 +504,48 @@ impl<P: Copy + Default> SetArray<P> {
     pub(crate) fn len(&self) -> usize {
         self.filled
     }
+}
 
-    /// Reads what a look-up of the tag will read, so that it is near when the look-up comes.
-    #[inline]
-    pub(crate) fn look_ahead(&self, tag: u64) -> u32 {
-        u32::from(self.heads[self.bucket(tag)])
+// Which of a set's ways holds the tag.
+#[inline(always)]
+fn way_of(tags: &[u64], tag: u64) -> Option<usize> {
+    let found = match tags.len() {
+        4 => ways_of::<4>(tags, tag),
+        8 => ways_of::<8>(tags, tag),
+        12 => ways_of::<12>(tags, tag),
+        _ => return tags.iter().position(|&way| way == tag),
+    };
+    (found != 0).then(|| found.trailing_zeros() as usize)
+}
+
+#[inline(always)]
+fn ways_of<const WAYS: usize>(tags: &[u64], tag: u64) -> u32 {
+    let mut found = 0;
+    for (way, &candidate) in tags[..WAYS].iter().enumerate() {
+        found |= u32::from(candidate == tag) << way;
     }
+    found
+}
+
+// The way with the smallest stamp, the first of several.
+#[inline(always)]
+fn oldest_of(stamps: &[u32]) -> usize {
+    match stamps.len() {
+        4 => oldest::<4>(stamps),
+        8 => oldest::<8>(stamps),
+        12 => oldest::<12>(stamps),
+        _ => (0..stamps.len()).min_by_key(|&way| stamps[way]).unwrap_or(0),
+    }
+}
+
+#[inline(always)]
+fn oldest<const WAYS: usize>(stamps: &[u32]) -> usize {
+    let mut least = u64::MAX;
+    for (way, &stamp) in stamps[..WAYS].iter().enumerate() {
+        // Stamp above way in one word: the least of them is found without a branch.
+        least = least.min(u64::from(stamp) << u32::BITS | way as u64);
+    }
+    least as u32 as usize
 }
 
 fn point_away(tree: &mut u64, ways: usize, way: usize) {

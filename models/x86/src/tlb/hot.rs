@@ -29,7 +29,7 @@ impl Tlb {
             let (client, vpn) = (Client::of(access), reference.va().vpn());
             let check = checks[access as usize];
             let first = &mut self.firsts[self.first_of[access as usize] as usize];
-            match first.hit_if(client, context, vpn, |entry| {
+            match first.hit_again(client, context, vpn, |entry| {
                 entry.satisfies(check) && observer.is_sound(entry)
             }) {
                 Tried::Hit(_) => counts.count(access),

@@ -26,6 +26,13 @@ impl Client {
     }
 }
 
+/// Which sizes are present, the answer that most look-ups need.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sizes {
+    Only(PageSize),
+    NoneOrSeveral,
+}
+
 /// What came of asking for an entry that passes.
 #[derive(Clone, Copy)]
 pub(super) enum Tried {
@@ -41,27 +48,54 @@ pub(super) enum Presence {
     Absent,
 }
 
-/// The banks that keep pages of one size: consecutive members of `Level::order`. Pages take turns
-/// by their number.
-#[derive(Clone, Copy, Default)]
+/// Most banks of a level that keep pages of the same size for the same client.
+pub(super) const MOST_SHARING: usize = 4;
+
+/// The banks that keep pages of one size. Pages take turns by their number.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Route {
-    first: u8,
-    banks: u8,
+    banks: [u8; MOST_SHARING],
+    count: u8,
 }
 
-fn order_of(order: &[u8], route: Route) -> &[u8] {
-    &order[route.first as usize..][..route.banks as usize]
+impl Route {
+    fn new(banks: impl Iterator<Item = usize>) -> Self {
+        let mut route = Route::default();
+        for (at, bank) in banks.enumerate() {
+            route.banks[at] = bank as u8;
+            route.count += 1;
+        }
+        route
+    }
 }
+
+/// Where a page was found last: a place to look first. Nothing depends on it being right, since the
+/// slot's tag is compared.
+#[derive(Clone, Copy)]
+struct Memo {
+    // Address space and page.
+    key: u64,
+    tag: u64,
+    slot: Slot,
+}
+
+// A power of two, several times the slots of a first level.
+const MEMOS: usize = 256;
+const NO_MEMO: Memo = Memo {
+    key: u64::MAX,
+    tag: u64::MAX,
+    slot: 0,
+};
 
 #[derive(Clone)]
 pub(super) struct Level {
     slots: SetArray<TlbEntry>,
     // Slots in use by size translated: sizes that are nowhere are not looked for.
     present: [u32; SIZES],
+    sizes: Sizes,
     globals: u32,
     fragments: u32,
-    // Bank numbers, grouped for the routes.
-    order: Vec<u8>,
+    memos: Box<[Memo; MEMOS]>,
     routes: [[Route; SIZES]; 2],
     // What tells a fetch's tag from a data access's where they have banks of their own.
     marks: [[u64; SIZES]; 2],
@@ -79,70 +113,69 @@ impl Level {
 
     fn new<'a>(banks: impl Iterator<Item = (&'a TlbBank, [bool; 2])>) -> Self {
         let (banks, serves): (Vec<&TlbBank>, Vec<[bool; 2]>) = banks.unzip();
-        let mut order = Vec::new();
-        let mut routes = [[Route::default(); SIZES]; 2];
-        for (client, routes) in routes.iter_mut().enumerate() {
-            for size in PageSize::ALL {
-                let first = order.len() as u8;
-                let here = |at: &usize| serves[*at][client] && banks[*at].holds.contains(size);
-                order.extend((0..banks.len()).filter(here).map(|at| at as u8));
-                routes[size as usize] = Route {
-                    first,
-                    banks: order.len() as u8 - first,
-                };
-            }
-        }
-        let [data, fetch] = routes;
-        let shared = |size: usize| order_of(&order, data[size]) == order_of(&order, fetch[size]);
-        let marks = std::array::from_fn(|size| if shared(size) { 0 } else { FETCH_MARK });
+        let route = |client: usize, size: usize| {
+            let here = |at: &usize| serves[*at][client] && banks[*at].holds.contains(PageSize::ALL[size]);
+            Route::new((0..banks.len()).filter(here))
+        };
+        let routes = [0, 1].map(|client| std::array::from_fn(|size| route(client, size)));
+        let [data, fetch]: [[Route; SIZES]; 2] = routes;
+        let marks = std::array::from_fn(|size| if data[size] == fetch[size] { 0 } else { FETCH_MARK });
         Level {
             slots: SetArray::new(banks.iter().map(|bank| bank.shape)),
             present: [0; SIZES],
+            sizes: Sizes::NoneOrSeveral,
             globals: 0,
             fragments: 0,
-            order,
+            memos: Box::new([NO_MEMO; MEMOS]),
             routes,
             marks: [[0; SIZES], marks],
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn tag(&self, client: Client, asid: Asid, size: PageSize, vpn: Vpn) -> u64 {
         Tag::new(asid, size, vpn).bits() | self.marks[client as usize][size as usize]
     }
 
     // The bank of a page, and the number that chooses its set there.
-    #[inline]
+    #[inline(always)]
     fn bank_of(&self, client: Client, size: PageSize, vpn: Vpn) -> Option<(usize, u64)> {
         let route = self.routes[client as usize][size as usize];
         let number = significant(vpn).get() >> size.vpn_shift();
-        match route.banks {
+        match route.count {
             0 => None,
-            1 => Some((usize::from(self.order[route.first as usize]), number)),
-            banks => {
-                let turn = (number % u64::from(banks)) as u8;
-                let bank = self.order[(route.first + turn) as usize];
-                Some((usize::from(bank), number / u64::from(banks)))
+            1 => Some((route.banks[0] as usize, number)),
+            count => {
+                let bank = route.banks[(number % u64::from(count)) as usize];
+                Some((bank as usize, number / u64::from(count)))
             }
         }
+    }
+
+    #[inline(always)]
+    fn find_tagged(&self, client: Client, asid: Asid, vpn: Vpn) -> Option<Slot> {
+        if let Sizes::Only(size) = self.sizes {
+            return self.find_sized(client, asid, size, vpn);
+        }
+        self.find_by_size(client, asid, vpn)
+    }
+
+    #[inline(always)]
+    fn find_sized(&self, client: Client, asid: Asid, size: PageSize, vpn: Vpn) -> Option<Slot> {
+        let (bank, number) = self.bank_of(client, size, vpn)?;
+        self.slots.find(bank, number, self.tag(client, asid, size, vpn))
     }
 
     // A page may be here in several sizes, if software changed its size without a flush: the smallest
     // is used (reference row R18 allows any).
-    #[inline]
-    fn find_tagged(&self, client: Client, asid: Asid, vpn: Vpn) -> Option<Slot> {
-        for size in PageSize::ALL {
-            if self.present[size as usize] > 0
-                && self.routes[client as usize][size as usize].banks > 0
-                && let Some(slot) = self.slots.find(self.tag(client, asid, size, vpn))
-            {
-                return Some(slot);
-            }
-        }
-        None
+    fn find_by_size(&self, client: Client, asid: Asid, vpn: Vpn) -> Option<Slot> {
+        PageSize::ALL
+            .into_iter()
+            .filter(|&size| self.present[size as usize] > 0)
+            .find_map(|size| self.find_sized(client, asid, size, vpn))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, client: Client, context: Context, vpn: Vpn) -> Option<Slot> {
         let own = self.find_tagged(client, context.own, vpn);
         if own.is_none() && self.globals > 0 {
@@ -165,7 +198,7 @@ impl Level {
     }
 
     /// [`Level::hit`] if the entry passes; otherwise nothing changes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn hit_if(
         &mut self,
         client: Client,
@@ -183,6 +216,36 @@ impl Level {
         }
     }
 
+    /// [`Level::hit_if`] where the same page is asked for again and again.
+    #[inline(always)]
+    pub(super) fn hit_again(
+        &mut self,
+        client: Client,
+        context: Context,
+        vpn: Vpn,
+        passes: impl FnOnce(&TlbEntry) -> bool + Copy,
+    ) -> Tried {
+        let page = significant(vpn).get();
+        let key = Tag::new(context.own, PageSize::Size4K, vpn).bits();
+        let memo = self.memos[page as usize % MEMOS];
+        if memo.key == key
+            && let Some(entry) = self.slots.holding(memo.slot, memo.tag)
+            && passes(entry)
+        {
+            self.slots.touch(memo.slot);
+            return Tried::Hit(memo.slot);
+        }
+        let tried = self.hit_if(client, context, vpn, passes);
+        if let Tried::Hit(slot) = tried {
+            self.memos[page as usize % MEMOS] = Memo {
+                key,
+                tag: self.slots.tag(slot),
+                slot,
+            };
+        }
+        tried
+    }
+
     /// The largest size kept here that is no larger than `size`.
     #[inline]
     fn kept_size(&self, client: Client, size: PageSize) -> Option<PageSize> {
@@ -190,7 +253,7 @@ impl Level {
             .iter()
             .rev()
             .copied()
-            .find(|&kept| self.routes[client as usize][kept as usize].banks > 0)
+            .find(|&kept| self.routes[client as usize][kept as usize].count > 0)
     }
 
     /// Keeps the translation of the page at `vpn`, or the fragment of it that a slot can keep; says
@@ -242,18 +305,28 @@ impl Level {
         Some(displaced)
     }
 
-    #[inline]
     fn enters(&mut self, entry: &TlbEntry) {
         self.present[entry.size() as usize] += 1;
         self.globals += u32::from(entry.is_global());
         self.fragments += u32::from(entry.is_fragment());
+        self.note_sizes();
     }
 
-    #[inline]
     fn leaves(&mut self, entry: &TlbEntry) {
         self.present[entry.size() as usize] -= 1;
         self.globals -= u32::from(entry.is_global());
         self.fragments -= u32::from(entry.is_fragment());
+        self.note_sizes();
+    }
+
+    fn note_sizes(&mut self) {
+        let mut present = PageSize::ALL
+            .into_iter()
+            .filter(|&size| self.present[size as usize] > 0);
+        self.sizes = match (present.next(), present.next()) {
+            (Some(size), None) => Sizes::Only(size),
+            _ => Sizes::NoneOrSeveral,
+        };
     }
 
     pub(super) fn clear(&mut self, slot: Slot) -> TlbEntry {
@@ -290,7 +363,7 @@ impl Level {
         gone: &mut impl FnMut(&TlbEntry),
     ) -> u64 {
         let (present, globals, fragments) = (&mut self.present, &mut self.globals, &mut self.fragments);
-        self.slots.clear_where(
+        let emptied = self.slots.clear_where(
             |bits, entry| doomed(Tag::from_bits(bits), entry),
             |_, entry| {
                 present[entry.size() as usize] -= 1;
@@ -298,7 +371,9 @@ impl Level {
                 *fragments -= u32::from(entry.is_fragment());
                 gone(&entry);
             },
-        )
+        );
+        self.note_sizes();
+        emptied
     }
 
     pub(super) fn filled(&self) -> impl Iterator<Item = (Tag, &TlbEntry)> {
