@@ -5,12 +5,13 @@
 //! walk that finds it mapped are counted apart.
 //!
 //! The loop has three speeds. Runs of references that the TLBs serve alone are made by
-//! [`x86::mmu::Mmu::run`]. What it stops at goes through [`x86::mmu::Mmu::translate`]. While many references miss, the entries, cache sets and books that the next references will need are
+//! [`x86::mmu::Mmu::run`]. What it stops at goes through [`x86::mmu::Mmu::resume`]. While many references miss, the entries, cache sets and books that the next references will need are
 //! read ahead, a group at a time and independently of each other, so that the host waits for them
 //! together; this changes nothing that is counted.
 
 use sim::Cycles;
 use x86::mmu::{Bit63, Cr3, Found, Memory, Mmu, Pcid, References};
+use x86::tlb::{Run, Stop};
 use x86::walker::DirtyAssist;
 use x86::{
     Access, CpuIndex, Fault, Frames, Generation, Machine, Observer, PageSize, PageTables, PagingMode, Pfn,
@@ -269,18 +270,18 @@ impl<O: Oracle> Engine<O> {
                 oracle: &mut self.oracle,
                 pages: &mut self.pages,
             };
-            let hits = self.mmus[cpu].run(rest, &mut follower);
-            let Some((reference, after)) = rest[hits..].split_first() else {
+            let Run { length, stop } = self.mmus[cpu].run(rest, &mut follower);
+            let Some((reference, after)) = rest[length..].split_first() else {
                 return Ok(missed);
             };
-            self.miss(cpu, *reference)?;
+            self.miss(cpu, *reference, stop)?;
             missed += 1;
             rest = after;
         }
     }
 
     fn reference(&mut self, cpu: usize, reference: Reference) -> Result<(), EngineError> {
-        let pfn = self.miss(cpu, reference)?;
+        let pfn = self.miss(cpu, reference, Stop::End)?;
         if let (Some(pfn), Access::Read | Access::Write) = (pfn, reference.access()) {
             self.memory
                 .access_data(CpuIndex::new(cpu as u32), pfn, reference.va().page_offset());
@@ -289,11 +290,11 @@ impl<O: Oracle> Engine<O> {
     }
 
     // One reference, whatever it needs. Returns its frame, unless it faults for good.
-    fn miss(&mut self, cpu: usize, reference: Reference) -> Result<Option<Pfn>, EngineError> {
+    fn miss(&mut self, cpu: usize, reference: Reference, stop: Stop) -> Result<Option<Pfn>, EngineError> {
         let (access, va) = (reference.access(), reference.va());
         loop {
             let mmu = &mut self.mmus[cpu];
-            match mmu.translate(&mut self.memory, &mut self.oracle, access, va) {
+            match mmu.resume(&mut self.memory, &mut self.oracle, reference, stop) {
                 Ok(translated) => {
                     match translated.found {
                         Found::First => {}

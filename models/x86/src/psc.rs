@@ -140,7 +140,8 @@ impl Psc {
             rights,
         };
         let (number, tag) = (Self::number(level, vpn), Self::tag(asid, level, vpn));
-        self.slots.fill(bank as usize, number, tag, upper);
+        // A walk keeps only what it did not start from, nor below.
+        self.slots.fill_absent(bank as usize, number, tag, upper);
     }
 
     /// Empties the slots used for one page under one tag (reference rows R2, R10).

@@ -1,7 +1,7 @@
 //! Set-associative arrays: the banks of a TLB level, or of the paging-structure caches.
 //!
 //! A set of few ways is searched by comparing all its tags, without a branch between them: hosts guess
-//! badly which way it will be. A fully associative bank of many ways is searched through a chained hash.
+//! badly which way it will be. Banks of more ways are searched through a chained hash over their slots.
 //!
 //! True LRU is a time stamp a slot. In sets of few ways the oldest is found by comparing them. A
 //! fully associative bank of many ways also keeps a log of its uses: the oldest slot is the one of
@@ -20,8 +20,10 @@ const EMPTY: u64 = 0;
 const HASH_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 // Chains for each slot: four keep nine of ten first probes right.
 const CHAINS_PER_SLOT: usize = 4;
-// Up to here tags and stamps of a set are compared one and all.
-const MOST_COMPARED_WAYS: usize = 16;
+// Up to here all tags of a set are compared; past it following a chain is less work.
+const MOST_COMPARED_TAGS: usize = 6;
+// Up to here the stamps of a set are compared; past it, if there is but one set, a log is kept.
+const MOST_COMPARED_STAMPS: usize = 16;
 // Uses a log holds before it is written anew: many against the slots it must hold, few against the
 // host's first-level cache.
 const LOG_USES: usize = 2048;
@@ -127,9 +129,13 @@ impl Bank {
     fn new(shape: Shape, base: usize) -> Self {
         let (entries, ways) = (shape.entries() as usize, shape.ways() as usize);
         let sets = u64::from(shape.sets());
-        let few = ways <= MOST_COMPARED_WAYS || sets > 1;
+        let logged = sets == 1 && ways > MOST_COMPARED_STAMPS;
         Bank {
-            search: if few { Search::Set } else { Search::Chain },
+            search: if ways <= MOST_COMPARED_TAGS {
+                Search::Set
+            } else {
+                Search::Chain
+            },
             base,
             entries,
             ways,
@@ -146,7 +152,7 @@ impl Bank {
             },
             filled: 0,
             recency: match shape.replacement() {
-                Replacement::Lru if !few => Recency::Log(Log::new(entries)),
+                Replacement::Lru if logged => Recency::Log(Log::new(entries)),
                 Replacement::Lru => Recency::Stamps,
                 Replacement::TreePlru => Recency::Tree(vec![0; sets as usize]),
                 Replacement::Random => Recency::Random { register: LFSR_START },
@@ -235,14 +241,14 @@ impl<P: Copy + Default> SetArray<P> {
         match bank.search {
             Search::Set => {
                 let base = bank.first_way(number);
-                let way = way_of(&self.tags[base..base + bank.ways], tag)?;
+                let way = way_of(&self.tags[base..], bank.ways, tag)?;
                 Some((base + way) as Slot)
             }
             Search::Chain => self.follow(tag),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn follow(&self, tag: u64) -> Option<Slot> {
         let mut slot = self.heads[self.bucket(tag)];
         while let Some(&found) = self.tags.get(slot as usize) {
@@ -342,17 +348,17 @@ impl<P: Copy + Default> SetArray<P> {
     }
 
     // The slot of the set that is empty, lowest first, else the one that gives way.
-    #[inline]
+    #[inline(always)]
     fn victim(&mut self, bank: usize, number: u64) -> Slot {
         let bank = &mut self.banks[bank];
         let base = bank.first_way(number);
         if bank.filled < bank.entries
-            && let Some(way) = way_of(&self.tags[base..base + bank.ways], EMPTY)
+            && let Some(way) = way_of(&self.tags[base..], bank.ways, EMPTY)
         {
             return (base + way) as Slot;
         }
         match &mut bank.recency {
-            Recency::Stamps => (base + oldest_of(&self.stamps[base..base + bank.ways])) as Slot,
+            Recency::Stamps => (base + oldest_of(&self.stamps[base..], bank.ways)) as Slot,
             Recency::Log(log) => loop {
                 let slot = log.uses[log.at(log.tail)];
                 if self.stamps[slot as usize] == log.tail {
@@ -389,7 +395,7 @@ impl<P: Copy + Default> SetArray<P> {
     }
 
     /// [`SetArray::fill`] for a tag that is known to be absent.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fill_absent(&mut self, bank: usize, number: u64, tag: u64, payload: P) -> Displaced<P> {
         debug_assert!(self.find(bank, number, tag).is_none());
         let slot = self.victim(bank, number);
@@ -409,12 +415,34 @@ impl<P: Copy + Default> SetArray<P> {
             Displaced::Other(old_tag, old)
         };
         if chained {
-            let bucket = self.bucket(tag);
-            self.chain[at] = self.heads[bucket];
-            self.heads[bucket] = slot;
+            self.chain_up(slot, tag);
         }
         self.touch(slot);
         displaced
+    }
+
+    /// [`SetArray::fill_absent`] into a bank that is full; `None` if it is not. Returns what gave way.
+    #[inline(always)]
+    pub(crate) fn swap_in(&mut self, bank: usize, number: u64, tag: u64, payload: P) -> Option<P> {
+        if self.banks[bank].filled < self.banks[bank].entries {
+            return None;
+        }
+        let slot = self.victim(bank, number);
+        let at = slot as usize;
+        let old_tag = std::mem::replace(&mut self.tags[at], tag);
+        if self.banks[bank].search == Search::Chain {
+            self.unchain(slot, old_tag);
+            self.chain_up(slot, tag);
+        }
+        self.touch(slot);
+        Some(std::mem::replace(&mut self.payload[at], payload))
+    }
+
+    #[inline]
+    fn chain_up(&mut self, slot: Slot, tag: u64) {
+        let bucket = self.bucket(tag);
+        self.chain[slot as usize] = self.heads[bucket];
+        self.heads[bucket] = slot;
     }
 
     #[inline]
@@ -506,42 +534,44 @@ impl<P: Copy + Default> SetArray<P> {
     }
 }
 
-// Which of a set's ways holds the tag.
+// Which of the first ways holds the tag.
 #[inline(always)]
-fn way_of(tags: &[u64], tag: u64) -> Option<usize> {
-    let found = match tags.len() {
-        4 => ways_of::<4>(tags, tag),
-        8 => ways_of::<8>(tags, tag),
-        12 => ways_of::<12>(tags, tag),
-        _ => return tags.iter().position(|&way| way == tag),
-    };
+fn way_of(tags: &[u64], ways: usize, tag: u64) -> Option<usize> {
+    match ways {
+        4 => way_of_few::<4>(tags, tag),
+        6 => way_of_few::<6>(tags, tag),
+        _ => tags[..ways].iter().position(|&way| way == tag),
+    }
+}
+
+#[inline(always)]
+fn way_of_few<const WAYS: usize>(tags: &[u64], tag: u64) -> Option<usize> {
+    let mut found = 0_u32;
+    for (way, &candidate) in tags.first_chunk::<WAYS>()?.iter().enumerate() {
+        found |= u32::from(candidate == tag) << way;
+    }
     (found != 0).then(|| found.trailing_zeros() as usize)
 }
 
+// The first of the ways with the smallest stamp.
 #[inline(always)]
-fn ways_of<const WAYS: usize>(tags: &[u64], tag: u64) -> u32 {
-    let mut found = 0;
-    for (way, &candidate) in tags[..WAYS].iter().enumerate() {
-        found |= u32::from(candidate == tag) << way;
-    }
-    found
-}
-
-// The way with the smallest stamp, the first of several.
-#[inline(always)]
-fn oldest_of(stamps: &[u32]) -> usize {
-    match stamps.len() {
-        4 => oldest::<4>(stamps),
-        8 => oldest::<8>(stamps),
-        12 => oldest::<12>(stamps),
-        _ => (0..stamps.len()).min_by_key(|&way| stamps[way]).unwrap_or(0),
+fn oldest_of(stamps: &[u32], ways: usize) -> usize {
+    match ways {
+        4 => oldest_of_few::<4>(stamps),
+        6 => oldest_of_few::<6>(stamps),
+        8 => oldest_of_few::<8>(stamps),
+        12 => oldest_of_few::<12>(stamps),
+        _ => (0..ways).min_by_key(|&way| stamps[way]).unwrap_or(0),
     }
 }
 
 #[inline(always)]
-fn oldest<const WAYS: usize>(stamps: &[u32]) -> usize {
+fn oldest_of_few<const WAYS: usize>(stamps: &[u32]) -> usize {
+    let Some(stamps) = stamps.first_chunk::<WAYS>() else {
+        return 0;
+    };
     let mut least = u64::MAX;
-    for (way, &stamp) in stamps[..WAYS].iter().enumerate() {
+    for (way, &stamp) in stamps.iter().enumerate() {
         // Stamp above way in one word: the least of them is found without a branch.
         least = least.min(u64::from(stamp) << u32::BITS | way as u64);
     }

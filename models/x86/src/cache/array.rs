@@ -1,15 +1,12 @@
-//! One cache: tags and ages of its lines.
+//! One cache: tags of its lines, and the order of their use.
 //!
-//! A set keeps an age a way: 0 for an empty way, 1 for the line used last, and so on. True LRU is then
-//! a pass over one byte a way, which suits sets too large in number for stamps: a last-level cache of
-//! 64 MiB costs its host 5 MiB.
+//! A set is one array of 32-bit tags, compared all at once, and one word that lists its ways from the
+//! one used last to the one that gives way next. Empty ways are at the end of the list, so a victim is
+//! read off without a search. A last-level cache of 64 MiB costs its host 5 MiB.
 
 use super::geometry::CacheArray;
 
-// Ways are looked at in groups that fill a register of the host.
-const GROUP: usize = 8;
-const EMPTY: u8 = 0;
-const NEWEST: u8 = 1;
+const EMPTY: u32 = 0;
 
 /// A cache line of physical memory: address / 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,122 +28,250 @@ impl Line {
     }
 }
 
+/// What a reference found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reference {
+    Hit,
+    /// The line was brought in; the line that gave way, if any did.
+    Filled(Option<Line>),
+}
+
+/// One cache. Sets are as wide as the next width there is; ways beyond those of the cache are never
+/// used.
 #[derive(Clone)]
-pub(super) struct Cache {
-    tags: Vec<u32>,
-    ages: Vec<u8>,
-    sets: u64,
-    ways: usize,
-    // Ways rounded up to whole groups; those beyond `ways` stay empty.
-    stride: usize,
+pub(super) enum Cache {
+    Narrow(Sets<8, u64>),
+    Wide(Sets<16, u64>),
+    Widest(Sets<32, u128>),
+}
+
+/// Ways a cache can have at most: 32 five-bit numbers do not fit an order's word, 25 do.
+pub(super) const MOST_WAYS: u32 = 25;
+
+macro_rules! each_width {
+    ($cache:expr, $sets:ident => $body:expr) => {
+        match $cache {
+            Cache::Narrow($sets) => $body,
+            Cache::Wide($sets) => $body,
+            Cache::Widest($sets) => $body,
+        }
+    };
 }
 
 impl Cache {
     /// An empty cache of a geometry that was checked.
     pub(super) fn new(array: &CacheArray) -> Self {
-        let ways = array.ways as usize;
-        let sets = array.lines() / u64::from(array.ways);
-        let stride = ways.next_multiple_of(GROUP);
-        Cache {
-            tags: vec![0; sets as usize * stride],
-            ages: vec![EMPTY; sets as usize * stride],
-            sets,
-            ways,
-            stride,
+        match array.ways {
+            ..=8 => Cache::Narrow(Sets::new(array)),
+            ..=16 => Cache::Wide(Sets::new(array)),
+            _ => Cache::Widest(Sets::new(array)),
         }
     }
 
-    #[inline]
-    fn split(&self, line: Line) -> (usize, u32) {
-        if self.sets.is_power_of_two() {
-            let set = line.0 & (self.sets - 1);
-            (
-                set as usize * self.stride,
-                (line.0 >> self.sets.trailing_zeros()) as u32,
-            )
-        } else {
-            (
-                (line.0 % self.sets) as usize * self.stride,
-                (line.0 / self.sets) as u32,
-            )
-        }
+    /// A reference to a line, which is brought in if it is not here.
+    #[inline(always)]
+    pub(super) fn reference(&mut self, line: Line) -> Reference {
+        each_width!(self, sets => sets.reference(line))
     }
 
+    /// Takes a line out. Returns whether it was here.
     #[inline]
-    fn way_of(&self, base: usize, tag: u32) -> Option<usize> {
-        let tags = self.tags[base..base + self.stride].chunks_exact(GROUP);
-        let ages = self.ages[base..base + self.stride].chunks_exact(GROUP);
-        for (at, (tags, ages)) in tags.zip(ages).enumerate() {
-            let mut found = 0_u32;
-            for way in 0..GROUP {
-                found |= u32::from(tags[way] == tag && ages[way] != EMPTY) << way;
-            }
-            if found != 0 {
-                return Some(at * GROUP + found.trailing_zeros() as usize);
-            }
-        }
-        None
-    }
-
-    // Makes a way the newest; those newer than `age` grow older.
-    #[inline]
-    fn renew(&mut self, base: usize, way: usize, age: u8) {
-        let ages = &mut self.ages[base..base + self.stride];
-        for other in ages.iter_mut() {
-            *other += u8::from(*other != EMPTY && *other < age);
-        }
-        ages[way] = NEWEST;
-    }
-
-    /// Whether the line is here; if so it becomes the newest of its set.
-    #[inline]
-    pub(super) fn hit(&mut self, line: Line) -> bool {
-        let (base, tag) = self.split(line);
-        let Some(way) = self.way_of(base, tag) else {
-            return false;
-        };
-        let age = self.ages[base + way];
-        if age != NEWEST {
-            self.renew(base, way, age);
-        }
-        true
-    }
-
-    /// Brings in a line that is not here. Returns the line that gave way.
-    #[inline]
-    pub(super) fn fill(&mut self, line: Line) -> Option<Line> {
-        let (base, tag) = self.split(line);
-        let oldest = self.ways as u8;
-        let ages = &self.ages[base..base + self.ways];
-        let empty = ages.iter().position(|&age| age == EMPTY);
-        let way = empty.or_else(|| ages.iter().position(|&age| age == oldest))?;
-        let set = (base / self.stride) as u64;
-        let evicted = empty
-            .is_none()
-            .then(|| Line(u64::from(self.tags[base + way]) * self.sets + set));
-        self.renew(base, way, u8::MAX);
-        self.tags[base + way] = tag;
-        evicted
-    }
-
-    /// Takes a line out, if it is here.
     pub(super) fn remove(&mut self, line: Line) -> bool {
-        let (base, tag) = self.split(line);
-        let Some(way) = self.way_of(base, tag) else {
-            return false;
-        };
-        let age = self.ages[base + way];
-        for other in &mut self.ages[base..base + self.stride] {
-            *other -= u8::from(*other > age);
-        }
-        self.ages[base + way] = EMPTY;
-        true
+        each_width!(self, sets => sets.remove(line))
     }
 
     /// Reads what a look-up of the line will read, so that it is near when the look-up comes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn look_ahead(&self, line: Line) -> u32 {
-        let (base, _) = self.split(line);
-        self.tags[base] ^ u32::from(self.ages[base])
+        each_width!(self, sets => sets.look_ahead(line))
+    }
+}
+
+/// Sets of at most `WAYS` ways, their orders of use in words of type `O`.
+#[derive(Clone)]
+pub(super) struct Sets<const WAYS: usize, O> {
+    tags: Vec<[u32; WAYS]>,
+    orders: Vec<O>,
+    ways: u32,
+    sets: u64,
+    // Of `sets`, if it is a power of two.
+    shift: Option<u32>,
+}
+
+/// The ways of a set from the one used last to the one used first, in equal fields of a word.
+pub(super) trait Order: Copy {
+    /// All ways in use, way 0 at the end.
+    fn first(ways: u32) -> Self;
+    /// The way in this field.
+    fn at(self, field: u32) -> u32;
+    /// The way moves to the front.
+    fn to_front(self, way: u32) -> Self;
+    /// The way moves to the end of so many.
+    fn to_end(self, way: u32, ways: u32) -> Self;
+}
+
+macro_rules! order {
+    ($word:ty, $bits:literal) => {
+        impl Order for $word {
+            fn first(ways: u32) -> Self {
+                (0..ways).fold(0, |order, way| order << $bits | <$word>::from(way))
+            }
+
+            #[inline(always)]
+            fn at(self, field: u32) -> u32 {
+                (self >> (field * $bits)) as u32 & ((1 << $bits) - 1)
+            }
+
+            #[inline(always)]
+            fn to_front(self, way: u32) -> Self {
+                let at = self.offset_of(way);
+                let newer = self & !(<$word>::MAX << at);
+                let older = self & (<$word>::MAX << at << $bits);
+                older | newer << $bits | <$word>::from(way)
+            }
+
+            fn to_end(self, way: u32, ways: u32) -> Self {
+                let at = self.offset_of(way);
+                let newer = self & !(<$word>::MAX << at);
+                let older = self >> at >> $bits;
+                let end = (ways - 1) * $bits;
+                let kept = (newer | older << at) & !(<$word>::MAX << end);
+                kept | <$word>::from(way) << end
+            }
+        }
+    };
+}
+
+trait Fields: Sized {
+    fn offset_of(self, way: u32) -> u32;
+}
+
+macro_rules! fields {
+    ($word:ty, $bits:literal) => {
+        impl Fields for $word {
+            // First bit of the lowest field that holds the way. A field is zero, and no field below it
+            // is, exactly where subtracting one borrows into its highest bit first.
+            #[inline(always)]
+            fn offset_of(self, way: u32) -> u32 {
+                const ONES: $word = {
+                    let mut ones = 0;
+                    let mut field = 0;
+                    while (field + 1) * $bits <= <$word>::BITS {
+                        ones |= 1 << (field * $bits);
+                        field += 1;
+                    }
+                    ones
+                };
+                let zero_there = self ^ ONES * <$word>::from(way);
+                let borrows = zero_there.wrapping_sub(ONES) & !zero_there & (ONES << ($bits - 1));
+                borrows.trailing_zeros() - ($bits - 1)
+            }
+        }
+    };
+}
+
+order!(u64, 4);
+fields!(u64, 4);
+order!(u128, 5);
+fields!(u128, 5);
+
+impl<const WAYS: usize, O: Order> Sets<WAYS, O> {
+    fn new(array: &CacheArray) -> Self {
+        let sets = array.lines() / u64::from(array.ways);
+        Sets {
+            tags: vec![[EMPTY; WAYS]; sets as usize],
+            orders: vec![O::first(array.ways); sets as usize],
+            ways: array.ways,
+            sets,
+            shift: sets.is_power_of_two().then(|| sets.trailing_zeros()),
+        }
+    }
+
+    // Set and tag. Tags are one more than what the set does not say, so that none is `EMPTY`.
+    #[inline(always)]
+    fn split(&self, line: Line) -> (usize, u32) {
+        match self.shift {
+            Some(shift) => ((line.0 & (self.sets - 1)) as usize, (line.0 >> shift) as u32 + 1),
+            None => ((line.0 % self.sets) as usize, (line.0 / self.sets) as u32 + 1),
+        }
+    }
+
+    fn line(&self, set: usize, tag: u32) -> Line {
+        Line(u64::from(tag - 1) * self.sets + set as u64)
+    }
+
+    // The way that holds the tag, plus one; zero if none does. No two ways hold the same tag.
+    #[inline(always)]
+    fn way_of(&self, set: usize, tag: u32) -> u32 {
+        let mut found = 0;
+        for (way, &held) in self.tags[set].iter().enumerate() {
+            found |= if held == tag { way as u32 + 1 } else { 0 };
+        }
+        found
+    }
+
+    #[inline(always)]
+    fn reference(&mut self, line: Line) -> Reference {
+        let (set, tag) = self.split(line);
+        let order = self.orders[set];
+        if let Some(way) = self.way_of(set, tag).checked_sub(1) {
+            self.orders[set] = order.to_front(way);
+            return Reference::Hit;
+        }
+        let way = order.at(self.ways - 1);
+        self.orders[set] = order.to_front(way);
+        let old = std::mem::replace(&mut self.tags[set][way as usize], tag);
+        Reference::Filled((old != EMPTY).then(|| self.line(set, old)))
+    }
+
+    fn remove(&mut self, line: Line) -> bool {
+        let (set, tag) = self.split(line);
+        let Some(way) = self.way_of(set, tag).checked_sub(1) else {
+            return false;
+        };
+        self.tags[set][way as usize] = EMPTY;
+        self.orders[set] = self.orders[set].to_end(way, self.ways);
+        true
+    }
+
+    #[inline(always)]
+    fn look_ahead(&self, line: Line) -> u32 {
+        let (set, _) = self.split(line);
+        self.tags[set][0] ^ self.orders[set].at(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ways<O: Order>(order: O, ways: u32) -> Vec<u32> {
+        (0..ways).map(|field| order.at(field)).collect()
+    }
+
+    fn moves<O: Order>(most: u32) {
+        for n in 1..=most {
+            let mut order = O::first(n);
+            let mut naive: Vec<u32> = (0..n).rev().collect();
+            assert_eq!(ways(order, n), naive, "way 0 gives way first");
+            for step in 0..200 {
+                let way = step * 7 % n;
+                naive.retain(|&w| w != way);
+                if step % 3 == 0 {
+                    order = order.to_end(way, n);
+                    naive.push(way);
+                } else {
+                    order = order.to_front(way);
+                    naive.insert(0, way);
+                }
+                assert_eq!(ways(order, n), naive);
+            }
+        }
+    }
+
+    #[test]
+    fn an_order_moves_like_a_list() {
+        moves::<u64>(16);
+        moves::<u128>(MOST_WAYS);
     }
 }

@@ -3,14 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::LINE_BITS;
+use super::array::MOST_WAYS;
 
 /// Bytes in a cache line (every x86-64 machine modelled).
 pub const LINE_BYTES: u64 = 64;
 
-// A tag has 32 bits: what the set does not say of a line number must fit.
-const FEWEST_SETS: u64 = 1 << (LINE_BITS - u32::BITS);
-// Ages of ways are bytes, two values of which are not ages.
-const MOST_WAYS: u64 = 128;
+// A tag has 32 bits: what the set does not say of a line number must fit, and one value more.
+const FEWEST_SETS: u64 = 1 << (LINE_BITS + 1 - u32::BITS);
 
 /// One cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +63,7 @@ impl CacheArray {
                 "{lines} lines in {ways} ways: lines must be a positive multiple of ways"
             ));
         }
-        if ways > MOST_WAYS {
+        if self.ways > MOST_WAYS {
             return Err(format!("{ways} ways: at most {MOST_WAYS} are possible"));
         }
         if lines / ways < FEWEST_SETS {

@@ -16,8 +16,8 @@
 mod array;
 mod geometry;
 
-use array::Cache;
 pub use array::Line;
+use array::{Cache, Reference};
 pub use geometry::{CacheArray, CacheGeometry, Inclusion, LINE_BYTES, LastLevel};
 
 use crate::addr::{PAGE_SHIFT, Pfn};
@@ -28,8 +28,8 @@ use crate::tables::TableId;
 pub(crate) const ENTRY_BYTES: u64 = 8;
 const ENTRIES_PER_LINE: u64 = LINE_BYTES / ENTRY_BYTES;
 const LINES_PER_PAGE: u64 = (1 << PAGE_SHIFT) / LINE_BYTES;
-/// Bits of a frame number or table number that the caches tell apart: 8 TiB of each.
-pub const CACHED_FRAME_BITS: u32 = 31;
+/// Bits of a frame number or table number that the caches tell apart: 4 TiB of each.
+pub const CACHED_FRAME_BITS: u32 = 30;
 // Tables live in an arena of their own: this bit keeps their lines apart from those of frames.
 const TABLE_SPACE: u64 = 1 << (CACHED_FRAME_BITS + LINES_PER_PAGE.trailing_zeros());
 /// Bits of a line number.
@@ -108,45 +108,41 @@ impl Caches {
     /// A reference by a CPU: who serves it. Nodes are not known here: memory is [`Served::Memory`].
     #[inline]
     pub fn access(&mut self, cpu: CpuIndex, line: Line) -> Served {
-        let core = cpu.get() / self.threads_per_core;
-        let l1 = instance(&mut self.l1, &self.geometry.l1, core);
-        if l1.hit(line) {
-            return Served::L1;
+        let core = match self.threads_per_core {
+            1 => cpu.get(),
+            threads => cpu.get() / threads,
+        };
+        match instance(&mut self.l1, &self.geometry.l1, core).reference(line) {
+            Reference::Hit => Served::L1,
+            Reference::Filled(_) => self.beyond_l1(core, line),
         }
-        l1.fill(line);
-        self.beyond_l1(core, line)
     }
 
+    #[inline]
     fn beyond_l1(&mut self, core: u32, line: Line) -> Served {
-        let l2 = instance(&mut self.l2, &self.geometry.l2, core);
-        if l2.hit(line) {
-            return Served::L2;
-        }
-        let evicted = l2.fill(line);
+        let evicted = match instance(&mut self.l2, &self.geometry.l2, core).reference(line) {
+            Reference::Hit => return Served::L2,
+            Reference::Filled(evicted) => evicted,
+        };
         let Some(llc) = &self.geometry.llc else {
             return Served::Memory;
         };
         let cache = instance(&mut self.llc, &llc.cache, core);
-        match llc.inclusion {
-            Inclusion::Victim => {
-                let found = cache.remove(line);
-                if let Some(old) = evicted
-                    && !cache.hit(old)
-                {
-                    cache.fill(old);
-                }
-                if found { Served::Llc } else { Served::Memory }
+        if llc.inclusion == Inclusion::Victim {
+            let found = cache.remove(line);
+            if let Some(old) = evicted {
+                // A line may be here already, if another core's second level evicted it before.
+                let _: Reference = cache.reference(old);
             }
-            Inclusion::NonInclusive | Inclusion::Inclusive => {
-                if cache.hit(line) {
-                    return Served::Llc;
-                }
-                let evicted = cache.fill(line);
-                if let (Inclusion::Inclusive, Some(old)) = (llc.inclusion, evicted) {
-                    self.recall(core, old);
-                }
+            return if found { Served::Llc } else { Served::Memory };
+        }
+        match cache.reference(line) {
+            Reference::Hit => Served::Llc,
+            Reference::Filled(Some(old)) if llc.inclusion == Inclusion::Inclusive => {
+                self.recall(core, old);
                 Served::Memory
             }
+            Reference::Filled(_) => Served::Memory,
         }
     }
 
@@ -205,7 +201,11 @@ impl Caches {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn instance<'a>(caches: &'a mut [Option<Cache>], array: &CacheArray, core: u32) -> &'a mut Cache {
-    caches[(core / array.cores) as usize].get_or_insert_with(|| Cache::new(array))
+    let at = match array.cores {
+        1 => core,
+        cores => core / cores,
+    };
+    caches[at as usize].get_or_insert_with(|| Cache::new(array))
 }

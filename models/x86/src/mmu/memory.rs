@@ -1,6 +1,5 @@
 //! What the MMUs of a machine share, and where each of them sits in it.
 
-use super::stats::References;
 use crate::addr::Pfn;
 use crate::cache::{Caches, Line, Served};
 use crate::machine::{CpuIndex, Machine};
@@ -22,29 +21,6 @@ pub struct Memory {
 pub(super) struct Seat {
     pub(super) cpu: CpuIndex,
     pub(super) node: u32,
-}
-
-/// References of the longest walk: five levels.
-const MOST_READS: usize = 5;
-
-/// Entries a walk read, in order.
-#[derive(Default)]
-pub(super) struct Reads {
-    entries: [Option<(TableId, usize)>; MOST_READS],
-    count: usize,
-}
-
-impl Reads {
-    #[inline]
-    pub(super) fn push(&mut self, table: TableId, index: usize) {
-        self.entries[self.count] = Some((table, index));
-        self.count += 1;
-    }
-
-    #[inline]
-    pub(super) fn iter(&self) -> impl Iterator<Item = (TableId, usize)> {
-        self.entries[..self.count].iter().copied().flatten()
-    }
 }
 
 impl Memory {
@@ -86,21 +62,38 @@ impl Memory {
         self.caches.access(seat.cpu, line)
     }
 
+    /// The tables, for a walk, and who serves the references to them meanwhile.
     #[inline]
-    pub(super) fn serve_all(&mut self, seat: Seat, reads: &Reads, references: &mut References) {
-        for (table, index) in reads.iter() {
-            let served = match self.caches.access(seat.cpu, Line::of_entry(table, index)) {
-                Served::Memory => {
-                    let home = self.homes.get(table.get() as usize).copied().unwrap_or(0);
-                    if home == seat.node {
-                        Served::Memory
-                    } else {
-                        Served::Remote
-                    }
+    pub(super) fn for_walk(&mut self, seat: Seat) -> (&mut PageTables, Server<'_>) {
+        let server = Server {
+            caches: &mut self.caches,
+            homes: &self.homes,
+            seat,
+        };
+        (&mut self.tables, server)
+    }
+}
+
+/// Serves the references of a walk.
+pub(super) struct Server<'a> {
+    caches: &'a mut Caches,
+    homes: &'a [u32],
+    seat: Seat,
+}
+
+impl Server<'_> {
+    #[inline]
+    pub(super) fn serve(&mut self, table: TableId, index: usize) -> Served {
+        match self.caches.access(self.seat.cpu, Line::of_entry(table, index)) {
+            Served::Memory => {
+                let home = self.homes.get(table.get() as usize).copied().unwrap_or(0);
+                if home == self.seat.node {
+                    Served::Memory
+                } else {
+                    Served::Remote
                 }
-                near => near,
-            };
-            references.count(served);
+            }
+            near => near,
         }
     }
 }

@@ -18,7 +18,7 @@ mod virtualization;
 
 pub use broadcast::{BroadcastRefused, Globals, Invlpgb, InvlpgbPages, Network};
 pub use memory::Memory;
-use memory::{Reads, Seat};
+use memory::Seat;
 pub use nested::{NestedFault, NestedTables};
 pub use registers::{Bit63, Cr0, Cr3, Cr4, GeneralProtection, Pcid};
 use spaces::Spaces;
@@ -35,7 +35,7 @@ use crate::psc::Psc;
 use crate::reference::Reference;
 use crate::rules::{Privilege, Rules};
 use crate::tables::TableId;
-use crate::tlb::{Context, Generation, Lookup, Tlb, TlbEntry};
+use crate::tlb::{Context, Generation, Lookup, Presence, Run, Stop, Tlb, TlbEntry};
 use crate::walker::{self, Access, DirtyAssist, WalkOutcome};
 
 /// What a processor does when it finds a cached translation that does not allow the access.
@@ -176,42 +176,70 @@ impl Mmu {
                 return Err(self.page_fault(frames, access, va, ErrorCode::PRESENT));
             }
         }
-        self.walk(memory, frames, access, va)
+        let presence = match found {
+            Some(_) => Presence::Unknown,
+            None => Presence::Absent,
+        };
+        self.walk(memory, frames, access, va, presence)
     }
 
-    /// Makes the longest run of references at the front of `references` that the TLBs serve alone, and
-    /// returns its length. What comes after it is for [`Mmu::translate`].
+    /// Makes the longest run of references at the front of `references` that the TLBs serve alone. What
+    /// comes after it is for [`Mmu::resume`].
     #[inline]
-    pub fn run(&mut self, references: &[Reference], observer: &mut impl Observer) -> usize {
+    pub fn run(&mut self, references: &[Reference], observer: &mut impl Observer) -> Run {
         let checks = Access::ALL.map(|access| self.rules.check(access));
         self.tlb.run(self.context, &checks, references, observer)
+    }
+
+    /// Translates the reference that a run stopped at: as [`Mmu::translate`], without looking it up
+    /// again if it is known to be nowhere.
+    ///
+    /// # Errors
+    /// As [`Mmu::translate`].
+    #[inline]
+    pub fn resume(
+        &mut self,
+        memory: &mut Memory,
+        frames: &mut impl Frames,
+        reference: Reference,
+        stop: Stop,
+    ) -> Result<Translated, Fault> {
+        let (access, va) = (reference.access(), reference.va());
+        match stop {
+            Stop::Missed if memory.tables.mode().is_canonical(va) => {
+                self.tlb.count_miss(access);
+                self.walk(memory, frames, access, va, Presence::Absent)
+            }
+            Stop::Missed | Stop::Refused | Stop::End => self.translate(memory, frames, access, va),
+        }
     }
 
     fn promote(&mut self, frames: &mut impl Frames, access: Access, vpn: Vpn, entry: TlbEntry) {
         self.tlb.promote(access, self.context, vpn, entry, frames);
     }
 
+    #[inline]
     fn walk(
         &mut self,
         memory: &mut Memory,
         frames: &mut impl Frames,
         access: Access,
         va: Va,
+        presence: Presence,
     ) -> Result<Translated, Fault> {
         let vpn = va.vpn();
-        let mut read = Reads::default();
+        let mut references = References::default();
+        let (tables, mut server) = memory.for_walk(self.seat);
         let walk = walker::walk_cached(
-            &mut memory.tables,
+            tables,
             &mut self.psc,
             self.context.own,
             self.cr3.root,
             vpn,
             access,
             &self.rules,
-            |table, index| read.push(table, index),
+            |table, index| references.count(server.serve(table, index)),
         );
-        let mut references = References::default();
-        memory.serve_all(self.seat, &read, &mut references);
         let WalkOutcome::Leaf {
             entry,
             size,
@@ -225,7 +253,7 @@ impl Mmu {
         };
         self.stats.book(access, &references, Some(assist));
         let entry = TlbEntry::of_leaf(entry, size, Generation::FIRST).with_rights(rights);
-        let entry = self.fill(frames, access, vpn, entry);
+        let entry = self.fill(frames, access, vpn, entry, presence);
         Ok(Translated {
             pfn: entry.frame_of(vpn),
             entry,
@@ -235,7 +263,14 @@ impl Mmu {
 
     // Returns the entry as it is kept: global only if PGE is set, with its frame's generation.
     #[inline]
-    fn fill(&mut self, frames: &mut impl Frames, access: Access, vpn: Vpn, entry: TlbEntry) -> TlbEntry {
+    fn fill(
+        &mut self,
+        frames: &mut impl Frames,
+        access: Access,
+        vpn: Vpn,
+        entry: TlbEntry,
+        presence: Presence,
+    ) -> TlbEntry {
         let entry = if self.cr4.global_pages {
             entry
         } else {
@@ -243,7 +278,8 @@ impl Mmu {
         };
         let generation = frames.generation(entry.frame_of(vpn));
         let entry = entry.with_generation(generation);
-        self.tlb.fill(access, self.context, vpn, entry, frames);
+        self.tlb
+            .fill_with(access, self.context, vpn, entry, presence, frames);
         entry
     }
 

@@ -11,7 +11,7 @@
 //! The page is cached as a combined mapping of the smaller of the two page sizes, with the rights that
 //! both dimensions allow.
 
-use super::memory::{Memory, Reads, Seat};
+use super::memory::{Memory, Seat};
 use super::spaces::Space;
 use super::{Found, Mmu, References, Translated, refusal};
 use crate::addr::{Gpa, PAGE_SHIFT, Va, Vpn};
@@ -21,7 +21,7 @@ use crate::frames::Frames;
 use crate::psc::Psc;
 use crate::rules::{Privilege, Rules};
 use crate::tables::{PageTables, TableId};
-use crate::tlb::{Asid, Generation, Lookup, TlbEntry};
+use crate::tlb::{Asid, Generation, Lookup, Presence, TlbEntry};
 use crate::walker::{self, Access, DirtyAssist, Walk, WalkOutcome};
 
 /// A guest's page tables and the host's second dimension under them.
@@ -119,7 +119,7 @@ impl Mmu {
                 return Err(NestedFault::Guest(self.page_fault(frames, access, va, code)));
             }
         };
-        let entry = self.fill(frames, access, vpn, entry);
+        let entry = self.fill(frames, access, vpn, entry, Presence::Unknown);
         Ok(Translated {
             pfn: entry.frame_of(vpn),
             entry,
@@ -174,18 +174,18 @@ impl HostWalker<'_> {
 
     // A leaf of the second dimension for a guest-physical address.
     fn page(&mut self, gpa: Gpa, access: Access) -> Result<(TlbEntry, DirtyAssist), GuestOrHost> {
-        let mut read = Reads::default();
+        let references = &mut self.references;
+        let (tables, mut server) = self.memory.for_walk(self.seat);
         let walk = walker::walk_cached(
-            &mut self.memory.tables,
+            tables,
             self.psc,
             self.asid,
             self.root,
             gfn_as_vpn(gpa),
             access,
             &HOST_RULES,
-            |table, index| read.push(table, index),
+            |table, index| references.count(server.serve(table, index)),
         );
-        self.memory.serve_all(self.seat, &read, &mut self.references);
         match walk.outcome {
             WalkOutcome::Leaf {
                 entry,

@@ -239,6 +239,12 @@ impl TlbEntry {
         }
     }
 
+    // Of this size, not global and no fragment.
+    #[inline]
+    pub(crate) const fn is_plain(&self, size: PageSize) -> bool {
+        self.size as u8 == size as u8 && self.leaf as u8 == size as u8 && self.bits & GLOBAL == 0
+    }
+
     // Size, fragment and global bit are the same, so a level that counts these need not count.
     #[inline]
     pub(crate) const fn is_counted_like(&self, other: &TlbEntry) -> bool {
@@ -312,6 +318,11 @@ impl Tag {
     pub(crate) const fn new(asid: Asid, size: PageSize, vpn: Vpn) -> Tag {
         let page = size.floor(vpn).get() & PAGE_MASK;
         Tag((asid.0 as u64) << ASID_SHIFT | (size as u64 + 1) << SIZE_SHIFT | page)
+    }
+
+    #[inline]
+    pub(crate) const fn asid_bits(asid: Asid) -> u64 {
+        (asid.0 as u64) << ASID_SHIFT
     }
 
     #[inline]

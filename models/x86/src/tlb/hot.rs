@@ -11,9 +11,30 @@ use crate::frames::Observer;
 use crate::reference::Reference;
 use crate::walker::Access;
 
+/// A run of references that the TLBs served alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Run {
+    /// References in it.
+    pub length: usize,
+    /// Why it ended.
+    pub stop: Stop,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// No reference is left.
+    End,
+    /// The next reference misses both levels.
+    Missed,
+    /// The next reference finds an entry that does not let it pass.
+    Refused,
+}
+
 impl Tlb {
     /// Makes the longest run of references that hit the TLBs with entries that pass; counts them, and
-    /// returns how many there are. The reference after the run is untouched.
+    /// says how many there are and why it ended. The reference after the run is untouched.
     #[inline]
     pub(crate) fn run(
         &mut self,
@@ -21,9 +42,10 @@ impl Tlb {
         checks: &[Check; Access::ALL.len()],
         references: &[Reference],
         observer: &mut impl Observer,
-    ) -> usize {
+    ) -> Run {
         let mut counts = Packed::default();
         let mut run = 0;
+        let mut stop = Stop::End;
         for reference in references {
             let access = reference.access();
             let (client, vpn) = (Client::of(access), reference.va().vpn());
@@ -33,8 +55,21 @@ impl Tlb {
                 entry.satisfies(check) && observer.is_sound(entry)
             }) {
                 Tried::Hit(_) => counts.count(access),
-                Tried::Absent if self.second_hit(access, context, *reference, check, observer) => {}
-                Tried::Refused | Tried::Absent => break,
+                Tried::Absent => match self.second_hit(access, context, *reference, check, observer) {
+                    Tried::Hit(_) => {}
+                    Tried::Absent => {
+                        stop = Stop::Missed;
+                        break;
+                    }
+                    Tried::Refused => {
+                        stop = Stop::Refused;
+                        break;
+                    }
+                },
+                Tried::Refused => {
+                    stop = Stop::Refused;
+                    break;
+                }
             }
             run += 1;
             if run % Packed::MOST == 0 {
@@ -42,7 +77,7 @@ impl Tlb {
             }
         }
         self.stats.l1_hits += counts.take();
-        run
+        Run { length: run, stop }
     }
 
     // A reference that the first level does not have.
@@ -54,14 +89,15 @@ impl Tlb {
         reference: Reference,
         check: Check,
         observer: &mut impl Observer,
-    ) -> bool {
+    ) -> Tried {
         let (client, vpn) = (Client::of(access), reference.va().vpn());
         let Some(second) = &mut self.second else {
-            return false;
+            return Tried::Absent;
         };
         let passes = |entry: &TlbEntry| entry.satisfies(check) && observer.is_sound(entry);
-        let Tried::Hit(slot) = second.hit_if(client, context, vpn, passes) else {
-            return false;
+        let tried = second.hit_if(client, context, vpn, passes);
+        let Tried::Hit(slot) = tried else {
+            return tried;
         };
         let entry = *second.entry(slot);
         self.stats.l2_hits.count(access);
@@ -70,6 +106,6 @@ impl Tlb {
             observer.dropped(second.clear(slot).pfn);
         }
         self.fill_first(access, context, vpn, entry, Presence::Absent, observer);
-        true
+        tried
     }
 }

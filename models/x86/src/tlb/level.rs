@@ -26,11 +26,24 @@ impl Client {
     }
 }
 
-/// Which sizes are present, the answer that most look-ups need.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sizes {
-    Only(PageSize),
-    NoneOrSeveral,
+/// The one size present, neither global nor in fragments, and the one bank that keeps it for a client:
+/// all that most look-ups need.
+#[derive(Clone, Copy)]
+struct Quick {
+    size: PageSize,
+    shift: u8,
+    bank: u8,
+    // The part of a tag that is the same for all pages of the size.
+    marks: u64,
+}
+
+impl Quick {
+    #[inline(always)]
+    fn number_and_tag(&self, asid: Asid, vpn: Vpn) -> (u64, u64) {
+        let number = significant(vpn).get() >> self.shift;
+        let page = number << self.shift;
+        (number, self.marks | Tag::asid_bits(asid) | page)
+    }
 }
 
 /// What came of asking for an entry that passes.
@@ -43,7 +56,7 @@ pub(super) enum Tried {
 
 /// What the caller knows of a page it brings in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
+pub(crate) enum Presence {
     Unknown,
     Absent,
 }
@@ -92,7 +105,8 @@ pub(super) struct Level {
     slots: SetArray<TlbEntry>,
     // Slots in use by size translated: sizes that are nowhere are not looked for.
     present: [u32; SIZES],
-    sizes: Sizes,
+    // By client; `None` if there is more to a look-up.
+    quick: [Option<Quick>; 2],
     globals: u32,
     fragments: u32,
     memos: Box<[Memo; MEMOS]>,
@@ -123,7 +137,7 @@ impl Level {
         Level {
             slots: SetArray::new(banks.iter().map(|bank| bank.shape)),
             present: [0; SIZES],
-            sizes: Sizes::NoneOrSeveral,
+            quick: [None; 2],
             globals: 0,
             fragments: 0,
             memos: Box::new([NO_MEMO; MEMOS]),
@@ -153,14 +167,6 @@ impl Level {
     }
 
     #[inline(always)]
-    fn find_tagged(&self, client: Client, asid: Asid, vpn: Vpn) -> Option<Slot> {
-        if let Sizes::Only(size) = self.sizes {
-            return self.find_sized(client, asid, size, vpn);
-        }
-        self.find_by_size(client, asid, vpn)
-    }
-
-    #[inline(always)]
     fn find_sized(&self, client: Client, asid: Asid, size: PageSize, vpn: Vpn) -> Option<Slot> {
         let (bank, number) = self.bank_of(client, size, vpn)?;
         self.slots.find(bank, number, self.tag(client, asid, size, vpn))
@@ -168,7 +174,7 @@ impl Level {
 
     // A page may be here in several sizes, if software changed its size without a flush: the smallest
     // is used (reference row R18 allows any).
-    fn find_by_size(&self, client: Client, asid: Asid, vpn: Vpn) -> Option<Slot> {
+    fn find_tagged(&self, client: Client, asid: Asid, vpn: Vpn) -> Option<Slot> {
         PageSize::ALL
             .into_iter()
             .filter(|&size| self.present[size as usize] > 0)
@@ -177,6 +183,10 @@ impl Level {
 
     #[inline(always)]
     pub(super) fn find(&self, client: Client, context: Context, vpn: Vpn) -> Option<Slot> {
+        if let Some(quick) = &self.quick[client as usize] {
+            let (number, tag) = quick.number_and_tag(context.own, vpn);
+            return self.slots.find(quick.bank as usize, number, tag);
+        }
         let own = self.find_tagged(client, context.own, vpn);
         if own.is_none() && self.globals > 0 {
             return self.find_tagged(client, context.global, vpn);
@@ -277,6 +287,24 @@ impl Level {
         Some((entry, displaced))
     }
 
+    /// Brings in a page that is known to be absent, if the level is full of others of its kind and
+    /// nothing need be counted. Returns the entry that gave way.
+    #[inline(always)]
+    pub(super) fn swap_in(
+        &mut self,
+        client: Client,
+        asid: Asid,
+        vpn: Vpn,
+        entry: TlbEntry,
+    ) -> Option<TlbEntry> {
+        let quick = &self.quick[client as usize].as_ref()?;
+        if !entry.is_plain(quick.size) {
+            return None;
+        }
+        let (number, tag) = quick.number_and_tag(asid, vpn);
+        self.slots.swap_in(quick.bank as usize, number, tag, entry)
+    }
+
     /// Keeps a translation if there is a bank for its size.
     #[inline]
     pub(super) fn fill(
@@ -323,10 +351,20 @@ impl Level {
         let mut present = PageSize::ALL
             .into_iter()
             .filter(|&size| self.present[size as usize] > 0);
-        self.sizes = match (present.next(), present.next()) {
-            (Some(size), None) => Sizes::Only(size),
-            _ => Sizes::NoneOrSeveral,
+        let only = match (present.next(), present.next()) {
+            (Some(size), None) if self.globals == 0 && self.fragments == 0 => Some(size),
+            _ => None,
         };
+        self.quick = [Client::Data, Client::Fetch].map(|client| {
+            let size = only?;
+            let route = self.routes[client as usize][size as usize];
+            (route.count == 1).then(|| Quick {
+                size,
+                shift: size.vpn_shift() as u8,
+                bank: route.banks[0],
+                marks: self.tag(client, Asid::UNTAGGED, size, Vpn::new(0)),
+            })
+        });
     }
 
     pub(super) fn clear(&mut self, slot: Slot) -> TlbEntry {

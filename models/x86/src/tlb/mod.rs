@@ -28,7 +28,9 @@ pub use geometry::{
     IndexFunction, InvalidGeometry, Replacement, SecondLevelBank, SecondLevelFill, Serves, Shape, TlbBank,
     TlbGeometry,
 };
-use level::{Client, Level, Presence};
+pub use hot::{Run, Stop};
+pub(crate) use level::Presence;
+use level::{Client, Level};
 pub use stats::{ByAccess, TlbStats};
 
 use crate::addr::{Pfn, Vpn};
@@ -107,9 +109,14 @@ impl Tlb {
         Lookup::Miss
     }
 
+    /// Counts a look-up that hit neither level, of a reference that a run stopped at.
+    #[inline]
+    pub(crate) fn count_miss(&mut self, access: Access) {
+        self.stats.misses.count(access);
+    }
+
     /// Brings a translation in after a walk. A slot that held another translation for the same page
     /// counts as dropped and gained.
-    #[inline]
     pub fn fill(
         &mut self,
         access: Access,
@@ -118,11 +125,24 @@ impl Tlb {
         entry: TlbEntry,
         slots: &mut impl Slots,
     ) {
+        self.fill_with(access, context, vpn, entry, Presence::Unknown, slots);
+    }
+
+    #[inline]
+    pub(crate) fn fill_with(
+        &mut self,
+        access: Access,
+        context: Context,
+        vpn: Vpn,
+        entry: TlbEntry,
+        presence: Presence,
+        slots: &mut impl Slots,
+    ) {
         self.stats.fills += 1;
-        self.fill_first(access, context, vpn, entry, Presence::Unknown, slots);
+        self.fill_first(access, context, vpn, entry, presence, slots);
         if self.fill == SecondLevelFill::OnWalk {
             let tag = context.tag_of(&entry);
-            self.fill_second(Client::of(access), tag, vpn, entry, slots);
+            self.fill_second(Client::of(access), tag, vpn, entry, presence, slots);
         }
     }
 
@@ -156,8 +176,15 @@ impl Tlb {
         slots: &mut impl Slots,
     ) {
         let client = Client::of(access);
+        if presence == Presence::Absent
+            && self.fill == SecondLevelFill::OnWalk
+            && let Some(old) = self.first(access).swap_in(client, context.own, vpn, entry)
+        {
+            return self.swapped(entry, old, slots);
+        }
         let first = self.first(access);
-        let Some((kept, displaced)) = first.fill_fragment(client, context, vpn, entry, presence) else {
+        let filled = first.fill_fragment(client, context, vpn, entry, presence);
+        let Some((kept, displaced)) = filled else {
             unreachable!("the geometry's check sees to it that every first level keeps 4 KiB pages");
         };
         slots.gained(kept.pfn);
@@ -166,19 +193,41 @@ impl Tlb {
             && self.fill == SecondLevelFill::OnEviction
         {
             let tag = Tag::from_bits(bits);
-            self.fill_second(client, tag.asid(), tag.vpn(), old, slots);
+            self.fill_second(client, tag.asid(), tag.vpn(), old, Presence::Unknown, slots);
         }
     }
 
     // The second level keeps no fragments of its own: what it has no bank for, it does not keep.
     #[inline]
-    fn fill_second(&mut self, client: Client, tag: Asid, vpn: Vpn, entry: TlbEntry, slots: &mut impl Slots) {
-        if let Some(level) = &mut self.second
-            && let Some(displaced) = level.fill(client, tag, vpn, entry, Presence::Unknown)
+    fn fill_second(
+        &mut self,
+        client: Client,
+        tag: Asid,
+        vpn: Vpn,
+        entry: TlbEntry,
+        presence: Presence,
+        slots: &mut impl Slots,
+    ) {
+        let Some(level) = &mut self.second else {
+            return;
+        };
+        if presence == Presence::Absent
+            && let Some(old) = level.swap_in(client, tag, vpn, entry)
         {
+            return self.swapped(entry, old, slots);
+        }
+        // A victim of one first level may be in the second for another: only walks know better.
+        if let Some(displaced) = level.fill(client, tag, vpn, entry, Presence::Unknown) {
             slots.gained(entry.pfn);
             self.account(displaced, slots);
         }
+    }
+
+    #[inline]
+    fn swapped(&mut self, new: TlbEntry, old: TlbEntry, slots: &mut impl Slots) {
+        self.stats.evictions += 1;
+        slots.gained(new.pfn);
+        slots.dropped(old.pfn);
     }
 
     #[inline]
