@@ -10,12 +10,12 @@
 //! together; this changes nothing that is counted.
 
 use sim::Cycles;
-use x86::mmu::{Bit63, Cr3, Found, Memory, Mmu, Pcid, References};
+use x86::mmu::{Bit63, Cr3, Found, Memory, Mmu, Pcid, WalkReferences};
 use x86::tlb::{Run, Stop};
 use x86::walker::DirtyAssist;
 use x86::{
-    Access, CpuIndex, Fault, Frames, Generation, Machine, Observer, PageSize, PageTables, PagingMode, Pfn,
-    Reference, Slots, TableId, TlbEntry, Va,
+    Access, CpuIndex, Fault, Frames, Generation, Level, Machine, Observer, PageSize, PageTables, PagingMode,
+    Pfn, Reference, Slots, TableId, TlbEntry, Va,
 };
 
 use crate::frames::Oracle;
@@ -128,7 +128,7 @@ impl Prices {
     /// Cycles of one walk.
     #[inline]
     #[must_use]
-    pub fn walk(&self, references: &References, assist: DirtyAssist) -> u64 {
+    pub fn walk(&self, references: WalkReferences, assist: DirtyAssist) -> u64 {
         let assist = match assist {
             DirtyAssist::None => 0,
             DirtyAssist::Taken => self.dirty_assist.get(),
@@ -300,7 +300,7 @@ impl<O: Oracle> Engine<O> {
                         Found::First => {}
                         Found::Second => self.pages.second_level_hit(translated.entry.pfn),
                         Found::Walked { references, assist } => {
-                            let cycles = self.prices.walk(&references, assist);
+                            let cycles = self.prices.walk(references, assist);
                             let cycles = u32::try_from(cycles).unwrap_or(u32::MAX);
                             self.pages.walked(translated.entry.pfn, cycles);
                         }
@@ -353,23 +353,30 @@ impl<O: Oracle> Engine<O> {
         Ok(())
     }
 
-    // Reads on the host what these references will need if they miss.
+    // Reads on the host what these references will need if they miss. Each loop is short and its
+    // reads do not depend on each other, so the host has as many of them under way as it can.
     fn look_ahead(&self, cpu: usize, references: &[Reference]) {
-        let mut frames = [Pfn::new(0); AHEAD];
+        let cpu = CpuIndex::new(cpu as u32);
+        let tables = &self.memory.tables;
+        let mut places = [(self.root, Level::P4d, 0); AHEAD];
+        let mut found = 0;
+        for reference in references {
+            if let Some(place) = tables.locate(self.root, reference.va().vpn()) {
+                places[found] = place;
+                found += 1;
+            }
+        }
         let mut read = 0;
-        for (reference, frame) in references.iter().zip(&mut frames) {
-            let Some((table, level, index)) = self.memory.tables.find_leaf(self.root, reference.va().vpn())
-            else {
-                continue;
-            };
-            *frame = self
-                .memory
-                .tables
+        let mut frames = [Pfn::new(0); AHEAD];
+        for (&(table, level, index), frame) in places[..found].iter().zip(&mut frames) {
+            *frame = tables
                 .get(table, index)
                 .frame(level.page_size().unwrap_or(PageSize::Size4K));
-            read ^= self.memory.look_ahead(CpuIndex::new(cpu as u32), table, index);
         }
-        for &frame in &frames {
+        for &(table, _, index) in &places[..found] {
+            read ^= self.memory.look_ahead(cpu, table, index);
+        }
+        for &frame in &frames[..found] {
             read ^= self.pages.look_ahead(frame) ^ self.oracle.look_ahead(frame);
         }
         std::hint::black_box(read);

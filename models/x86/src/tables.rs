@@ -415,9 +415,11 @@ impl PageTables {
         table
     }
 
-    /// Where a page is mapped: table, level and index of its leaf, of whatever size.
+    /// Where a walk for a page would end: table, level and index of a large leaf, or of the entry of a
+    /// page table, which is not read.
+    #[inline]
     #[must_use]
-    pub fn find_leaf(&self, root: TableId, vpn: Vpn) -> Option<(TableId, Level, usize)> {
+    pub fn locate(&self, root: TableId, vpn: Vpn) -> Option<(TableId, Level, usize)> {
         let mut table = root;
         for level in Level::upper(self.mode.root_level()) {
             let index = level.index_of(vpn);
@@ -427,10 +429,14 @@ impl PageTables {
             }
             table = entry.table_id()?;
         }
-        let index = Level::Pte.index_of(vpn);
-        self.get(table, index)
-            .present()
-            .then_some((table, Level::Pte, index))
+        Some((table, Level::Pte, Level::Pte.index_of(vpn)))
+    }
+
+    /// Where a page is mapped: table, level and index of its leaf, of whatever size.
+    #[must_use]
+    pub fn find_leaf(&self, root: TableId, vpn: Vpn) -> Option<(TableId, Level, usize)> {
+        let (table, level, index) = self.locate(root, vpn)?;
+        self.get(table, index).present().then_some((table, level, index))
     }
 
     /// The first page table covering part of `from..end`, the part it covers, and the absent PGD, PUD

@@ -87,10 +87,15 @@ impl Cache {
     }
 }
 
+/// The tags of a set. Aligned to the host's cache lines, so that sixteen of them are one line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Tags<const WAYS: usize>([u32; WAYS]);
+
 /// Sets of at most `WAYS` ways, their orders of use in words of type `O`.
 #[derive(Clone)]
 pub(super) struct Sets<const WAYS: usize, O> {
-    tags: Vec<[u32; WAYS]>,
+    tags: Vec<Tags<WAYS>>,
     orders: Vec<O>,
     ways: u32,
     sets: u64,
@@ -179,7 +184,7 @@ impl<const WAYS: usize, O: Order> Sets<WAYS, O> {
     fn new(array: &CacheArray) -> Self {
         let sets = array.lines() / u64::from(array.ways);
         Sets {
-            tags: vec![[EMPTY; WAYS]; sets as usize],
+            tags: vec![Tags([EMPTY; WAYS]); sets as usize],
             orders: vec![O::first(array.ways); sets as usize],
             ways: array.ways,
             sets,
@@ -204,7 +209,7 @@ impl<const WAYS: usize, O: Order> Sets<WAYS, O> {
     #[inline(always)]
     fn way_of(&self, set: usize, tag: u32) -> u32 {
         let mut found = 0;
-        for (way, &held) in self.tags[set].iter().enumerate() {
+        for (way, &held) in self.tags[set].0.iter().enumerate() {
             found |= if held == tag { way as u32 + 1 } else { 0 };
         }
         found
@@ -220,7 +225,7 @@ impl<const WAYS: usize, O: Order> Sets<WAYS, O> {
         }
         let way = order.at(self.ways - 1);
         self.orders[set] = order.to_front(way);
-        let old = std::mem::replace(&mut self.tags[set][way as usize], tag);
+        let old = std::mem::replace(&mut self.tags[set].0[way as usize], tag);
         Reference::Filled((old != EMPTY).then(|| self.line(set, old)))
     }
 
@@ -229,7 +234,7 @@ impl<const WAYS: usize, O: Order> Sets<WAYS, O> {
         let Some(way) = self.way_of(set, tag).checked_sub(1) else {
             return false;
         };
-        self.tags[set][way as usize] = EMPTY;
+        self.tags[set].0[way as usize] = EMPTY;
         self.orders[set] = self.orders[set].to_end(way, self.ways);
         true
     }
@@ -237,7 +242,7 @@ impl<const WAYS: usize, O: Order> Sets<WAYS, O> {
     #[inline(always)]
     fn look_ahead(&self, line: Line) -> u32 {
         let (set, _) = self.split(line);
-        self.tags[set][0] ^ self.orders[set].at(0)
+        self.tags[set].0[0] ^ self.orders[set].at(0)
     }
 }
 

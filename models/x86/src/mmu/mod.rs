@@ -23,7 +23,7 @@ pub use nested::{NestedFault, NestedTables};
 pub use registers::{Bit63, Cr0, Cr3, Cr4, GeneralProtection, Pcid};
 use spaces::Spaces;
 pub use spaces::{Eptp, Space, Vpid};
-pub use stats::{References, WalkStats};
+pub use stats::{References, WalkReferences, WalkStats};
 pub use virtualization::{InvEpt, InvVpid, TlbControl, VmEntry};
 
 use crate::addr::{Pfn, Va, Vpn};
@@ -59,7 +59,7 @@ pub enum Found {
     /// By a walk.
     Walked {
         /// Its references.
-        references: References,
+        references: WalkReferences,
         /// Whether D had to be set.
         assist: DirtyAssist,
     },
@@ -228,7 +228,7 @@ impl Mmu {
         presence: Presence,
     ) -> Result<Translated, Fault> {
         let vpn = va.vpn();
-        let mut references = References::default();
+        let mut references = WalkReferences::default();
         let (tables, mut server) = memory.for_walk(self.seat);
         let walk = walker::walk_cached(
             tables,
@@ -248,10 +248,10 @@ impl Mmu {
             ..
         } = walk.outcome
         else {
-            self.stats.book(access, &references, None);
+            self.stats.book(access, references, None);
             return Err(self.page_fault(frames, access, va, refusal(&walk.outcome)));
         };
-        self.stats.book(access, &references, Some(assist));
+        self.stats.book(access, references, Some(assist));
         let entry = TlbEntry::of_leaf(entry, size, Generation::FIRST).with_rights(rights);
         let entry = self.fill(frames, access, vpn, entry, presence);
         Ok(Translated {

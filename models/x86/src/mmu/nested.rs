@@ -13,7 +13,7 @@
 
 use super::memory::{Memory, Seat};
 use super::spaces::Space;
-use super::{Found, Mmu, References, Translated, refusal};
+use super::{Found, Mmu, Translated, WalkReferences, refusal};
 use crate::addr::{Gpa, PAGE_SHIFT, Va, Vpn};
 use crate::cache::{ENTRY_BYTES, Line};
 use crate::fault::{ErrorCode, Fault};
@@ -96,7 +96,7 @@ impl Mmu {
             root: nested.host_root,
             memory,
             seat: self.seat,
-            references: References::default(),
+            references: WalkReferences::default(),
         };
         let tables_at = nested.tables_at;
         let walk = walker::walk_stoppable(
@@ -111,7 +111,7 @@ impl Mmu {
         );
         let end = walk.and_then(|walk| host.end_of(&walk, vpn, access));
         let references = host.references;
-        self.book_nested(access, &references, &end);
+        self.book_nested(access, references, &end);
         let (entry, assist) = match end {
             Ok(Combined { entry, assist }) => (entry, assist),
             Err(GuestOrHost::Host(gpa, code)) => return Err(NestedFault::Host { gpa, code }),
@@ -127,7 +127,7 @@ impl Mmu {
         })
     }
 
-    fn book_nested(&mut self, access: Access, references: &References, end: &Result<Combined, GuestOrHost>) {
+    fn book_nested(&mut self, access: Access, references: WalkReferences, end: &Result<Combined, GuestOrHost>) {
         let assist = match end {
             Ok(combined) => Some(combined.assist),
             Err(_) => None,
@@ -155,7 +155,7 @@ struct HostWalker<'a> {
     root: TableId,
     memory: &'a mut Memory,
     seat: Seat,
-    references: References,
+    references: WalkReferences,
 }
 
 /// The second dimension's permissions are those of a user's pages: Linux sets U/S in nested page

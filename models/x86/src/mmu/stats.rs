@@ -4,16 +4,48 @@ use crate::cache::Served;
 use crate::tlb::ByAccess;
 use crate::walker::{Access, DirtyAssist};
 
-/// Page-table references of a walk, or of many, by who served them.
+/// Page-table references of one walk, by who served them: a few bits each of one word, since a walk
+/// carries it through many hands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalkReferences(u64);
+
+// Enough for the 35 references of a walk in two dimensions (reference row R33).
+const COUNT_BITS: u32 = 8;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+
+impl WalkReferences {
+    #[inline]
+    pub(super) fn count(&mut self, served: Served) {
+        self.0 += 1 << (served as u32 * COUNT_BITS);
+    }
+
+    /// References served there.
+    #[inline]
+    #[must_use]
+    pub const fn by(&self, served: Served) -> u64 {
+        self.0 >> (served as u32 * COUNT_BITS) & COUNT_MASK
+    }
+
+    /// All references.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        Served::ALL.into_iter().map(|served| self.by(served)).sum()
+    }
+
+    /// Sum over all references of a price each.
+    #[inline]
+    #[must_use]
+    pub fn priced(&self, price: &[u64; Served::ALL.len()]) -> u64 {
+        let priced = Served::ALL.into_iter().zip(price);
+        priced.map(|(served, price)| self.by(served) * price).sum()
+    }
+}
+
+/// Page-table references of many walks, by who served them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct References([u64; Served::ALL.len()]);
 
 impl References {
-    #[inline]
-    pub(super) fn count(&mut self, served: Served) {
-        self.0[served as usize] += 1;
-    }
-
     /// References served there.
     #[must_use]
     pub const fn by(&self, served: Served) -> u64 {
@@ -27,15 +59,15 @@ impl References {
     }
 
     /// Sum over all references of a price each.
-    #[inline]
     #[must_use]
     pub fn priced(&self, price: &[u64; Served::ALL.len()]) -> u64 {
         self.0.iter().zip(price).map(|(count, price)| count * price).sum()
     }
 
-    fn add(&mut self, other: &References) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine += theirs;
+    #[inline]
+    fn add(&mut self, walk: WalkReferences) {
+        for (served, sum) in Served::ALL.into_iter().zip(&mut self.0) {
+            *sum += walk.by(served);
         }
     }
 }
@@ -58,7 +90,7 @@ pub struct WalkStats {
 impl WalkStats {
     // `assist` is `None` for a walk that ended in a fault.
     #[inline]
-    pub(super) fn book(&mut self, access: Access, references: &References, assist: Option<DirtyAssist>) {
+    pub(super) fn book(&mut self, access: Access, references: WalkReferences, assist: Option<DirtyAssist>) {
         match access {
             Access::Fetch => self.fetch.add(references),
             Access::Read | Access::Write => self.data.add(references),
