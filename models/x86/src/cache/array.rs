@@ -42,11 +42,11 @@ pub(super) enum Reference {
 pub(super) enum Cache {
     Narrow(Sets<8, u64>),
     Wide(Sets<16, u64>),
-    Widest(Sets<32, u128>),
+    Widest(Sets<32, [u8; 32]>),
 }
 
-/// Ways a cache can have at most: 32 five-bit numbers do not fit an order's word, 25 do.
-pub(super) const MOST_WAYS: u32 = 25;
+/// Ways a cache can have at most.
+pub(super) const MOST_WAYS: u32 = 32;
 
 macro_rules! each_width {
     ($cache:expr, $sets:ident => $body:expr) => {
@@ -103,7 +103,7 @@ pub(super) struct Sets<const WAYS: usize, O> {
     shift: Option<u32>,
 }
 
-/// The ways of a set from the one used last to the one used first, in equal fields of a word.
+/// The ways of a set from the one used last to the one used first.
 pub(super) trait Order: Copy {
     /// All ways in use, way 0 at the end.
     fn first(ways: u32) -> Self;
@@ -115,70 +115,70 @@ pub(super) trait Order: Copy {
     fn to_end(self, way: u32, ways: u32) -> Self;
 }
 
-macro_rules! order {
-    ($word:ty, $bits:literal) => {
-        impl Order for $word {
-            fn first(ways: u32) -> Self {
-                (0..ways).fold(0, |order, way| order << $bits | <$word>::from(way))
-            }
+// Up to 16 ways: four bits each.
+const FIELD_BITS: u32 = 4;
+const FIELD: u64 = (1 << FIELD_BITS) - 1;
+// A one in every field.
+const ONES: u64 = u64::MAX / FIELD;
 
-            #[inline(always)]
-            fn at(self, field: u32) -> u32 {
-                (self >> (field * $bits)) as u32 & ((1 << $bits) - 1)
-            }
-
-            #[inline(always)]
-            fn to_front(self, way: u32) -> Self {
-                let at = self.offset_of(way);
-                let newer = self & !(<$word>::MAX << at);
-                let older = self & (<$word>::MAX << at << $bits);
-                older | newer << $bits | <$word>::from(way)
-            }
-
-            fn to_end(self, way: u32, ways: u32) -> Self {
-                let at = self.offset_of(way);
-                let newer = self & !(<$word>::MAX << at);
-                let older = self >> at >> $bits;
-                let end = (ways - 1) * $bits;
-                let kept = (newer | older << at) & !(<$word>::MAX << end);
-                kept | <$word>::from(way) << end
-            }
-        }
-    };
+// First bit of the lowest field that holds the way. A field is zero, and no field below it is, exactly
+// where subtracting one from each borrows into its highest bit first.
+#[inline(always)]
+const fn offset_of(order: u64, way: u32) -> u32 {
+    let zero_there = order ^ ONES * way as u64;
+    let borrows = zero_there.wrapping_sub(ONES) & !zero_there & ONES << (FIELD_BITS - 1);
+    borrows.trailing_zeros() - (FIELD_BITS - 1)
 }
 
-trait Fields: Sized {
-    fn offset_of(self, way: u32) -> u32;
+impl Order for u64 {
+    fn first(ways: u32) -> Self {
+        (0..ways).fold(0, |order, way| order << FIELD_BITS | u64::from(way))
+    }
+
+    #[inline(always)]
+    fn at(self, field: u32) -> u32 {
+        (self >> (field * FIELD_BITS) & FIELD) as u32
+    }
+
+    #[inline(always)]
+    fn to_front(self, way: u32) -> Self {
+        let at = offset_of(self, way);
+        let newer = self & !(u64::MAX << at);
+        let older = self & u64::MAX << at << FIELD_BITS;
+        older | newer << FIELD_BITS | u64::from(way)
+    }
+
+    fn to_end(self, way: u32, ways: u32) -> Self {
+        let at = offset_of(self, way);
+        let newer = self & !(u64::MAX << at);
+        let older = self >> at >> FIELD_BITS;
+        let end = (ways - 1) * FIELD_BITS;
+        (newer | older << at) & !(u64::MAX << end) | u64::from(way) << end
+    }
 }
 
-macro_rules! fields {
-    ($word:ty, $bits:literal) => {
-        impl Fields for $word {
-            // First bit of the lowest field that holds the way. A field is zero, and no field below it
-            // is, exactly where subtracting one borrows into its highest bit first.
-            #[inline(always)]
-            fn offset_of(self, way: u32) -> u32 {
-                const ONES: $word = {
-                    let mut ones = 0;
-                    let mut field = 0;
-                    while (field + 1) * $bits <= <$word>::BITS {
-                        ones |= 1 << (field * $bits);
-                        field += 1;
-                    }
-                    ones
-                };
-                let zero_there = self ^ ONES * <$word>::from(way);
-                let borrows = zero_there.wrapping_sub(ONES) & !zero_there & (ONES << ($bits - 1));
-                borrows.trailing_zeros() - ($bits - 1)
-            }
-        }
-    };
-}
+// The few caches of more ways: a byte each.
+impl Order for [u8; 32] {
+    fn first(ways: u32) -> Self {
+        std::array::from_fn(|field| (ways as u8).wrapping_sub(field as u8 + 1))
+    }
 
-order!(u64, 4);
-fields!(u64, 4);
-order!(u128, 5);
-fields!(u128, 5);
+    fn at(self, field: u32) -> u32 {
+        u32::from(self[field as usize])
+    }
+
+    fn to_front(mut self, way: u32) -> Self {
+        let at = self.iter().position(|&w| u32::from(w) == way).unwrap_or(0);
+        self[..=at].rotate_right(1);
+        self
+    }
+
+    fn to_end(mut self, way: u32, ways: u32) -> Self {
+        let at = self.iter().position(|&w| u32::from(w) == way).unwrap_or(0);
+        self[at..ways as usize].rotate_left(1);
+        self
+    }
+}
 
 impl<const WAYS: usize, O: Order> Sets<WAYS, O> {
     fn new(array: &CacheArray) -> Self {
@@ -277,6 +277,6 @@ mod tests {
     #[test]
     fn an_order_moves_like_a_list() {
         moves::<u64>(16);
-        moves::<u128>(MOST_WAYS);
+        moves::<[u8; 32]>(MOST_WAYS);
     }
 }

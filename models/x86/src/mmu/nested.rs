@@ -127,7 +127,12 @@ impl Mmu {
         })
     }
 
-    fn book_nested(&mut self, access: Access, references: WalkReferences, end: &Result<Combined, GuestOrHost>) {
+    fn book_nested(
+        &mut self,
+        access: Access,
+        references: WalkReferences,
+        end: &Result<Combined, GuestOrHost>,
+    ) {
         let assist = match end {
             Ok(combined) => Some(combined.assist),
             Err(_) => None,

@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::page_size::PageSizes;
+use super::level::MOST_SHARING;
+use crate::page_size::{PageSize, PageSizes};
 
 /// Which slot of a full set gives way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -321,13 +322,32 @@ impl TlbGeometry {
             &self.store
         };
         for (name, banks) in [("load", &self.load), ("store", stores), ("fetch", &self.fetch)] {
-            if !banks
-                .iter()
-                .any(|bank| bank.holds.contains(crate::PageSize::Size4K))
-            {
+            if !banks.iter().any(|bank| bank.holds.contains(PageSize::Size4K)) {
                 return Err(format!("tlb.{name}: no bank holds 4k pages"));
             }
+            check_sharing(name, banks.iter())?;
         }
-        Ok(())
+        let serving = |serves: fn(Serves) -> bool| self.l2.iter().filter(move |b| serves(b.serves));
+        check_sharing("l2", serving(Serves::data).map(|b| &b.bank))?;
+        check_sharing("l2", serving(Serves::fetch).map(|b| &b.bank))
     }
+}
+
+fn check_sharing<'a>(name: &str, banks: impl Iterator<Item = &'a TlbBank> + Clone) -> Result<(), String> {
+    let slots: u32 = banks.clone().map(|bank| bank.shape.entries()).sum();
+    if slots > Shape::MOST_ENTRIES {
+        let most = Shape::MOST_ENTRIES;
+        return Err(format!(
+            "tlb.{name}: {slots} entries in all banks: at most {most} are possible"
+        ));
+    }
+    for size in PageSize::ALL {
+        let sharing = banks.clone().filter(|bank| bank.holds.contains(size)).count();
+        if sharing > MOST_SHARING {
+            return Err(format!(
+                "tlb.{name}: {sharing} banks hold {size} pages: at most {MOST_SHARING} can share a size"
+            ));
+        }
+    }
+    Ok(())
 }

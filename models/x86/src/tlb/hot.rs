@@ -80,8 +80,8 @@ impl Tlb {
         Run { length: run, stop }
     }
 
-    // A reference that the first level does not have.
-    #[inline]
+    // A reference that the first level does not have. Kept out of the loop, which needs its registers.
+    #[inline(never)]
     fn second_hit(
         &mut self,
         access: Access,

@@ -62,7 +62,7 @@ pub(crate) enum Presence {
 }
 
 /// Most banks of a level that keep pages of the same size for the same client.
-pub(super) const MOST_SHARING: usize = 4;
+pub(super) const MOST_SHARING: usize = 8;
 
 /// The banks that keep pages of one size. Pages take turns by their number.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
