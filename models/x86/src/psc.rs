@@ -141,7 +141,10 @@ impl Psc {
         };
         let (number, tag) = (Self::number(level, vpn), Self::tag(asid, level, vpn));
         // A walk keeps only what it did not start from, nor below.
-        self.slots.fill_absent(bank as usize, number, tag, upper);
+        let bank = bank as usize;
+        if self.slots.swap_in(bank, number, tag, upper).is_none() {
+            self.slots.fill_absent(bank, number, tag, upper);
+        }
     }
 
     /// Empties the slots used for one page under one tag (reference rows R2, R10).
