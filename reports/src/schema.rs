@@ -1,4 +1,4 @@
-//! The result of a run and of a comparison, as written to JSON.
+//! The results of runs, of comparisons and of [translations](translate), as written to JSON.
 //!
 //! These types are the public, versioned contract between the simulator and every renderer or
 //! outside tool. A run is described completely by its own bytes: resolved configuration, seed,
@@ -6,6 +6,8 @@
 //! here depends on the host, the time of day or the number of jobs.
 //!
 //! A field is only added, never renamed or given a new meaning, within one schema version.
+
+pub mod translate;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

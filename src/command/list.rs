@@ -42,6 +42,7 @@ pub(crate) fn list(args: &ListArgs, console: &Console) -> Result<Verdict, Failur
         ListKind::Costs => costs(&machine(&args.machine)?),
         ListKind::Hardware => hardware(&machine(&args.machine)?),
         ListKind::Scenarios => scenarios(&args.folder, console)?,
+        ListKind::Streams => streams(),
     };
     match args.format {
         CheckFormat::Json => to_stdout(|out| super::json(&listing.objects(), out))?,
@@ -114,6 +115,22 @@ fn machines() -> Listing {
             "title",
         ],
         rows: Machine::presets().iter().map(row).collect(),
+    }
+}
+
+fn streams() -> Listing {
+    let patterns = translate::stream::PATTERN_FORMS
+        .iter()
+        .map(|form| ("pattern", form));
+    let options = translate::stream::OPTION_FORMS
+        .iter()
+        .map(|form| ("option", form));
+    Listing {
+        heads: &["kind", "written", "meaning"],
+        rows: patterns
+            .chain(options)
+            .map(|(kind, form)| vec![json!(kind), json!(form.example), json!(form.meaning)])
+            .collect(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a machine consists of, one line a part.
 
 use serde_json::{Value, json};
+use translate::describe::shape;
 use x86::cache::CacheArray;
-use x86::tlb::{IndexFunction, Replacement, SecondLevelFill, Serves};
-use x86::{Machine, Shape, TlbBank};
+use x86::tlb::{SecondLevelFill, Serves};
+use x86::{Machine, TlbBank};
 
 /// Part, value, source and note of each feature, TLB bank and cache.
 pub(super) fn rows(machine: &Machine) -> Vec<Vec<Value>> {
@@ -77,23 +78,4 @@ impl Rows {
         let value = format!("{} KiB, {}-way{shared}", cache.kib, cache.ways);
         self.push(part, &value, &cache.source, &cache.note);
     }
-}
-
-/// As in `1536 x 12-way, folded`; true LRU and modulo indexing go without saying.
-fn shape(shape: Shape) -> String {
-    let ways = if shape.sets() == 1 {
-        ", full".to_owned()
-    } else {
-        format!(" x {}-way", shape.ways())
-    };
-    let index = match shape.index() {
-        IndexFunction::Modulo => "",
-        IndexFunction::XorFold => ", folded",
-    };
-    let replacement = match shape.replacement() {
-        Replacement::Lru => "",
-        Replacement::TreePlru => ", tree PLRU",
-        Replacement::Random => ", random",
-    };
-    format!("{}{ways}{index}{replacement}", shape.entries())
 }

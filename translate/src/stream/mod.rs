@@ -14,6 +14,7 @@ use std::sync::Arc;
 use x86::addr::LOWER_HALF_END;
 use x86::{PAGE_SIZE, Va};
 
+pub use parse::{Form, OPTION_FORMS, PATTERN_FORMS};
 pub use size::Bytes;
 
 use crate::source::{BATCH, Batch, Source, SourceError, ThreadId};

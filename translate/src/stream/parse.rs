@@ -23,6 +23,55 @@ const OPTION_NAMES: [&str; 7] = [
     "writes", "grain", "start", "threads", "regions", "window", "every",
 ];
 
+/// A pattern or an option, for those who look for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// How it is written, with a value.
+    pub example: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+const fn form(example: &'static str, meaning: &'static str) -> Form {
+    Form { example, meaning }
+}
+
+/// All patterns.
+pub const PATTERN_FORMS: [Form; PATTERN_NAMES.len()] = [
+    form(
+        "sequential:64m",
+        "one word after the other, from the start again at the end",
+    ),
+    form("stride=4096:1g", "words so far apart, modulo the footprint"),
+    form("uniform:4g", "any word, all with the same chance"),
+    form(
+        "zipf=0.99:1g",
+        "any word of a page; the k-th page in popularity with a chance like 1/k^0.99",
+    ),
+    form(
+        "chase:16m",
+        "one random cycle through all pages, each access depending on the one before",
+    ),
+    form(
+        "phases:256m",
+        "any word of a window that moves to a random place now and then",
+    ),
+];
+
+/// All options, written after the size and a comma.
+pub const OPTION_FORMS: [Form; OPTION_NAMES.len()] = [
+    form("writes=0.25", "share of stores"),
+    form("grain=8", "size of a word in bytes"),
+    form("start=0x100000000000", "where the region begins"),
+    form("threads=4", "threads, which take turns"),
+    form(
+        "regions=private",
+        "each thread has a region of its own; else shared",
+    ),
+    form("window=4m", "size of the window of phases"),
+    form("every=100000", "accesses of phases between moves"),
+];
+
 /// What is wrong, and a way out.
 type Wrong = (String, String);
 
@@ -241,6 +290,17 @@ mod tests {
             "uniform:8m,threads=4,regions=private",
         ] {
             assert_eq!(text.parse::<StreamSpec>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_forms_that_are_listed_can_be_read() {
+        for (form, name) in PATTERN_FORMS.iter().zip(PATTERN_NAMES) {
+            assert!(form.example.starts_with(name) && form.example.parse::<StreamSpec>().is_ok());
+        }
+        for (form, name) in OPTION_FORMS.iter().zip(OPTION_NAMES) {
+            let text = format!("phases:256m,{}", form.example);
+            assert!(form.example.starts_with(name) && text.parse::<StreamSpec>().is_ok());
         }
     }
 

@@ -45,19 +45,26 @@ impl Looped {
     /// Those of the source.
     pub fn read(mut source: impl Source, rounds: u64) -> Result<Self, SourceError> {
         let mut looped = Looped::new(Vec::new(), rounds);
-        looped.runs.clear();
         let mut batch = Batch::default();
         loop {
             source.next_batch(&mut batch)?;
             if batch.references.is_empty() {
                 return Ok(looped);
             }
-            looped.references.extend_from_slice(&batch.references);
-            let (thread, end) = (batch.thread, looped.references.len());
-            match looped.runs.last_mut() {
-                Some(run) if run.thread == thread => run.end = end,
-                _ => looped.runs.push(Run { thread, end }),
-            }
+            looped.push(&batch);
+        }
+    }
+
+    /// Adds references after those there are.
+    pub fn push(&mut self, batch: &Batch) {
+        if self.references.is_empty() {
+            self.runs.clear();
+        }
+        self.references.extend_from_slice(&batch.references);
+        let (thread, end) = (batch.thread, self.references.len());
+        match self.runs.last_mut() {
+            Some(run) if run.thread == thread => run.end = end,
+            _ => self.runs.push(Run { thread, end }),
         }
     }
 

@@ -14,6 +14,7 @@ mod lackey;
 mod looped;
 mod memtrace;
 mod recognise;
+mod repeated;
 mod summary;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use std::path::Path;
 pub use compact::CompactWriter;
 pub use import::import;
 pub use looped::Looped;
+pub use repeated::{MOST_KEPT, Repeated};
 pub use summary::{Counts, Reason, Remark, Skipped, Summary};
 
 use crate::source::{Source, SourceError};
