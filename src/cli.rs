@@ -1,5 +1,7 @@
 //! The arguments. Doc comments here are the text of `--help`.
 
+mod translate;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -14,6 +16,8 @@ use scenarios::import::strace::{AttachSpec, Touch};
 use crate::console::Talk;
 use crate::exit;
 use crate::output::Destination;
+
+pub(crate) use translate::{RecordingArgs, StreamArgs, TraceArgs, TranslateArgs, Wish};
 
 /// Simulator of a Linux host MMU and the secondary MMUs kept coherent with it by mmu notifiers.
 ///
@@ -46,15 +50,17 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Run one scenario under several notifier designs, or put saved results side by side
     Compare(CompareArgs),
+    /// Run an access stream or a recording through the MMUs of a machine, and report what it cost
+    Translate(TranslateArgs),
     /// Say what is wrong with scenario files, without running them
     Check(CheckArgs),
-    /// Make a scenario from the recording of a real program
+    /// Make a scenario, or a compact recording, from what other tools recorded of a real program
     Import(ImportCommand),
     /// Render a saved result again
     Report(ReportArgs),
     /// Print the JSON Schema of a file format
     Schema(SchemaArgs),
-    /// List what scenarios can name
+    /// List what scenarios and streams can name
     List(ListArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -290,6 +296,15 @@ pub(crate) enum ImportKind {
     /// Import a log of strace
     #[command(after_help = format!("To make a log, {}", scenarios::import::strace::RECORD_WITH))]
     Strace(StraceArgs),
+    /// Make a compact recording from the text of valgrind's lackey
+    #[command(after_help = "To make one: valgrind --tool=lackey --trace-mem=yes --log-file=FILE PROGRAM")]
+    Lackey(TraceArgs),
+    /// Make a compact recording from a final trace of DynamoRIO's drmemtrace
+    Memtrace(TraceArgs),
+    /// Make a compact recording from a trace of ChampSim
+    Champsim(TraceArgs),
+    /// Make a compact recording from a recording of references whose format is recognised
+    Auto(TraceArgs),
 }
 
 /// Arguments of `import strace`.
@@ -332,6 +347,8 @@ pub(crate) enum SchemaKind {
     Result,
     /// Results of `compare`
     Compare,
+    /// Results of `translate`
+    Translate,
 }
 
 /// Arguments of `list`.
@@ -368,6 +385,8 @@ pub(crate) enum ListKind {
     Hardware,
     /// Scenario files and recordings below a folder
     Scenarios,
+    /// Patterns and options of the streams of `translate`
+    Streams,
 }
 
 /// Arguments of `completions`.

@@ -6,10 +6,12 @@ pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod translate;
 
 use std::io::{self, Write};
 
 use clap::CommandFactory;
+use reports::schema::translate::TranslateResult;
 use reports::schema::{CompareResult, RunResult};
 use reports::text::TextOptions;
 use scenarios::ast::{self, KernelChoice, Scenario};
@@ -27,6 +29,7 @@ pub(crate) fn schema(args: &SchemaArgs) -> Result<Verdict, Failure> {
         SchemaKind::Scenario => scenarios::schema::scenario_schema(),
         SchemaKind::Result => schemars::schema_for!(RunResult).to_value(),
         SchemaKind::Compare => schemars::schema_for!(CompareResult).to_value(),
+        SchemaKind::Translate => schemars::schema_for!(TranslateResult).to_value(),
     };
     to_stdout(|out| json(&schema, out))?;
     Ok(Verdict::Fine)
@@ -109,6 +112,23 @@ fn render_compare(
         Rendering::Ndjson => out.write_all(reports::ndjson::compare_ndjson(result).as_bytes()),
         Rendering::Csv => out.write_all(reports::csv::compare_csv(result).as_bytes()),
         Rendering::Html => out.write_all(reports::html::compare_html(result).as_bytes()),
+        Rendering::Trace | Rendering::Events | Rendering::Scenario => Err(no_such_form()),
+    }
+}
+
+/// Writes a translation in one form.
+fn render_translate(
+    result: &TranslateResult,
+    what: Rendering,
+    text: &TextOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    match what {
+        Rendering::Json => json(result, out),
+        Rendering::Text => out.write_all(reports::text::translate_text(result, text).as_bytes()),
+        Rendering::Ndjson => out.write_all(reports::ndjson::translate_ndjson(result).as_bytes()),
+        Rendering::Csv => out.write_all(reports::csv::translate_csv(result).as_bytes()),
+        Rendering::Html => out.write_all(reports::html::translate_html(result).as_bytes()),
         Rendering::Trace | Rendering::Events | Rendering::Scenario => Err(no_such_form()),
     }
 }

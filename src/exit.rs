@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use reports::schema::translate::TranslateResult;
 use reports::schema::{EndKind, RunResult};
 
 /// Usage, scenario or file error.
@@ -43,6 +44,15 @@ impl Verdict {
             EndKind::Completed | EndKind::BudgetExhausted if found => Verdict::Found,
             EndKind::BudgetExhausted => Verdict::Undecided,
             EndKind::Completed => Verdict::Fine,
+        }
+    }
+
+    /// On a translation.
+    pub(crate) fn of_translation(result: &TranslateResult) -> Verdict {
+        if result.violations.is_empty() {
+            Verdict::Fine
+        } else {
+            Verdict::Found
         }
     }
 

@@ -3,6 +3,8 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use reports::schema::translate::TRANSLATE_SCHEMA;
+use reports::schema::{COMPARE_SCHEMA, RUN_SCHEMA};
 use scenarios::ast::Scenario;
 use scenarios::check;
 use scenarios::diagnostic::Diagnostics;
@@ -18,7 +20,7 @@ use crate::failure::{Failure, reason};
 const SCHEMA: &str = "scenario.schema.json";
 
 /// Name that stands for stdin in messages and results.
-const STDIN: &str = "stdin";
+pub(crate) const STDIN: &str = "stdin";
 
 /// A scenario that can be run.
 pub(crate) struct Input {
@@ -105,7 +107,7 @@ fn saved_result(path: &Path) -> Option<&'static str> {
     let file = std::fs::File::open(path).ok().filter(|_| !is_stdin(path))?;
     let n = file.take(128).read(&mut start).ok()?;
     let start = String::from_utf8_lossy(&start[..n]).into_owned();
-    [reports::schema::RUN_SCHEMA, reports::schema::COMPARE_SCHEMA]
+    [RUN_SCHEMA, COMPARE_SCHEMA, TRANSLATE_SCHEMA]
         .into_iter()
         .find(|schema| start.contains(&format!("\"{schema}\"")))
 }
@@ -154,7 +156,8 @@ pub(crate) fn is_recording(path: &Path) -> bool {
     name.ends_with(".strace") || name.contains(".strace.")
 }
 
-fn is_stdin(path: &Path) -> bool {
+/// Whether a path stands for stdin.
+pub(crate) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 

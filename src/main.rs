@@ -10,6 +10,7 @@ mod failure;
 mod input;
 mod output;
 mod panic;
+mod progress;
 mod saved;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ fn dispatch(command: &Command, console: &Console) -> Result<Verdict, Failure> {
     match command {
         Command::Run(args) => command::run::run(args, console),
         Command::Compare(args) => command::compare::compare(args, console),
+        Command::Translate(args) => command::translate::translate(args, console),
         Command::Check(args) => command::check::check(args, console),
         Command::Import(args) => command::import::import(args, console),
         Command::Report(args) => command::report::report(args, console),

@@ -59,11 +59,15 @@ fn placed(path: &Path, error: LoadError) -> Failure {
     })
 }
 
-/// Columns of a result: for each its runs, one a seed.
-pub(crate) fn columns(loaded: Loaded) -> Vec<Vec<RunResult>> {
-    match loaded {
-        Loaded::Run(run) => vec![vec![*run]],
-        Loaded::Compare(compared) => (0..compared.runs.len()).map(|i| column(&compared, i)).collect(),
+/// Columns of a saved result: for each its runs, one a seed.
+pub(crate) fn columns(path: &Path) -> Result<Vec<Vec<RunResult>>, Failure> {
+    match read(path)? {
+        Loaded::Run(run) => Ok(vec![vec![*run]]),
+        Loaded::Compare(compared) => Ok((0..compared.runs.len()).map(|i| column(&compared, i)).collect()),
+        Loaded::Translate(_) => Err(Failure::file(
+            path,
+            "is a translation, which has no columns: for other pages beside, use `mmusim translate --what-if`",
+        )),
     }
 }
 

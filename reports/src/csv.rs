@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 
 use crate::flat;
+use crate::schema::translate::TranslateResult;
 use crate::schema::{CompareResult, RunResult};
+use crate::translated;
 
 /// One run: `run,design,kernel,machine,seed,metric,unit,value`.
 #[must_use]
@@ -54,6 +56,24 @@ pub fn compare_csv(result: &CompareResult) -> String {
             }
             out.push('\n');
         }
+    }
+    out
+}
+
+/// A translation: `source,machine,pages,seed,metric,unit,value`.
+#[must_use]
+pub fn translate_csv(result: &TranslateResult) -> String {
+    let mut out = String::from("source,machine,pages,seed,metric,unit,value\n");
+    let origin = [&result.source.name, &result.machine.name, &result.setup.pages].map(|f| field(f));
+    for row in translated::rows(result) {
+        let (metric, unit) = (field(&row.metric), field(&row.unit));
+        let _ = writeln!(
+            out,
+            "{},{},{metric},{unit},{}",
+            origin.join(","),
+            result.seed,
+            row.value
+        );
     }
     out
 }

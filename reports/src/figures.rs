@@ -70,6 +70,58 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
+/// A share that may be close to nothing or to all, in percent with digits enough to tell.
+pub(crate) fn share(part: u64, whole: u64) -> String {
+    if part == 0 || whole == 0 {
+        return "0%".to_owned();
+    }
+    if part == whole {
+        return "100%".to_owned();
+    }
+    let percent = part as f64 * 100.0 / whole as f64;
+    let far = percent.min(100.0 - percent);
+    if far >= 10.0 {
+        format!("{percent:.1}%")
+    } else if far >= 1.0 {
+        format!("{percent:.2}%")
+    } else if far >= 0.001 {
+        format!("{percent:.3}%")
+    } else if percent < 50.0 {
+        "<0.001%".to_owned()
+    } else {
+        ">99.999%".to_owned()
+    }
+}
+
+/// A ratio with about three significant digits.
+pub(crate) fn ratio(value: f64) -> String {
+    if value == 0.0 || value >= 1000.0 {
+        grouped(value.round() as u64)
+    } else if value >= 10.0 {
+        format!("{value:.1}")
+    } else if value >= 0.1 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.4}")
+    }
+}
+
+/// Bytes with the unit that suits them.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if value.fract() == 0.0 {
+        format!("{value:.0} {}", UNITS[unit])
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
 /// Change of a ratio in signed percent: `1.25` is `+25.0%`.
 pub(crate) fn change(ratio: f64) -> String {
     let percent = (ratio - 1.0) * 100.0;
@@ -112,6 +164,25 @@ mod tests {
         assert_eq!(cycles_us(100_000, 435), "43.50");
         assert_eq!(cycles_us(10_000_000, 435), "4,350");
         assert_eq!(duration(10_000_000.0, 435), "4.350 ms");
+    }
+
+    #[test]
+    fn small_shares_keep_their_digits() {
+        let shares = [(0, 5), (1, 3), (1, 40), (1, 3000), (1, 1_000_000_000)];
+        let shown = shares.map(|(part, whole)| share(part, whole));
+        assert_eq!(shown, ["0%", "33.3%", "2.50%", "0.033%", "<0.001%"]);
+        let shown = shares.map(|(part, whole)| share(whole - part, whole));
+        assert_eq!(shown, ["100%", "66.7%", "97.50%", "99.967%", ">99.999%"]);
+        assert_eq!(
+            [0.0, 0.0123, 1.5, 45.67, 4567.0].map(ratio),
+            ["0", "0.0123", "1.50", "45.7", "4,567"]
+        );
+    }
+
+    #[test]
+    fn bytes_have_binary_units() {
+        let sizes = [4096, 1 << 21, 5 << 29, 0];
+        assert_eq!(sizes.map(bytes), ["4 KiB", "2 MiB", "2.5 GiB", "0 KiB"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! | wanted | function |
 //! |---|---|
-//! | terminal tables | [`text::run_text`], [`text::compare_text`] |
+//! | terminal tables | [`text::run_text`], [`text::compare_text`], [`text::translate_text`] |
 //! | one self-contained HTML file | [`html::run_html`], [`html::compare_html`] |
 //! | rows for other tools | [`csv`], [`ndjson`] |
 //! | side by side with statistics | [`compare::compare`], [`compare::gate`] |
@@ -28,6 +28,7 @@ mod stats;
 mod svg;
 pub mod text;
 pub mod trace;
+mod translated;
 mod verdict;
 
 #[cfg(test)]

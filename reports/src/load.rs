@@ -1,14 +1,17 @@
 //! Reading results back from JSON.
+use crate::schema::translate::{TRANSLATE_SCHEMA, TranslateResult};
 use crate::schema::{COMPARE_SCHEMA, CompareResult, RUN_SCHEMA, RunResult};
 use std::fmt;
 
-/// A result of either kind.
+/// A result of whatever kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Loaded {
     /// One run.
     Run(Box<RunResult>),
     /// A comparison.
     Compare(Box<CompareResult>),
+    /// A translation.
+    Translate(Box<TranslateResult>),
 }
 
 /// Why a text is not a result this version can read.
@@ -52,11 +55,13 @@ impl fmt::Display for LoadError {
             }
             Self::NoSchema => write!(
                 f,
-                "no `schema` field: a result starts with \"schema\": \"{RUN_SCHEMA}\" or \"{COMPARE_SCHEMA}\""
+                "no `schema` field: a result starts with \"schema\": \"{RUN_SCHEMA}\", \"{COMPARE_SCHEMA}\" or \
+                 \"{TRANSLATE_SCHEMA}\""
             ),
             Self::UnknownSchema(found) => write!(
                 f,
-                "schema `{found}` is not known: this version reads `{RUN_SCHEMA}` and `{COMPARE_SCHEMA}`"
+                "schema `{found}` is not known: this version reads `{RUN_SCHEMA}`, `{COMPARE_SCHEMA}` and \
+                 `{TRANSLATE_SCHEMA}`"
             ),
             Self::Shape {
                 schema,
@@ -95,6 +100,7 @@ pub fn load(text: &str) -> Result<Loaded, LoadError> {
     match head.schema.as_ref().and_then(serde_json::Value::as_str) {
         Some(RUN_SCHEMA) => shaped(text, RUN_SCHEMA).map(Loaded::Run),
         Some(COMPARE_SCHEMA) => shaped(text, COMPARE_SCHEMA).map(Loaded::Compare),
+        Some(TRANSLATE_SCHEMA) => shaped(text, TRANSLATE_SCHEMA).map(Loaded::Translate),
         Some(other) => Err(LoadError::UnknownSchema(other.to_owned())),
         None => Err(LoadError::NoSchema),
     }

@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use crate::flat;
+use crate::schema::translate::TranslateResult;
 use crate::schema::{CompareResult, RunResult};
+use crate::translated;
 
 /// Schema identifier every row carries.
 pub const ROW_SCHEMA: &str = "mmusim.row/1";
@@ -38,6 +40,18 @@ struct RatioRow<'a> {
     distinguishable: bool,
     seeds: &'a [u64],
     values: &'a [u64],
+}
+
+#[derive(Serialize)]
+struct TranslateRow<'a> {
+    schema: &'a str,
+    source: &'a str,
+    machine: &'a str,
+    pages: &'a str,
+    seed: u64,
+    metric: &'a str,
+    unit: &'a str,
+    value: u64,
 }
 
 /// One run: a row for each number.
@@ -91,6 +105,26 @@ pub fn compare_ndjson(result: &CompareResult) -> String {
         }
     }
     out
+}
+
+/// A translation: a row for each number.
+#[must_use]
+pub fn translate_ndjson(result: &TranslateResult) -> String {
+    translated::rows(result)
+        .iter()
+        .map(|row| {
+            line(&TranslateRow {
+                schema: ROW_SCHEMA,
+                source: &result.source.name,
+                machine: &result.machine.name,
+                pages: &result.setup.pages,
+                seed: result.seed,
+                metric: &row.metric,
+                unit: &row.unit,
+                value: row.value,
+            })
+        })
+        .collect()
 }
 
 fn line(row: &impl Serialize) -> String {

@@ -1,6 +1,9 @@
-//! `import`: recordings become scenarios.
+//! `import`: recordings become scenarios, or compact recordings.
 
-use crate::cli::{ImportCommand, ImportKind, StraceArgs};
+use translate::trace::{self, Format};
+
+use super::translate::failure;
+use crate::cli::{ImportCommand, ImportKind, StraceArgs, TraceArgs};
 use crate::console::Console;
 use crate::exit::Verdict;
 use crate::failure::Failure;
@@ -11,7 +14,22 @@ use crate::output::{Plan, Rendering};
 pub(crate) fn import(args: &ImportCommand, console: &Console) -> Result<Verdict, Failure> {
     match &args.kind {
         ImportKind::Strace(args) => strace(args, console),
+        ImportKind::Lackey(args) => references(args, Some(Format::Lackey), console),
+        ImportKind::Memtrace(args) => references(args, Some(Format::Memtrace), console),
+        ImportKind::Champsim(args) => references(args, Some(Format::ChampSim), console),
+        ImportKind::Auto(args) => references(args, None, console),
     }
+}
+
+/// Writes the compact form of a recording of references.
+fn references(args: &TraceArgs, format: Option<Format>, console: &Console) -> Result<Verdict, Failure> {
+    if args.file.is_dir() {
+        return Err(Failure::file(&args.file, "is a directory, not a recording"));
+    }
+    let summary = trace::import(&args.file, format, &args.output).map_err(failure)?;
+    console.note(&summary.to_string());
+    console.note(&format!("wrote {}", args.output.display()));
+    Ok(Verdict::Fine)
 }
 
 fn strace(args: &StraceArgs, console: &Console) -> Result<Verdict, Failure> {

@@ -3,7 +3,7 @@
 use reports::load::Loaded;
 use reports::text::TextOptions;
 
-use super::{render_compare, render_run};
+use super::{render_compare, render_run, render_translate};
 use crate::cli::ReportArgs;
 use crate::console::Console;
 use crate::exit::Verdict;
@@ -23,6 +23,7 @@ pub(crate) fn report(args: &ReportArgs, console: &Console) -> Result<Verdict, Fa
     plan.write(console, &|what, out| match &loaded {
         Loaded::Run(run) => render_run(run, what, &text, out),
         Loaded::Compare(compared) => render_compare(compared, what, &text, out),
+        Loaded::Translate(translated) => render_translate(translated, what, &text, out),
     })?;
     Ok(Verdict::Fine)
 }

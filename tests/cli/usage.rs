@@ -2,9 +2,10 @@
 
 use super::{Place, SMALL, json, repository};
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
     "run",
     "compare",
+    "translate",
     "check",
     "import",
     "report",
@@ -73,7 +74,7 @@ fn schemas_are_json_and_the_committed_one_is_current() {
         scenario == committed,
         "scenarios/schema/scenario.json is out of date"
     );
-    for kind in ["result", "compare"] {
+    for kind in ["result", "compare", "translate"] {
         let schema = json(&place.good(&["schema", kind]));
         assert!(schema["properties"]["schema"].is_object(), "{kind}");
     }
@@ -89,6 +90,7 @@ fn lists_have_rows_in_both_forms() {
         ("metrics", "tlb.shootdown.ipis"),
         ("costs", "invlpg"),
         ("hardware", "page_sizes"),
+        ("streams", "zipf=0.99:1g"),
     ];
     for (what, name) in expected {
         let text = place.good(&["list", what]);

@@ -5,6 +5,7 @@
 mod charts;
 mod embed;
 mod tables;
+mod translate;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -16,6 +17,7 @@ use crate::verdict::{self, Tone};
 use crate::{config, figures};
 use charts::{ChartView, LegendItem};
 use tables::TableView;
+pub use translate::translate_html;
 
 const TEMPLATE: &str = concat!(
     include_str!("../../templates/macros.html"),

@@ -4,9 +4,11 @@
 mod compare;
 mod run;
 mod table;
+mod translate;
 
 pub use compare::compare_text;
 pub use run::run_text;
+pub use translate::translate_text;
 
 use crate::figures;
 pub use crate::headline::Detail;

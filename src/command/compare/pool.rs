@@ -3,10 +3,8 @@
 
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use reports::schema::RunResult;
 use scenarios::ast::Scenario;
@@ -14,9 +12,10 @@ use scenarios::ast::Scenario;
 use super::{Column, labelled};
 use crate::console::Talk;
 use crate::engine::{self, Overrides, Request, RunError};
+use crate::progress::Bar;
 
-/// A comparison is long, and its progress shown, after this time.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// What a bar of runs shows.
+const RUNS: &str = "{bar:30} {pos}/{len} runs, {per_sec}, {eta} left";
 
 /// What to run.
 pub(super) struct Work<'a> {
@@ -56,7 +55,7 @@ pub(super) fn run(work: &Work<'_>) -> Result<Vec<Vec<RunResult>>, (String, RunEr
             queue.push(Task { column, seed });
         }
     }
-    let bar = Bar::new(queue.len(), work.talk);
+    let bar = Bar::new(Some(queue.len() as u64), RUNS, work.talk);
     let progress = Mutex::new(Progress {
         results: vec![vec![None; work.seeds.len()]; work.columns.len()],
         failure: None,
@@ -69,7 +68,7 @@ pub(super) fn run(work: &Work<'_>) -> Result<Vec<Vec<RunResult>>, (String, RunEr
         }
     });
     finished.expect("a panic ends the process before it can be joined");
-    bar.0.finish_and_clear();
+    bar.clear();
     let progress = progress.into_inner();
     if let Some((task, error)) = progress.failure {
         return Err((work.columns[task.column].label.clone(), error));
@@ -102,30 +101,5 @@ fn drain(work: &Work<'_>, queue: &SegQueue<Task>, progress: &Mutex<Progress>, ba
                 }
             }
         }
-    }
-}
-
-/// Progress on stderr, if that is a terminal and there is enough to wait for.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new(tasks: usize, talk: Talk) -> Bar {
-        let bar = ProgressBar::with_draw_target(Some(tasks as u64), ProgressDrawTarget::hidden());
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {per_sec}, {eta} left");
-        bar.set_style(style.expect("the template is valid"));
-        if talk == Talk::Quiet {
-            bar.finish();
-        }
-        Bar(bar)
-    }
-
-    fn advance(&self) {
-        if self.0.is_finished() {
-            return;
-        }
-        if self.0.is_hidden() && self.0.elapsed() > PATIENCE {
-            self.0.set_draw_target(ProgressDrawTarget::stderr());
-        }
-        self.0.inc(1);
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn compare(args: &CompareArgs, files: &[PathBuf]) -> Result<Compared,
             let why = "is not a saved result: scenarios are compared one at a time, results two and more";
             return Err(Failure::file(path, why));
         }
-        for runs in saved::columns(saved::read(path)?) {
+        for runs in saved::columns(path)? {
             let label = runs.first().map(|r| r.label.clone()).unwrap_or_default();
             columns.push(Saved { file, label, runs });
         }

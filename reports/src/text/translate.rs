@@ -1,0 +1,296 @@
+//! A translation.
+
+use super::table::{Cell, Style, Table, wrap};
+use super::{Detail, TextOptions};
+use crate::figures::{self, bytes, grouped, percent, share};
+use crate::schema::translate::{CycleRow, HotCost, ReuseCurve, TranslateResult};
+use crate::translated::{self, Journey};
+
+/// CPUs that the first view shows.
+const FEW_CPUS: usize = 8;
+
+/// What translation cost: headline, TLBs, walks, cycles, memory, hot pages, and what else was asked for.
+#[must_use]
+pub fn translate_text(result: &TranslateResult, options: &TextOptions) -> String {
+    let o = options;
+    let mut out = String::new();
+    let tone = if result.violations.is_empty() {
+        Style::Bold
+    } else {
+        Style::Red
+    };
+    for (at, sentence) in translated::verdict(result).iter().enumerate() {
+        out += &o.paragraph(sentence, if at == 0 { tone } else { Style::Plain });
+    }
+    out.push('\n');
+    out += &o.paragraph(&translated::source(result), Style::Plain);
+    out += &o.paragraph(
+        &format!("{}: {}", result.machine.name, result.machine.title),
+        Style::Dim,
+    );
+    out += &o.paragraph(&translated::origin(result), Style::Dim);
+    if o.detail == Detail::All {
+        out += &shapes(result, o);
+    }
+    out += &tlbs(result, o);
+    out += &walks(result, o);
+    out += &cycles(result, o);
+    out += &(o.heading("memory") + &o.paragraph(&translated::memory(result), Style::Plain));
+    out += &what_if(result, o);
+    out += &reuse(result, o);
+    out += &hot(result, o);
+    out += &cpus(result, o);
+    let notes = translated::notes(result);
+    if !notes.is_empty() {
+        out += &o.heading("notes");
+        out.extend(notes.iter().map(|note| wrap(note, o.width(), "- ", "  ")));
+    }
+    out
+}
+
+fn shapes(result: &TranslateResult, o: &TextOptions) -> String {
+    let machine = &result.machine;
+    let mut out = String::new();
+    for (name, shape) in [
+        ("TLBs", &machine.tlb),
+        ("paging-structure caches", &machine.paging_structure_caches),
+        ("caches", &machine.caches),
+    ] {
+        out += &wrap(&format!("{name}: {shape}"), o.width(), "  ", "    ");
+    }
+    out
+}
+
+fn tlbs(result: &TranslateResult, o: &TextOptions) -> String {
+    let mut table = Table::numbers(&[
+        "TLBs",
+        "references",
+        "L1 misses",
+        "",
+        "L2 hits",
+        "misses",
+        "of all",
+    ]);
+    let journeys = translated::journeys(result);
+    for (at, row) in journeys.iter().enumerate() {
+        let style = if at + 1 == journeys.len() {
+            Style::Bold
+        } else {
+            Style::Plain
+        };
+        let Journey { references, hits, .. } = *row;
+        let cells = [
+            row.name.to_owned(),
+            grouped(references),
+            grouped(references - hits),
+            share(references - hits, references),
+            grouped(row.second_level_hits),
+            grouped(row.misses),
+            share(row.misses, references),
+        ];
+        table.row(cells.map(|text| Cell::styled(text, style)).to_vec());
+    }
+    format!("\n{}", table.render(o.width(), o.color))
+}
+
+fn walks(result: &TranslateResult, o: &TextOptions) -> String {
+    let servers = translated::servers(result);
+    if servers.is_empty() {
+        return String::new();
+    }
+    let mut heads = vec!["walks for", "walks", "first touch", "refs/walk"];
+    if o.detail == Detail::All {
+        heads.extend(["rewalks", "dirty assists"]);
+    }
+    heads.extend(servers.iter().map(|by| match *by {
+        "first-level cache" => "L1",
+        "second-level cache" => "L2",
+        "last-level cache" => "LLC",
+        "remote memory" => "remote",
+        other => other,
+    }));
+    let mut table = Table::numbers(&heads);
+    for row in result.walks.iter().filter(|row| row.walks + row.faults > 0) {
+        let mut cells = vec![
+            translated::client(row.client).to_owned(),
+            grouped(row.walks),
+            grouped(row.faults),
+            figures::ratio(row.references_per_walk),
+        ];
+        if o.detail == Detail::All {
+            cells.extend([grouped(row.rewalks), grouped(row.dirty_assists)]);
+        }
+        let all = row.page_table_references();
+        cells.extend(servers.iter().map(|by| percent(translated::served(row, by), all)));
+        table.row(cells.into_iter().map(Cell::new).collect());
+    }
+    format!("\n{}", table.render(o.width(), o.color))
+}
+
+fn cycles(result: &TranslateResult, o: &TextOptions) -> String {
+    let total = result.total_cycles;
+    if total == 0 {
+        return String::new();
+    }
+    // What the other columns leave, up to a bar that is easy to read.
+    let bar_width = o.width().saturating_sub(74).min(40);
+    let bar = |cycles: u64| {
+        let length = u128::from(cycles) * bar_width as u128 / u128::from(total);
+        "#".repeat(length as usize)
+    };
+    let mut table = Table::numbers(&["cycles", "data", "instructions", "both", "share", ""]).left(&[5]);
+    let wanted = |row: &&CycleRow| row.total() > 0 || o.detail == Detail::All;
+    for row in result.cycles.iter().filter(wanted) {
+        table.row(vec![
+            Cell::new(row.account.clone()),
+            Cell::new(grouped(row.data)),
+            Cell::new(grouped(row.instructions)),
+            Cell::new(grouped(row.total())),
+            Cell::new(percent(row.total(), total)),
+            Cell::new(bar(row.total())),
+        ]);
+    }
+    let sum = |of: fn(&CycleRow) -> u64| grouped(result.cycles.iter().map(of).sum());
+    let cells = [
+        "total".to_owned(),
+        sum(|row| row.data),
+        sum(|row| row.instructions),
+        grouped(total),
+        percent(total, total),
+        String::new(),
+    ];
+    table.row(cells.map(|text| Cell::styled(text, Style::Bold)).to_vec());
+    format!("\n{}", table.render(o.width(), o.color))
+}
+
+fn what_if(result: &TranslateResult, o: &TextOptions) -> String {
+    if result.what_if.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::numbers(&[
+        "pages",
+        "L2 hits",
+        "misses",
+        "cycles",
+        "saved",
+        "mapped",
+        "page tables",
+    ]);
+    for row in &result.what_if {
+        table.row(
+            [
+                row.pages.clone(),
+                grouped(row.second_level_hits),
+                grouped(row.misses),
+                grouped(row.total_cycles),
+                translated::saved(row.saved_cycles, result.total_cycles),
+                bytes(row.mapped_bytes),
+                grouped(row.page_tables),
+            ]
+            .map(Cell::new)
+            .to_vec(),
+        );
+    }
+    o.heading("with other pages") + &table.render(o.width(), o.color)
+}
+
+fn reuse(result: &TranslateResult, o: &TextOptions) -> String {
+    let Some(reuse) = &result.reuse else {
+        return String::new();
+    };
+    let curves = [&reuse.all, &reuse.data, &reuse.instructions];
+    let longest = curves.iter().map(|curve| curve.points.len()).max().unwrap_or(0);
+    let mut table = Table::numbers(&["entries", "one for all", "data alone", "instructions alone"]);
+    for bits in 0..longest {
+        let mut cells = vec![Cell::new(grouped(1 << bits))];
+        cells.extend(curves.map(|curve| Cell::new(missed(curve, bits))));
+        table.row(cells);
+    }
+    let mut cells = vec![Cell::new("any (cold)")];
+    cells.extend(curves.map(|curve| Cell::new(share(curve.cold, curve.references))));
+    table.row(cells);
+    o.heading("what a fully associative LRU TLB of 4k pages would miss") + &table.render(o.width(), o.color)
+}
+
+// Beyond its end a curve stays as it is.
+fn missed(curve: &ReuseCurve, bits: usize) -> String {
+    let point = curve.points.get(bits).or(curve.points.last());
+    point.map_or_else(|| "-".to_owned(), |point| share(point.misses, curve.references))
+}
+
+fn hot(result: &TranslateResult, o: &TextOptions) -> String {
+    const COSTS: [&str; 4] = ["L2 hits", "walks", "walk cycles", "share"];
+    let costs = |cost: &HotCost| {
+        [
+            grouped(cost.second_level_hits),
+            grouped(cost.walks),
+            grouped(cost.walk_cycles),
+            format!("{:.1}%", cost.share * 100.0),
+        ]
+        .map(Cell::new)
+    };
+    let mut out = String::new();
+    if !result.hot_regions.is_empty() {
+        let mut table = Table::numbers(&[&["region", "pages"][..], &COSTS].concat());
+        for row in &result.hot_regions {
+            let mut cells = vec![Cell::new(format!("{}-{}", row.start, row.end))];
+            cells.push(Cell::new(grouped(row.pages)));
+            cells.extend(costs(&row.cost));
+            table.row(cells);
+        }
+        out += &(o.heading("regions by cycles of their walks") + &table.render(o.width(), o.color));
+    }
+    if !result.hot_pages.is_empty() {
+        let mut table = Table::numbers(&[&["page", "size"][..], &COSTS].concat());
+        for row in &result.hot_pages {
+            let mut cells = vec![Cell::new(row.address.clone()), Cell::new(row.size.clone())];
+            cells.extend(costs(&row.cost));
+            table.row(cells);
+        }
+        out += &(o.heading("pages by cycles of their walks") + &table.render(o.width(), o.color));
+    }
+    out
+}
+
+fn cpus(result: &TranslateResult, o: &TextOptions) -> String {
+    if result.cpus.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::numbers(&[
+        "cpu",
+        "threads",
+        "references",
+        "L2 hits",
+        "misses",
+        "cycles",
+        "per ref",
+    ]);
+    let shown = match o.detail {
+        Detail::All => result.cpus.len(),
+        Detail::Headline => FEW_CPUS,
+    };
+    for row in result.cpus.iter().take(shown) {
+        let each = row.total_cycles as f64 / row.references.max(1) as f64;
+        table.row(
+            [
+                row.cpu.to_string(),
+                row.threads.to_string(),
+                grouped(row.references),
+                grouped(row.second_level_hits),
+                grouped(row.misses),
+                grouped(row.total_cycles),
+                figures::ratio(each),
+            ]
+            .map(Cell::new)
+            .to_vec(),
+        );
+    }
+    let mut out = o.heading("CPUs") + &table.render(o.width(), o.color);
+    if let Some(hidden @ 1..) = result.cpus.len().checked_sub(shown) {
+        out += &o.paragraph(
+            &format!("{hidden} more are hidden: --all shows them."),
+            Style::Dim,
+        );
+    }
+    out
+}
