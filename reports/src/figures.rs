@@ -72,15 +72,20 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
 
 /// A share that may be close to nothing or to all, in percent with digits enough to tell.
 pub(crate) fn share(part: u64, whole: u64) -> String {
-    if part == 0 || whole == 0 {
-        return "0%".to_owned();
-    }
-    if part == whole {
-        return "100%".to_owned();
-    }
-    let percent = part as f64 * 100.0 / whole as f64;
+    fraction(if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    })
+}
+
+/// The same of a share from 0 to 1.
+pub(crate) fn fraction(share: f64) -> String {
+    let percent = share * 100.0;
     let far = percent.min(100.0 - percent);
-    if far >= 10.0 {
+    if far <= 0.0 {
+        format!("{percent:.0}%")
+    } else if far >= 10.0 {
         format!("{percent:.1}%")
     } else if far >= 1.0 {
         format!("{percent:.2}%")

@@ -77,6 +77,22 @@ impl Svg {
         );
     }
 
+    /// Straight lines from point to point.
+    pub(crate) fn lines(&mut self, points: &[(f64, f64)], class: &str, title: &str) {
+        let Some((first, rest)) = points.split_first() else {
+            return;
+        };
+        let mut d = format!("M{} {}", n(first.0), n(first.1));
+        for p in rest {
+            let _ = write!(d, "L{} {}", n(p.0), n(p.1));
+        }
+        let _ = write!(
+            self.body,
+            "<path d=\"{d}\" class=\"line {class}\"><title>{}</title></path>",
+            escape(title)
+        );
+    }
+
     /// The finished element.
     pub(crate) fn finish(self) -> String {
         let (w, h) = (n(self.width), n(self.height));

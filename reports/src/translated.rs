@@ -3,7 +3,8 @@
 use crate::figures::{bytes, grouped, percent, ratio, share};
 use crate::flat::FlatRow;
 use crate::schema::translate::{
-    AccessKind, Client, DataCaching, Oracle, SourceKind, TlbRow, TranslateResult, WalkRow,
+    AccessKind, Client, DataCaching, Oracle, ReuseCurve, ReuseInfo, SourceKind, TlbRow, TranslateResult,
+    WalkRow,
 };
 
 /// Name of a kind of access, as a row.
@@ -151,7 +152,7 @@ pub(crate) fn source(result: &TranslateResult) -> String {
         n => format!(", {n} threads"),
     };
     let mut out = match source.kind {
-        SourceKind::Stream => format!("stream {}{threads}", source.name),
+        SourceKind::Stream => format!("stream {}", source.name),
         SourceKind::Recording => {
             let rounds = match source.rounds {
                 1 => String::new(),
@@ -253,6 +254,36 @@ pub(crate) fn notes(result: &TranslateResult) -> Vec<String> {
         .chain(split)
         .chain(skipped)
         .collect()
+}
+
+/// A reuse curve, its name and a longer one.
+pub(crate) type NamedCurve<'a> = (&'static str, &'static str, &'a ReuseCurve);
+
+/// The reuse curves; a source of data alone, or of instructions alone, has only one.
+pub(crate) fn curves(reuse: &ReuseInfo) -> Vec<NamedCurve<'_>> {
+    let alone: [NamedCurve<'_>; 2] = [
+        ("data alone", "a TLB for loads and stores", &reuse.data),
+        (
+            "instructions alone",
+            "a TLB for instruction fetches",
+            &reuse.instructions,
+        ),
+    ];
+    let occurring = alone.into_iter().filter(|(_, _, curve)| curve.references > 0);
+    let occurring: Vec<NamedCurve<'_>> = occurring.collect();
+    match occurring.len() {
+        1 => occurring,
+        _ => [("one for all", "data and instructions in one TLB", &reuse.all)]
+            .into_iter()
+            .chain(occurring)
+            .collect(),
+    }
+}
+
+/// What a TLB of 2^`bits` entries misses. Beyond its end a curve stays as it is.
+pub(crate) fn missed(curve: &ReuseCurve, bits: usize) -> u64 {
+    let point = curve.points.get(bits).or(curve.points.last());
+    point.map_or(0, |point| point.misses)
 }
 
 /// Saved cycles, signed, with their share.

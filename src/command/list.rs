@@ -10,7 +10,7 @@ use mm::{KernelPreemption, KernelProfile};
 use scenarios::load;
 use serde_json::{Value, json};
 use sim::MetricKind;
-use x86::{CostUnit, Machine, NestedPaging, PageSize, TlbBank};
+use x86::{CostUnit, Machine, NestedPaging};
 
 use crate::cli::{CheckFormat, ListArgs, ListKind};
 use crate::console::Console;
@@ -155,15 +155,10 @@ fn metrics() -> Listing {
 
 /// Slots for 4 KiB pages of loads, level by level.
 fn data_tlb(machine: &Machine) -> String {
-    let slots = |banks: &mut dyn Iterator<Item = &TlbBank>| -> u32 {
-        let small = banks.filter(|bank| bank.holds.contains(PageSize::Size4K));
-        small.map(|bank| bank.shape.entries()).sum()
-    };
-    let first = slots(&mut machine.tlb.load.iter());
-    let second = machine.tlb.l2.iter().filter(|second| second.serves.data());
-    match slots(&mut second.map(|second| &second.bank)) {
-        0 => first.to_string(),
-        second => format!("{first} + {second}"),
+    let slots = translate::describe::machine(machine).small_page_slots;
+    match slots.second_level_data {
+        0 => slots.loads.to_string(),
+        second => format!("{} + {second}", slots.loads),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use reports::schema::translate::{MachineInfo, SkippedRow, SourceInfo, SourceKind};
+use reports::schema::translate::{MachineInfo, SkippedRow, Slots, SourceInfo, SourceKind};
 use x86::cache::CacheArray;
 use x86::tlb::{IndexFunction, Replacement, SecondLevelFill, Serves};
-use x86::{Machine, Shape, TlbBank};
+use x86::{Machine, PageSize, Shape, TlbBank};
 
 use crate::stream::StreamSpec;
 use crate::trace::{Format, Skipped, Summary};
@@ -99,6 +99,23 @@ fn caches(machine: &Machine) -> String {
     parts.join("; ")
 }
 
+fn small_page_slots(machine: &Machine) -> Slots {
+    let slots = |banks: &mut dyn Iterator<Item = &TlbBank>| -> u32 {
+        let small = banks.filter(|bank| bank.holds.contains(PageSize::Size4K));
+        small.map(|bank| bank.shape.entries()).sum()
+    };
+    let second = |serves: fn(Serves) -> bool| {
+        let banks = machine.tlb.l2.iter().filter(|second| serves(second.serves));
+        slots(&mut banks.map(|second| &second.bank))
+    };
+    Slots {
+        loads: slots(&mut machine.tlb.load.iter()),
+        fetches: slots(&mut machine.tlb.fetch.iter()),
+        second_level_data: second(Serves::data),
+        second_level_fetches: second(Serves::fetch),
+    }
+}
+
 /// A machine.
 #[must_use]
 pub fn machine(machine: &Machine) -> MachineInfo {
@@ -106,6 +123,7 @@ pub fn machine(machine: &Machine) -> MachineInfo {
         name: machine.name.clone(),
         title: machine.title.clone(),
         cycle_ps: machine.cycle_ps,
+        small_page_slots: small_page_slots(machine),
         tlb: tlb(machine),
         paging_structure_caches: paging_structure_caches(machine),
         caches: caches(machine),

@@ -26,7 +26,7 @@ pub(super) struct LegendItem {
 }
 
 /// Class of the n-th series: beyond the palette, the colours come again, lighter.
-fn class(kind: char, n: usize) -> String {
+pub(super) fn class(kind: char, n: usize) -> String {
     let again = if n >= COLORS { " again" } else { "" };
     format!("{kind}{}{again}", n % COLORS)
 }

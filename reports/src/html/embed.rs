@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::config;
+use crate::schema::translate::TranslateResult;
 use crate::schema::{CompareResult, RunResult};
 
 /// Said in the copy itself.
@@ -43,6 +44,11 @@ pub(super) fn comparison(result: &CompareResult) -> Markup {
         .filter(|r| r.cells.iter().any(|c| c.mean != 0.0));
     value["rows"] = rows.map(plain).collect();
     markup(&value)
+}
+
+/// A translation, whole.
+pub(super) fn translation(result: &TranslateResult) -> Markup {
+    markup(&plain(result))
 }
 
 fn plain(value: &impl Serialize) -> Value {

@@ -277,6 +277,11 @@ fn violation_views(run: &RunResult) -> Vec<ViolationView> {
 }
 
 fn render(page: &Page) -> String {
+    render_with("report.html", TEMPLATE, page)
+}
+
+/// A template, which is part of the program and tested, with what it shows.
+fn render_with(name: &str, template: &str, page: &impl Serialize) -> String {
     let mut env = Environment::new();
     env.set_auto_escape_callback(|_| AutoEscape::Html);
     env.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -285,7 +290,7 @@ fn render(page: &Page) -> String {
         .lstrip_blocks(true)
         .build();
     env.set_syntax(syntax.expect("the default delimiters differ"));
-    env.render_named_str("report.html", TEMPLATE, Serde(page))
+    env.render_named_str(name, template, Serde(page))
         .expect("the template is part of the program and tested")
 }
 

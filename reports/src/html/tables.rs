@@ -64,7 +64,7 @@ pub(super) fn num(text: impl Into<String>) -> CellView {
 }
 
 impl CellView {
-    fn class(mut self, class: &str) -> Self {
+    pub(super) fn class(mut self, class: &str) -> Self {
         self.class = class.to_owned();
         self
     }

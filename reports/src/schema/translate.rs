@@ -119,12 +119,27 @@ pub struct MachineInfo {
     pub title: String,
     /// Length of one cycle, in picoseconds.
     pub cycle_ps: u64,
+    /// Slots for 4 KiB pages.
+    pub small_page_slots: Slots,
     /// Shape of the TLBs, one line.
     pub tlb: String,
     /// Shape of the paging-structure caches, one line.
     pub paging_structure_caches: String,
     /// Shape of the caches, one line.
     pub caches: String,
+}
+
+/// Slots for 4 KiB pages; 0 where there are none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Slots {
+    /// First level, loads.
+    pub loads: u32,
+    /// First level, instruction fetches.
+    pub fetches: u32,
+    /// Second level, for data.
+    pub second_level_data: u32,
+    /// Second level, for instruction fetches.
+    pub second_level_fetches: u32,
 }
 
 /// What was chosen for a run.

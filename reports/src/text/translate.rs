@@ -6,6 +6,13 @@ use crate::figures::{self, bytes, grouped, percent, share};
 use crate::schema::translate::{CycleRow, HotCost, ReuseCurve, TranslateResult};
 use crate::translated::{self, Journey};
 
+/// What the table of cycles takes beside its bars.
+const COLUMNS: usize = 78;
+
+/// Bars shorter than this say nothing, longer ones no more.
+const SHORTEST_BAR: usize = 10;
+const LONGEST_BAR: usize = 40;
+
 /// CPUs that the first view shows.
 const FEW_CPUS: usize = 8;
 
@@ -132,8 +139,10 @@ fn cycles(result: &TranslateResult, o: &TextOptions) -> String {
     if total == 0 {
         return String::new();
     }
-    // What the other columns leave, up to a bar that is easy to read.
-    let bar_width = o.width().saturating_sub(74).min(40);
+    let bar_width = match o.width().saturating_sub(COLUMNS) {
+        0..SHORTEST_BAR => 0,
+        room => room.min(LONGEST_BAR),
+    };
     let bar = |cycles: u64| {
         let length = u128::from(cycles) * bar_width as u128 / u128::from(total);
         "#".repeat(length as usize)
@@ -198,24 +207,27 @@ fn reuse(result: &TranslateResult, o: &TextOptions) -> String {
     let Some(reuse) = &result.reuse else {
         return String::new();
     };
-    let curves = [&reuse.all, &reuse.data, &reuse.instructions];
-    let longest = curves.iter().map(|curve| curve.points.len()).max().unwrap_or(0);
-    let mut table = Table::numbers(&["entries", "one for all", "data alone", "instructions alone"]);
-    for bits in 0..longest {
-        let mut cells = vec![Cell::new(grouped(1 << bits))];
-        cells.extend(curves.map(|curve| Cell::new(missed(curve, bits))));
+    let curves = translated::curves(reuse);
+    let longest = curves
+        .iter()
+        .map(|(_, _, curve)| curve.points.len())
+        .max()
+        .unwrap_or(0);
+    let heads = std::iter::once("entries").chain(curves.iter().map(|(name, _, _)| *name));
+    let mut table = Table::numbers(&heads.collect::<Vec<_>>());
+    let mut line = |name: String, misses: &dyn Fn(&ReuseCurve) -> u64| {
+        let mut cells = vec![Cell::new(name)];
+        let shares = curves
+            .iter()
+            .map(|(_, _, curve)| share(misses(curve), curve.references));
+        cells.extend(shares.map(Cell::new));
         table.row(cells);
+    };
+    for bits in 0..longest {
+        line(grouped(1 << bits), &|curve| translated::missed(curve, bits));
     }
-    let mut cells = vec![Cell::new("any (cold)")];
-    cells.extend(curves.map(|curve| Cell::new(share(curve.cold, curve.references))));
-    table.row(cells);
+    line("any (cold)".to_owned(), &|curve| curve.cold);
     o.heading("what a fully associative LRU TLB of 4k pages would miss") + &table.render(o.width(), o.color)
-}
-
-// Beyond its end a curve stays as it is.
-fn missed(curve: &ReuseCurve, bits: usize) -> String {
-    let point = curve.points.get(bits).or(curve.points.last());
-    point.map_or_else(|| "-".to_owned(), |point| share(point.misses, curve.references))
 }
 
 fn hot(result: &TranslateResult, o: &TextOptions) -> String {
@@ -225,7 +237,7 @@ fn hot(result: &TranslateResult, o: &TextOptions) -> String {
             grouped(cost.second_level_hits),
             grouped(cost.walks),
             grouped(cost.walk_cycles),
-            format!("{:.1}%", cost.share * 100.0),
+            figures::fraction(cost.share),
         ]
         .map(Cell::new)
     };
