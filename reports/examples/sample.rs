@@ -1,7 +1,10 @@
-//! Writes a sample result to the path given: `sample FILE [run|compare|run-text|compare-text] [WIDTH]`.
+//! Writes a sample result to the path given:
+//! `sample FILE [run|compare|translate|run-text|compare-text|translate-text] [WIDTH]`.
 
 #[path = "../tests/common/sample.rs"]
 mod sample;
+#[path = "../tests/common/translation.rs"]
+mod translation;
 
 use reports::text::{Color, Detail, TextOptions};
 
@@ -19,6 +22,8 @@ fn main() -> std::io::Result<()> {
         Some("run") => reports::html::run_html(&sample::run(2, 1)),
         Some("run-text") => reports::text::run_text(&sample::run(2, 1), &options),
         Some("compare-text") => reports::text::compare_text(&sample::comparison(), &options),
+        Some("translate") => reports::html::translate_html(&translation::translation()),
+        Some("translate-text") => reports::text::translate_text(&translation::translation(), &options),
         _ => reports::html::compare_html(&sample::comparison()),
     };
     std::fs::write(path, out)

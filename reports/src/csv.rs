@@ -114,6 +114,23 @@ mod tests {
     }
 
     #[test]
+    fn a_translation_is_rows_of_named_numbers() {
+        let result = crate::translation::translation();
+        let text = translate_csv(&result);
+        rectangular(&text);
+        assert!(text.starts_with("source,machine,pages,seed,metric,unit,value\n"));
+        for row in [
+            ",test-machine,4k,1,tlb.l1.loads.misses,count,50000\n",
+            ",walks.data.references.last_level_cache,count,2000\n",
+            ",what_if.2m.misses,count,900\n",
+            ",reuse.all.cold,count,3090\n",
+            &format!(",cycles.total,cycles,{}\n", result.total_cycles),
+        ] {
+            assert!(text.contains(row), "{row} missing in\n{text}");
+        }
+    }
+
+    #[test]
     fn separators_are_quoted() {
         assert_eq!(field("a,\"b\""), "\"a,\"\"b\"\"\"");
         assert_eq!(field("plain"), "plain");

@@ -34,3 +34,7 @@ mod verdict;
 #[cfg(test)]
 #[path = "../tests/common/sample.rs"]
 mod sample;
+
+#[cfg(test)]
+#[path = "../tests/common/translation.rs"]
+mod translation;

@@ -130,13 +130,16 @@ mod tests {
     use crate::sample;
 
     #[test]
-    fn both_kinds_come_back_unchanged() {
+    fn every_kind_comes_back_unchanged() {
         let compared = sample::comparison();
         let text = serde_json::to_string_pretty(&compared).unwrap();
         assert_eq!(load(&text), Ok(Loaded::Compare(Box::new(compared.clone()))));
         let run = compared.runs[1].clone();
         let text = serde_json::to_string(&run).unwrap();
         assert_eq!(load(&text), Ok(Loaded::Run(Box::new(run))));
+        let translated = crate::translation::translation();
+        let text = serde_json::to_string(&translated).unwrap();
+        assert_eq!(load(&text), Ok(Loaded::Translate(Box::new(translated))));
     }
 
     #[test]

@@ -157,6 +157,22 @@ mod tests {
     }
 
     #[test]
+    fn each_line_of_a_translation_describes_itself() {
+        let result = crate::translation::translation();
+        let rows = parsed(&translate_ndjson(&result));
+        for row in &rows {
+            for key in [
+                "schema", "source", "machine", "pages", "seed", "metric", "unit", "value",
+            ] {
+                assert!(!row[key].is_null(), "{key} missing in {row}");
+            }
+        }
+        let names: std::collections::BTreeSet<String> =
+            rows.iter().map(|r| r["metric"].to_string()).collect();
+        assert_eq!(names.len(), rows.len(), "every number has a name of its own");
+    }
+
+    #[test]
     fn costs_and_callbacks_are_included() {
         let rows = parsed(&run_ndjson(&sample::run(3, 1)));
         let value = |name: &str| {

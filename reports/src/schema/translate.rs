@@ -440,6 +440,19 @@ pub struct CpuRow {
     pub total_cycles: u64,
 }
 
+/// Decimals of the ratios in a result: those of a billion references are told apart, and what is
+/// written comes back the same when it is read.
+const RATIO_UNITS: f64 = 1e9;
+
+/// A ratio as results hold it, 0 where there is nothing to divide by.
+#[must_use]
+pub fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        return 0.0;
+    }
+    (part as f64 / whole as f64 * RATIO_UNITS).round() / RATIO_UNITS
+}
+
 impl Accesses {
     /// All kinds.
     #[must_use]

@@ -306,3 +306,103 @@ fn cpus(result: &TranslateResult, o: &TextOptions) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Color;
+    use super::*;
+    use crate::translation::translation;
+
+    fn plain(result: &TranslateResult, width: usize, detail: Detail) -> String {
+        let color = Color::Never;
+        translate_text(result, &TextOptions { width, color, detail })
+    }
+
+    #[test]
+    fn no_line_exceeds_the_width() {
+        for width in [40, 80, 160] {
+            for detail in [Detail::Headline, Detail::All] {
+                let text = plain(&translation(), width, detail);
+                let longest = text.lines().map(|line| line.chars().count()).max().unwrap();
+                assert!(longest <= width, "{longest} > {width}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_part_is_there() {
+        let text = plain(&translation(), 100, Detail::All);
+        for part in [
+            "Translation takes",
+            "2 rounds",
+            "a warm-up of 5",
+            "data compete for the caches, oracle off",
+            "paging-structure caches: pde",
+            "rewalks",
+            "tables in remote memory",
+            "with other pages",
+            "one for all",
+            "any (cold)",
+            "0x400000-0x800000",
+            "0x7ffffffff000",
+            "CPUs",
+            "9 records were not used: valgrind's own messages (first at line 1)",
+            "12 accesses crossed",
+            "the mark at the end is missing",
+        ] {
+            assert!(text.contains(part), "{part} missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_rows_of_all_accesses_add_up() {
+        let text = plain(&translation(), 100, Detail::Headline);
+        let all = text.lines().find(|line| line.starts_with("all "));
+        let words: Vec<&str> = all.unwrap().split_whitespace().collect();
+        assert_eq!(
+            words[1..],
+            ["4,400,000", "60,400", "1.37%", "36,300", "24,100", "0.548%"]
+        );
+    }
+
+    #[test]
+    fn a_violation_is_the_headline() {
+        let mut result = translation();
+        result.violations.push("CPU 0 used a frame".to_owned());
+        let text = plain(&result, 100, Detail::Headline);
+        assert!(
+            text.starts_with("Stale translation: CPU 0 used a frame. The run ended there."),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn bare_results_render_too() {
+        let mut result = translation();
+        result.references = Default::default();
+        result.tlb.clear();
+        result.walks.clear();
+        result.cycles.clear();
+        result.total_cycles = 0;
+        result.reuse = None;
+        result.what_if.clear();
+        result.hot_pages.clear();
+        result.hot_regions.clear();
+        result.cpus.clear();
+        assert!(plain(&result, 80, Detail::All).contains("made no reference"));
+        assert!(crate::html::translate_html(&result).contains("</html>"));
+    }
+
+    #[test]
+    fn data_alone_have_one_curve() {
+        let mut result = translation();
+        if let Some(reuse) = &mut result.reuse {
+            reuse.instructions.references = 0;
+        }
+        let text = plain(&result, 100, Detail::Headline);
+        assert!(
+            text.contains("data alone") && !text.contains("one for all"),
+            "{text}"
+        );
+    }
+}

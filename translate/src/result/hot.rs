@@ -1,6 +1,6 @@
 //! Which pages and regions cost most.
 
-use reports::schema::translate::{HotCost, HotPage, HotRegion};
+use reports::schema::translate::{HotCost, HotPage, HotRegion, ratio};
 use x86::PAGE_SHIFT;
 
 use crate::pages::{Page, PageCost};
@@ -37,7 +37,7 @@ fn hot(cost: PageCost, all: u64) -> HotCost {
         second_level_hits: cost.second_level_hits,
         walks: cost.walks,
         walk_cycles: cost.walk_cycles,
-        share: super::ratio(cost.walk_cycles, all),
+        share: ratio(cost.walk_cycles, all),
     }
 }
 

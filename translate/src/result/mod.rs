@@ -8,7 +8,7 @@ use reports::schema::Tool;
 use reports::schema::translate::{
     AccessKind, Accesses, Charged, Client as ClientKind, CpuRow, CycleRow, DataCaching as CachingKind,
     FirstTouches, MemoryInfo, Oracle as OracleKind, ReuseCurve, ReuseInfo, ReusePoint, ServedRow, SetupInfo,
-    SizeRow, SourceInfo, TRANSLATE_SCHEMA, TlbRow, TranslateResult, WalkRow, WhatIfRow,
+    SizeRow, SourceInfo, TRANSLATE_SCHEMA, TlbRow, TranslateResult, WalkRow, WhatIfRow, ratio,
 };
 use sim::Cycles;
 use x86::cache::Served;
@@ -35,14 +35,6 @@ pub struct About {
     pub oracle: OracleKind,
     /// Most pages and regions listed.
     pub top: usize,
-}
-
-fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        part as f64 / whole as f64
-    }
 }
 
 impl<O: Oracle> Translator<O> {

@@ -77,3 +77,71 @@ pub fn translate_html(result: &TranslateResult) -> String {
     };
     render_with("translate.html", TEMPLATE, &page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translation::translation;
+
+    #[test]
+    fn a_report_is_one_file_without_network_or_program() {
+        let html = translate_html(&translation());
+        assert!(html.starts_with("<!doctype html>"));
+        for banned in ["http://", "https://", "<link", "@import", "url(", " src="] {
+            assert!(!html.contains(banned), "{banned}");
+        }
+        assert_eq!(html.matches("<script").count(), 1, "only the copy of the result");
+        assert!(html.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn foreign_text_is_never_markup() {
+        let html = translate_html(&translation());
+        assert!(!html.contains("<script>alert(1)") && html.contains("&lt;script&gt;alert(1)"));
+    }
+
+    #[test]
+    fn tables_have_captions_scopes_and_every_chart_its_table() {
+        let html = translate_html(&translation());
+        assert_eq!(html.matches("<table").count(), html.matches("<caption").count());
+        assert!(html.contains("scope=\"col\"") && html.contains("scope=\"row\""));
+        assert_eq!(html.matches("<figure").count(), 3);
+        assert_eq!(html.matches("class=\"numbers\"").count(), 3);
+        assert_eq!(html.matches("role=\"img\" aria-label=").count(), 3);
+    }
+
+    #[test]
+    fn every_part_is_there_and_the_whole_result() {
+        let result = translation();
+        let html = translate_html(&result);
+        for part in [
+            "tlbs", "cycles", "walks", "what-if", "reuse", "memory", "cpus", "notes", "machine",
+        ] {
+            assert!(html.contains(&format!("<section id=\"{part}\"")), "{part}");
+        }
+        let copy = html
+            .split("id=\"result\">")
+            .nth(1)
+            .and_then(|rest| rest.split("</script>").next());
+        assert_eq!(
+            serde_json::from_str::<TranslateResult>(copy.unwrap()).unwrap(),
+            result
+        );
+    }
+
+    #[test]
+    fn segments_add_up_to_the_cycles() {
+        let result = translation();
+        let html = translate_html(&result);
+        let cycles = html.split("<section id=\"cycles\">").nth(1).unwrap();
+        let svg = cycles.split("</svg></div>").next().unwrap();
+        let sum = |run: &str| -> u64 {
+            svg.split(&format!("data-run=\"{run}\" data-cycles=\""))
+                .skip(1)
+                .map(|rest| rest.split('"').next().unwrap().parse::<u64>().unwrap())
+                .sum()
+        };
+        assert_eq!(sum("2"), result.total_cycles);
+        assert_eq!(sum("0") + sum("1"), result.total_cycles);
+    }
+}
