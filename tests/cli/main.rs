@@ -3,6 +3,7 @@
 mod bad_input;
 mod compare;
 mod outputs;
+mod translate;
 mod usage;
 mod verdicts;
 
