@@ -63,7 +63,9 @@ fn expected_code(command: &str) -> i32 {
 #[test]
 fn examples_work() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    symlink(root().join("scenarios"), folder.path().join("scenarios")).expect("linked");
+    for data in ["scenarios", "translate"] {
+        symlink(root().join(data), folder.path().join(data)).expect("linked");
+    }
     let bin = Path::new(env!("CARGO_BIN_EXE_mmusim"))
         .parent()
         .expect("the program is in a folder");

@@ -3,8 +3,8 @@
 use crate::figures::{bytes, grouped, percent, ratio, share};
 use crate::flat::FlatRow;
 use crate::schema::translate::{
-    AccessKind, Client, DataCaching, Oracle, ReuseCurve, ReuseInfo, SourceKind, TlbRow, TranslateResult,
-    WalkRow,
+    AccessKind, Client, CycleRow, DataCaching, Oracle, ReuseCurve, ReuseInfo, SourceKind, TlbRow,
+    TranslateResult, WalkRow,
 };
 
 /// Name of a kind of access, as a row.
@@ -55,7 +55,7 @@ impl Journey {
     }
 }
 
-/// Each kind of access that occurs, then all together.
+/// Each kind of access that occurs, then, if there are several, all together.
 pub(crate) fn journeys(result: &TranslateResult) -> Vec<Journey> {
     let second = |row: &TlbRow| result.level(2).find(|other| other.access == row.access);
     let kinds = result.level(1).map(|row| Journey::of(row, second(row)));
@@ -67,8 +67,25 @@ pub(crate) fn journeys(result: &TranslateResult) -> Vec<Journey> {
         second_level_hits: 0,
         misses: 0,
     };
-    rows.push(rows.iter().fold(none, Journey::add));
+    if rows.len() != 1 {
+        rows.push(rows.iter().fold(none, Journey::add));
+    }
     rows
+}
+
+/// Whose cycles are shown beside each other: data and instructions as far as either took any, and their
+/// sum if both did.
+pub(crate) fn columns(result: &TranslateResult) -> Vec<(&'static str, fn(&CycleRow) -> u64)> {
+    let of: [(&str, fn(&CycleRow) -> u64); 2] = [
+        (client(Client::Data), |row| row.data),
+        (client(Client::Instructions), |row| row.instructions),
+    ];
+    let took = |column: &(&str, fn(&CycleRow) -> u64)| result.cycles.iter().any(|row| column.1(row) > 0);
+    let mut columns: Vec<_> = of.into_iter().filter(took).collect();
+    if columns.len() > 1 {
+        columns.push(("both", CycleRow::total));
+    }
+    columns
 }
 
 /// Page-table references of a row by who served them, and all of them.
@@ -106,7 +123,7 @@ pub(crate) fn verdict(result: &TranslateResult) -> Vec<String> {
     let charged = &result.charged;
     if charged.walk_cycles > 0 {
         sentences.push(format!(
-            "A program that works on while the walker walks is held up by {} % of the walks ({} to {} %): {} cycles \
+            "A program that works on while the walker walks is held up by {}% of the walks ({} to {}%): {} cycles \
              a reference ({} to {}).",
             charged.percent,
             charged.percent_low,

@@ -80,11 +80,8 @@ fn tlbs(result: &TranslateResult, o: &TextOptions) -> String {
     ]);
     let journeys = translated::journeys(result);
     for (at, row) in journeys.iter().enumerate() {
-        let style = if at + 1 == journeys.len() {
-            Style::Bold
-        } else {
-            Style::Plain
-        };
+        let sum = at > 0 && at + 1 == journeys.len();
+        let style = if sum { Style::Bold } else { Style::Plain };
         let Journey { references, hits, .. } = *row;
         let cells = [
             row.name.to_owned(),
@@ -147,28 +144,30 @@ fn cycles(result: &TranslateResult, o: &TextOptions) -> String {
         let length = u128::from(cycles) * bar_width as u128 / u128::from(total);
         "#".repeat(length as usize)
     };
-    let mut table = Table::numbers(&["cycles", "data", "instructions", "both", "share", ""]).left(&[5]);
+    let columns = translated::columns(result);
+    let names = columns.iter().map(|(name, _)| *name);
+    let heads: Vec<&str> = std::iter::once("cycles")
+        .chain(names)
+        .chain(["share", ""])
+        .collect();
+    let mut table = Table::numbers(&heads).left(&[heads.len() - 1]);
     let wanted = |row: &&CycleRow| row.total() > 0 || o.detail == Detail::All;
     for row in result.cycles.iter().filter(wanted) {
-        table.row(vec![
-            Cell::new(row.account.clone()),
-            Cell::new(grouped(row.data)),
-            Cell::new(grouped(row.instructions)),
-            Cell::new(grouped(row.total())),
-            Cell::new(percent(row.total(), total)),
-            Cell::new(bar(row.total())),
-        ]);
+        let mut cells = vec![row.account.clone()];
+        cells.extend(columns.iter().map(|(_, of)| grouped(of(row))));
+        cells.extend([percent(row.total(), total), bar(row.total())]);
+        table.row(cells.into_iter().map(Cell::new).collect());
     }
     let sum = |of: fn(&CycleRow) -> u64| grouped(result.cycles.iter().map(of).sum());
-    let cells = [
-        "total".to_owned(),
-        sum(|row| row.data),
-        sum(|row| row.instructions),
-        grouped(total),
-        percent(total, total),
-        String::new(),
-    ];
-    table.row(cells.map(|text| Cell::styled(text, Style::Bold)).to_vec());
+    let mut cells = vec!["total".to_owned()];
+    cells.extend(columns.iter().map(|(_, of)| sum(*of)));
+    cells.extend([percent(total, total), String::new()]);
+    table.row(
+        cells
+            .into_iter()
+            .map(|text| Cell::styled(text, Style::Bold))
+            .collect(),
+    );
     format!("\n{}", table.render(o.width(), o.color))
 }
 

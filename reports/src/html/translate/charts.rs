@@ -3,7 +3,7 @@
 use minijinja::Value;
 
 use super::super::charts::{ChartView, LegendItem, class};
-use super::super::tables::{TableView, cell, num};
+use super::super::tables::{CellView, TableView, cell, num};
 use crate::figures::{bytes, grouped, percent, share};
 use crate::schema::translate::{CycleRow, ReuseCurve, ReuseInfo, TranslateResult, WhatIfRow};
 use crate::svg::{Anchor, LogAxis, Svg};
@@ -85,34 +85,22 @@ pub(super) fn cycles(result: &TranslateResult) -> Option<ChartView> {
             note: format!("{} cycles, {}", grouped(all), percent(all, total)),
         }
     };
-    let mut drawn = vec![
-        bar("data", |row| row.data),
-        bar("instructions", |row| row.instructions),
-    ];
-    drawn.retain(|bar| bar.parts.iter().any(|(_, cycles)| *cycles > 0));
-    if drawn.len() > 1 {
-        drawn.push(bar("both", CycleRow::total));
-    }
-    let heads = ["data", "instructions", "both"].map(str::to_owned);
+    let columns = translated::columns(result);
+    let drawn: Vec<Bar> = columns.iter().map(|(name, of)| bar(name, *of)).collect();
+    let heads: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
     let mut table = TableView::new("Cycles of translation", "account", &heads);
-    let mut line = |name: &str, title: &str, numbers: [u64; 3]| {
-        let mut cells = vec![cell(name).titled(title)];
-        cells.extend(numbers.map(|n| num(grouped(n)).sub(percent(n, total))));
+    let mut line = |name: CellView, cycles: &dyn Fn(fn(&CycleRow) -> u64) -> u64| {
+        let mut cells = vec![name];
+        cells.extend(columns.iter().map(|(_, of)| {
+            let cycles = cycles(*of);
+            num(grouped(cycles)).sub(percent(cycles, total))
+        }));
         table.row(cells);
     };
     for row in &rows {
-        line(
-            &row.account,
-            &row.description,
-            [row.data, row.instructions, row.total()],
-        );
+        line(cell(row.account.as_str()).titled(&row.description), &|of| of(row));
     }
-    let sum = |of: fn(&CycleRow) -> u64| rows.iter().map(|row| of(row)).sum();
-    line(
-        "total",
-        "",
-        [sum(|row| row.data), sum(|row| row.instructions), total],
-    );
+    line(cell("total"), &|of| rows.iter().map(|row| of(row)).sum());
     Some(ChartView {
         title: "Cycles by account".to_owned(),
         svg: bars("Stacked bars: cycles of translation by account", &drawn),
