@@ -84,4 +84,31 @@ mod tests {
         assert_eq!([Stuck, Found].into_iter().max(), Some(Stuck));
         assert_eq!(Verdict::worst([]), Fine);
     }
+
+    #[test]
+    fn a_stale_translation_is_found() {
+        let setup = translate::engine::Setup {
+            machine: x86::Machine::preset("zen4-2022").expect("a preset"),
+            mode: x86::PagingMode::FourLevel,
+            pages: translate::mapping::PagePolicy::Fixed(x86::PageSize::Size4K),
+            data: translate::engine::DataCaching::Bypass,
+        };
+        let spec = "uniform:1m".parse().expect("a stream");
+        let about = translate::result::About {
+            tool: reports::schema::Tool {
+                name: String::new(),
+                version: String::new(),
+            },
+            seed: 1,
+            source: translate::describe::stream(&spec),
+            oracle: reports::schema::translate::Oracle::On,
+            top: 0,
+        };
+        let task = translate::Task::new(setup);
+        let translator = translate::Translator::<translate::frames::Unwatched>::new(task);
+        let mut result = translator.expect("the machine can").result(about);
+        assert_eq!(Verdict::of_translation(&result), Verdict::Fine);
+        result.violations.push("a frame that was freed".to_owned());
+        assert_eq!(Verdict::of_translation(&result), Verdict::Found);
+    }
 }

@@ -73,15 +73,18 @@ pub(crate) fn journeys(result: &TranslateResult) -> Vec<Journey> {
     rows
 }
 
+/// A column of cycles: its name, and the cycles of an account.
+pub(crate) type CycleColumn = (&'static str, fn(&CycleRow) -> u64);
+
 /// Whose cycles are shown beside each other: data and instructions as far as either took any, and their
 /// sum if both did.
-pub(crate) fn columns(result: &TranslateResult) -> Vec<(&'static str, fn(&CycleRow) -> u64)> {
-    let of: [(&str, fn(&CycleRow) -> u64); 2] = [
+pub(crate) fn columns(result: &TranslateResult) -> Vec<CycleColumn> {
+    let of: [CycleColumn; 2] = [
         (client(Client::Data), |row| row.data),
         (client(Client::Instructions), |row| row.instructions),
     ];
-    let took = |column: &(&str, fn(&CycleRow) -> u64)| result.cycles.iter().any(|row| column.1(row) > 0);
-    let mut columns: Vec<_> = of.into_iter().filter(took).collect();
+    let took = |column: &CycleColumn| result.cycles.iter().any(|row| column.1(row) > 0);
+    let mut columns: Vec<CycleColumn> = of.into_iter().filter(took).collect();
     if columns.len() > 1 {
         columns.push(("both", CycleRow::total));
     }
