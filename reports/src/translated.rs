@@ -247,8 +247,10 @@ pub(crate) fn memory(result: &TranslateResult) -> String {
             share(first.walk_cycles, result.total_cycles)
         );
     }
-    if result.collapses > 0 {
-        out += &format!(" {} regions became large pages.", grouped(result.collapses));
+    match result.collapses {
+        0 => {}
+        1 => out += " One region became a large page.",
+        n => out += &format!(" {} regions became large pages.", grouped(n)),
     }
     out
 }

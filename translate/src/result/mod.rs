@@ -92,12 +92,30 @@ impl<O: Oracle> Translator<O> {
             what_if: self.what_if(total_cycles),
             cpus: self.cpus(&counts, &prices),
             violations: self.violation().map(str::to_owned).into_iter().collect(),
-            notes: notes(&counts, setup.mode.levels()),
+            notes: self.notes(&counts),
             source: SourceInfo {
                 threads: self.threads(),
                 ..about.source
             },
         }
+    }
+
+    fn notes(&self, counts: &Counts) -> Vec<String> {
+        let mut notes = Vec::new();
+        if counts.events.non_canonical > 0 {
+            notes.push(format!(
+                "{} references have an address that is not canonical with {} levels of page tables; they were \
+                 left out",
+                counts.events.non_canonical,
+                self.task.setup.mode.levels()
+            ));
+        }
+        if self.threads() > 1 && self.reuse().is_some() {
+            notes.push(
+                "reuse distances are those of all threads together, in the order of the source".to_owned(),
+            );
+        }
+        notes
     }
 
     fn what_if(&self, run: u64) -> Vec<WhatIfRow> {
@@ -303,16 +321,4 @@ fn curve(distances: &Distances) -> ReuseCurve {
         cold: distances.cold(),
         points,
     }
-}
-
-fn notes(counts: &Counts, levels: u32) -> Vec<String> {
-    let mut notes = Vec::new();
-    if counts.events.non_canonical > 0 {
-        notes.push(format!(
-            "{} references have an address that is not canonical with {levels} levels of page tables; \
-             they were left out",
-            counts.events.non_canonical
-        ));
-    }
-    notes
 }

@@ -11,7 +11,7 @@ use crate::translated;
 
 /// Stacked bars: where they begin, how long they may be, what is left for the figure, height of a row.
 const LEFT: f64 = 96.0;
-const BAR: f64 = 640.0;
+const BAR: f64 = 600.0;
 const RIGHT: f64 = 210.0;
 const ROW: f64 = 30.0;
 
@@ -126,9 +126,11 @@ pub(super) fn what_if(result: &TranslateResult) -> Option<ChartView> {
         return None;
     }
     let bar = |row: &WhatIfRow| {
+        let share = percent(row.saved_cycles.unsigned_abs(), result.total_cycles);
         let saved = match row.saved_cycles {
             0 => String::new(),
-            saved => format!(", saves {}", percent_signed(saved, result.total_cycles)),
+            1.. => format!(", saves {share}"),
+            _ => format!(", costs {share} more"),
         };
         Bar {
             name: row.pages.clone(),
@@ -168,11 +170,6 @@ pub(super) fn what_if(result: &TranslateResult) -> Option<ChartView> {
         svg: bars("Stacked bars: cycles of translation by page policy", &drawn),
         table,
     })
-}
-
-fn percent_signed(saved: i64, of: u64) -> String {
-    let sign = if saved < 0 { "-" } else { "" };
-    format!("{sign}{}", percent(saved.unsigned_abs(), of))
 }
 
 /// The curves as a legend.
