@@ -64,11 +64,18 @@ fn measure<O: Oracle>(
             pass(&mut engine, source);
             engine
         });
-        b.iter(|| pass(engine, source));
+        b.iter(|| measured_pass(engine, source));
     });
     group.finish();
 }
 
+// What `instructions.sh` counts: a pass over pages that are mapped.
+#[inline(never)]
+fn measured_pass<O: Oracle>(engine: &mut Engine<O>, batches: &[Batch]) {
+    pass(engine, batches);
+}
+
+#[inline(always)]
 fn pass<O: Oracle>(engine: &mut Engine<O>, batches: &[Batch]) {
     for batch in batches {
         engine.run(batch).expect("sound");
