@@ -48,14 +48,20 @@ fn address(page: u64) -> String {
 /// The dearest pages, those without walks left out.
 pub(super) fn pages(pages: &[Page], top: usize) -> Vec<HotPage> {
     let all = walk_cycles(pages);
+    let order = |page: &&Page| (std::cmp::Reverse(page.cost.walk_cycles), page.vpn, page.size);
     let mut dear: Vec<&Page> = pages.iter().filter(|page| page.cost.walks > 0).collect();
-    dear.sort_by_key(|page| (std::cmp::Reverse(page.cost.walk_cycles), page.vpn, page.size));
-    let row = |page: &&Page| HotPage {
+    // Only the top is put in order: there may be millions.
+    if top < dear.len() {
+        dear.select_nth_unstable_by_key(top, order);
+        dear.truncate(top);
+    }
+    dear.sort_unstable_by_key(order);
+    let row = |page: &Page| HotPage {
         address: address(page.vpn.get()),
         size: page.size.to_string(),
         cost: hot(page.cost, all),
     };
-    dear.iter().take(top).map(row).collect()
+    dear.into_iter().map(row).collect()
 }
 
 /// The dearest regions, those without walks left out.
@@ -63,7 +69,7 @@ pub(super) fn regions(pages: &[Page], top: usize) -> Vec<HotRegion> {
     let all = walk_cycles(pages);
     let mut dear: Vec<Region> = together(pages);
     dear.retain(|region| region.cost.walks > 0);
-    dear.sort_by_key(|region| (std::cmp::Reverse(region.cost.walk_cycles), region.start));
+    dear.sort_unstable_by_key(|region| (std::cmp::Reverse(region.cost.walk_cycles), region.start));
     let row = |region: &Region| HotRegion {
         start: address(region.start),
         end: address(region.end),
@@ -74,10 +80,15 @@ pub(super) fn regions(pages: &[Page], top: usize) -> Vec<HotRegion> {
 }
 
 fn together(pages: &[Page]) -> Vec<Region> {
-    let mut sorted: Vec<&Page> = pages.iter().collect();
-    sorted.sort_by_key(|page| (page.vpn, page.size));
+    // Keys beside each other, since pages come in the order of their first touch.
+    let mut sorted: Vec<_> = (0..)
+        .zip(pages)
+        .map(|(at, page)| (page.vpn, page.size, at))
+        .collect();
+    sorted.sort_unstable();
     let mut regions: Vec<Region> = Vec::new();
-    for page in sorted {
+    for (_, _, at) in sorted {
+        let page: &Page = &pages[at];
         let start = page.vpn.get();
         let end = start + page.size.base_pages();
         match regions.last_mut() {

@@ -4,7 +4,7 @@
 //! (R. Mattson et al., "Evaluation techniques for storage hierarchies", IBM Systems Journal 9, 1970),
 //! so one pass gives the misses of every size. Pages are of 4 KiB.
 //!
-//! The pages lie in the order of their last use. The first [`FRONT`] are a list that is searched, which
+//! The pages lie in the order of their last use. The first few are a list that is searched, which
 //! serves most references; the others are marks on a line of time, counted through a tree (F. Olken,
 //! "Efficient methods for calculating the success function of fixed space replacement policies", 1981),
 //! so a reference costs the logarithm of the pages at most. When the line is used up, it is written anew
