@@ -26,7 +26,7 @@ fn modulo(page: u64, sets: u64) -> u64 {
 
 /// The low bits xor as many above them.
 fn folded(page: u64, sets: u64) -> u64 {
-    page % sets ^ page / sets % sets
+    (page % sets) ^ (page / sets % sets)
 }
 
 struct Bank {
