@@ -8,9 +8,9 @@ use reports::schema::Tool;
 use reports::schema::translate::{Oracle as OracleKind, TranslateResult};
 use reports::text::TextOptions;
 use translate::engine::{DataCaching, Setup};
+use translate::frames::Watched;
 use translate::frames::{Oracle, Unwatched};
 use translate::result::About;
-use translate::watched_pages::WatchedPages;
 use translate::{Reuse, Task, TranslateError, Translator};
 use x86::{Machine, PagingMode};
 
@@ -37,7 +37,7 @@ pub(crate) fn translate(args: &TranslateArgs, console: &Console) -> Result<Verdi
     let task = task(args, machine);
     let opened = source::open(args)?;
     let result = match args.no_oracle() {
-        Wish::Silent => run::<WatchedPages>(task, opened, args, OracleKind::On, console)?,
+        Wish::Silent => run::<Watched>(task, opened, args, OracleKind::On, console)?,
         Wish::Asked => run::<Unwatched>(task, opened, args, OracleKind::Off, console)?,
     };
     let text = TextOptions {

@@ -14,7 +14,6 @@ pub mod stream;
 pub mod tally;
 pub mod trace;
 pub mod translator;
-pub mod watched_pages;
 
 pub use source::{Batch, Source, SourceError, ThreadId};
 pub use translator::{Reuse, Task, TranslateError, Translator, Unsupported};

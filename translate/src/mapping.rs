@@ -139,7 +139,8 @@ impl Mapper {
         self.collapses
     }
 
-    /// Maps the page at `vpn` for its first access. New tables lie on `node`.
+    /// Maps the page at `vpn` for its first access: young, and dirty for a store, as Linux maps an
+    /// anonymous page (mm/memory.c, `do_anonymous_page`). New tables lie on `node`.
     ///
     /// # Errors
     /// If there are too many pages.
@@ -164,9 +165,13 @@ impl Mapper {
         for table in fresh {
             memory.place(table, node);
         }
-        memory
-            .tables
-            .set(table, level.index_of(vpn), Entry::leaf_of(size, pfn, RIGHTS));
+        let leaf = Entry::leaf_of(size, pfn, RIGHTS).with_accessed();
+        let leaf = if access.is_write() {
+            leaf.with_dirty()
+        } else {
+            leaf
+        };
+        memory.tables.set(table, level.index_of(vpn), leaf);
         Ok(thp.and_then(|thp| self.touch(thp, table, vpn, access)))
     }
 

@@ -74,7 +74,8 @@ const fn range(size: PageSize) -> (u32, u32) {
     }
 }
 
-const fn page_of(pfn: Pfn) -> (PageSize, usize) {
+#[inline]
+pub(crate) const fn page_of(pfn: Pfn) -> (PageSize, usize) {
     let size = match pfn.get() {
         HUGE_START.. => PageSize::Size1G,
         LARGE_START.. => PageSize::Size2M,

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use translate::engine::{DataCaching, Setup};
+use translate::frames::Watched;
 use translate::mapping::PagePolicy;
 use translate::tally::Tally;
 use translate::trace::{self, Looped};
-use translate::watched_pages::WatchedPages;
 use translate::{Task, Translator};
 use x86::{Access, Machine, PageSize, PagingMode, Reference, Va};
 
@@ -85,6 +85,7 @@ struct Model {
     first: [Bank; 2],
     second: Vec<Bank>,
     fill: Fill,
+    mapped: BTreeSet<u64>,
     dirty: BTreeSet<u64>,
     counts: Counted,
 }
@@ -105,6 +106,7 @@ impl Model {
             first,
             second,
             fill,
+            mapped: BTreeSet::new(),
             dirty: BTreeSet::new(),
             counts: Counted::default(),
         }
@@ -137,7 +139,9 @@ impl Model {
 
     fn walk(&mut self, access: Access, client: usize, page: u64) {
         self.counts.walks[access as usize] += 1;
-        if access == Write && self.dirty.insert(page) {
+        // The store that touches a page first finds it mapped dirty.
+        let assisted = !self.mapped.insert(page);
+        if access == Write && self.dirty.insert(page) && assisted {
             self.counts.dirty_assists += 1;
         }
         let slot = (page, self.dirty.contains(&page));
@@ -197,7 +201,7 @@ fn engine(machine: &str, references: &[Reference]) -> Counted {
         pages: PagePolicy::Fixed(PageSize::Size4K),
         data: DataCaching::Bypass,
     };
-    let mut translator = Translator::<WatchedPages>::new(Task::new(setup)).expect("it can");
+    let mut translator = Translator::<Watched>::new(Task::new(setup)).expect("it can");
     let source = Looped::new(references.to_vec(), 1);
     translator.run(source, |_| {}).expect("a good source");
     let Tally {

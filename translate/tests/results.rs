@@ -5,12 +5,12 @@ use std::path::Path;
 use reports::schema::Tool;
 use reports::schema::translate::{Oracle as OracleKind, SourceInfo, TranslateResult};
 use translate::engine::{DataCaching, Setup};
+use translate::frames::Watched;
 use translate::frames::{Oracle, Unwatched};
 use translate::mapping::PagePolicy;
 use translate::result::About;
 use translate::stream::StreamSpec;
 use translate::trace::{self, Looped, Repeated};
-use translate::watched_pages::WatchedPages;
 use translate::{Reuse, Source, Task, TranslateError, Translator, Unsupported, describe};
 use x86::{Access, Frames, Generation, Machine, PageSize, PagingMode, Pfn, Reference, Slots, TlbEntry, Va};
 
@@ -56,7 +56,7 @@ fn about() -> About {
 }
 
 fn run(task: Task, source: impl Source) -> TranslateResult {
-    let mut translator = Translator::<WatchedPages>::new(task).expect("the machine can");
+    let mut translator = Translator::<Watched>::new(task).expect("the machine can");
     translator.run(source, |_| {}).expect("a good source");
     translator.result(about())
 }

@@ -62,8 +62,8 @@ impl Cache {
     /// An empty cache of a geometry that was checked.
     pub(super) fn new(array: &CacheArray) -> Self {
         match array.ways {
-            ..=8 => Cache::Narrow(Sets::new(array)),
-            ..=16 => Cache::Wide(Sets::new(array)),
+            0..=8 => Cache::Narrow(Sets::new(array)),
+            9..=16 => Cache::Wide(Sets::new(array)),
             _ => Cache::Widest(Sets::new(array)),
         }
     }
@@ -125,7 +125,7 @@ const ONES: u64 = u64::MAX / FIELD;
 // where subtracting one from each borrows into its highest bit first.
 #[inline(always)]
 const fn offset_of(order: u64, way: u32) -> u32 {
-    let zero_there = order ^ ONES * way as u64;
+    let zero_there = order ^ (ONES * way as u64);
     let borrows = zero_there.wrapping_sub(ONES) & !zero_there & ONES << (FIELD_BITS - 1);
     borrows.trailing_zeros() - (FIELD_BITS - 1)
 }
