@@ -52,10 +52,14 @@
 //! # Deviations
 //!
 //! * The guest's page tables map each address to itself and never change: guest-virtual equals
-//!   guest-physical, a TLB slot holds the combined translation, and one look-up costs what the
-//!   architecture says for two dimensions. There are no paging-structure caches and no nested TLB
-//!   yet, so every miss under TDP makes all 24 references. [`Paging::Direct`] is a guest with
-//!   paging off on one-dimensional tables (`nonpaging_page_fault`): 4 references.
+//!   guest-physical, a TLB slot holds the combined translation, and one look-up makes the references
+//!   that the architecture says for two dimensions: all 24, since there are no guest tables for
+//!   paging-structure caches and a nested TLB to remember. [`Paging::Direct`] is a guest with paging
+//!   off on one-dimensional tables (`nonpaging_page_fault`): at most 4 references, less what the
+//!   vCPU's paging-structure caches keep; they are emptied with its TLB.
+//! * Every reference of a guest's walk is priced as a hit in the first-level cache
+//!   ([`x86::walk_cost`]): the guest's own tables have no place in memory, and those of sptes do not
+//!   compete with the host's for the caches. That changes the latency of walks only.
 //! * A vCPU has a TLB of the machine's shape to itself; it does not compete with the host's entries
 //!   on the same CPU. Machines without nested paging have no tags either (VPID and EPT both came
 //!   with Nehalem), so there a vCPU starts with an empty TLB at each entry; on a tagged machine the

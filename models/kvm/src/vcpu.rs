@@ -18,7 +18,8 @@ use std::rc::Rc;
 use mm::account::{FAULT_KVM, TLB_FLUSH, USER, WALK};
 use mm::{CpuMode, Frames, Kernel, Refused};
 use sim::{Action, CpuId, Cx, Mark, Object, Scope};
-use x86::walker::{HOST_LEVELS, nested_references};
+use x86::psc::Psc;
+use x86::walker::{HOST_LEVELS, nested_references, walk_cached};
 use x86::{Access, Gfn, Lookup, PageSize, Pfn, Rules, Slots, Tlb, TlbEntry, Vpn, WalkOutcome};
 
 use crate::config::Paging;
@@ -69,6 +70,8 @@ pub(crate) enum FlushRequest {
 pub(crate) struct Vcpu {
     pub(crate) name: Rc<str>,
     pub(crate) tlb: Tlb,
+    /// Upper levels of the sptes that one-dimensional walks start from.
+    pub(crate) psc: Psc,
     /// Last-known CPU.
     pub(crate) cpu: Option<CpuId>,
     pub(crate) mode: Mode,
@@ -76,10 +79,12 @@ pub(crate) struct Vcpu {
 }
 
 impl Vcpu {
-    /// Empties the TLB, telling the oracle.
+    /// Empties the TLB, telling the oracle, and the paging-structure caches (hardware-costs R5 where
+    /// there are no tags).
     pub(crate) fn drop_tlb(&mut self, kernel: &Kernel) {
         let mut frames = kernel.frames();
         self.tlb.flush_asid(GUEST.own, &mut Usable(&mut frames));
+        self.psc.flush_all();
     }
 }
 
@@ -111,6 +116,7 @@ impl Kvm {
         st.vcpus.push(Vcpu {
             name: format!("{} vcpu{}", self.config.name, id.0).into(),
             tlb: Tlb::new(&self.machine.tlb),
+            psc: Psc::new(&self.machine.psc),
             cpu: None,
             mode: Mode::Outside,
             request: FlushRequest::None,
@@ -259,28 +265,44 @@ impl Kvm {
         let found = {
             let mut st = self.st();
             let st: &mut State = &mut st;
-            let walk = x86::walk(&mut st.tables, st.root, vpn, access);
-            let references = match self.config.paging {
-                Paging::Tdp => nested_references(GUEST_LEVELS, HOST_LEVELS),
-                Paging::Direct => walk.references,
+            let v = &mut st.vcpus[vcpu.index()];
+            let (walk, references) = match self.config.paging {
+                Paging::Tdp => (
+                    x86::walk(&mut st.tables, st.root, vpn, access),
+                    nested_references(GUEST_LEVELS, HOST_LEVELS),
+                ),
+                Paging::Direct => {
+                    let (psc, rules) = (&mut v.psc, &Rules::USER);
+                    let walk = walk_cached(
+                        &mut st.tables,
+                        psc,
+                        GUEST.own,
+                        st.root,
+                        vpn,
+                        access,
+                        rules,
+                        |_, _| {},
+                    );
+                    (walk, walk.references)
+                }
             };
             st.metrics.walk_references += u64::from(references);
             cx.charge(WALK, x86::walk_cost(&self.machine.costs, references));
             let mut frames = kernel.frames();
             let mut usable = Usable(&mut frames);
-            let tlb = &mut st.vcpus[vcpu.index()].tlb;
             match walk.outcome {
                 WalkOutcome::NotPresent { .. }
                 | WalkOutcome::Reserved { .. }
                 | WalkOutcome::Protection { .. } => {
-                    tlb.invalidate_page(GUEST.own, vpn, &mut usable);
+                    v.tlb.invalidate_page(GUEST.own, vpn, &mut usable);
+                    v.psc.invalidate_page(GUEST.own, vpn);
                     None
                 }
                 WalkOutcome::Leaf { entry, .. } => {
                     let rmap = st.slots.rmap(gfn).and_then(|r| *r);
                     let generation = rmap.expect("a present spte is in its rmap").generation;
                     let filled = TlbEntry::of_leaf(entry, PageSize::Size4K, generation);
-                    tlb.fill(access, GUEST, vpn, filled, &mut usable);
+                    v.tlb.fill(access, GUEST, vpn, filled, &mut usable);
                     Some(filled)
                 }
             }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use mm::account::PAGE_TABLE;
 use mm::frame::PageFlags;
+use mm::page::FREE_WHILE_WALKED;
 use sim::{Action, Cx, Mark, Scope};
 use x86::addr::LOWER_HALF_END;
 use x86::{Entry, Gfn, Level, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
@@ -139,6 +140,7 @@ impl Kvm {
 
     fn free_tables(&self) {
         let mut st = self.st();
+        let st: &mut State = &mut st;
         let root = st.root;
         let mut detached = Vec::new();
         st.tables.free_pgd_range(
@@ -149,8 +151,17 @@ impl Kvm {
             None,
             |_, table| detached.push(table),
         );
+        let mut walked = None;
         for table in detached {
+            walked = walked.or_else(|| st.vcpus.iter().find(|v| v.psc.leads_to(table)));
             st.tables.free(table);
+        }
+        if let Some(vcpu) = walked {
+            let text = format!(
+                "a table of sptes is freed while the paging-structure caches of {} lead to it",
+                vcpu.name
+            );
+            self.kernel().engine().violate(FREE_WHILE_WALKED, text, None);
         }
     }
 

@@ -6,7 +6,7 @@
 //! (hardware-costs R17).
 
 use sim::{Action, Cx, Object};
-use x86::{Access, Asid, Context, Lookup, PageSize, Rules, TlbEntry, Va, Vpn, WalkOutcome};
+use x86::{Access, Context, Lookup, PageSize, Rules, TlbEntry, Va, Vpn, WalkOutcome};
 
 use crate::account::{USER, WALK};
 use crate::kernel::{Kernel, State};
@@ -158,28 +158,33 @@ impl Kernel {
         }
     }
 
-    /// Hardware walk; fills the TLB when the entry allows the access. A fault drops what the TLB
-    /// held for the page (hardware-costs R10).
+    /// Hardware walk; fills the TLB when the entry allows the access.
     pub(crate) fn try_walk(&self, cx: &Cx, mm: MmId, vpn: Vpn, access: Access, cached: Cached) -> Tried {
         let slot = self.local(cx.cpu());
         let mut st = self.st();
         let st: &mut State = &mut st;
         let pgd = st.mm(mm).pgd;
-        let walk = x86::walk(&mut st.tables, pgd, vpn, access);
-        st.metrics.walk_references += u64::from(walk.references);
-        cx.charge(WALK, x86::walk_cost(&self.machine.costs, walk.references));
+        let cpu = &mut st.cpus[slot];
+        let index = self.index(cx.cpu());
+        let (walk, cost) = st.walks.walk(
+            &self.machine,
+            index,
+            &mut cpu.psc,
+            &mut st.tables,
+            pgd,
+            vpn,
+            access,
+        );
+        cx.charge(WALK, cost);
         let mut frames = self.frames();
-        let tlb = &mut st.cpus[slot].tlb;
         let WalkOutcome::Leaf { entry, .. } = walk.outcome else {
-            if cached != Cached::Absent {
-                tlb.invalidate_page(Asid::UNTAGGED, vpn, &mut *frames);
-            }
+            cpu.page_fault(&mut frames, vpn, cached);
             return Tried::Fault;
         };
         let pfn = entry.pfn();
         let generation = frames.get(pfn).generation;
         let filled = TlbEntry::of_leaf(entry, PageSize::Size4K, generation);
-        tlb.fill(access, Context::UNTAGGED, vpn, filled, &mut *frames);
+        cpu.tlb.fill(access, Context::UNTAGGED, vpn, filled, &mut *frames);
         Tried::Hit
     }
 

@@ -168,7 +168,15 @@ impl<'a> Gather<'a> {
 
     fn free_table(&self, table: TableId) {
         self.cx.charge(PAGE_ALLOC, self.kernel.machine.costs.page_free);
+        if self.order == FreeOrder::Flushed {
+            self.kernel.check_unwalked(self.cx, table);
+        }
         let mut st = self.kernel.st();
+        if self.order == FreeOrder::FastMode {
+            // A processor may drop more than it is told to (hardware-costs R11), and this one has to: the
+            // table has no second life while a walk could still start at it.
+            st.cpus.iter_mut().for_each(|cpu| cpu.psc.flush_all());
+        }
         st.metrics.tables_freed += 1;
         st.tables.free(table);
         if let Some(lock) = st.pte_locks[table.get() as usize].take() {

@@ -11,8 +11,11 @@ use sim::{
     ClassDef, ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, Handled, Interrupt, LockId, LockKind,
     Nesting, Platform, ReaderKind, TaskId,
 };
-use x86::{Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, Vector};
+use x86::cache::Served;
+use x86::psc::Psc;
+use x86::{Asid, CpuIndex, Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, Vector, Vpn};
 
+use crate::access::Cached;
 use crate::file::AddressSpace;
 use crate::frame::{Frames, Zone};
 use crate::metrics::MmMetrics;
@@ -20,6 +23,7 @@ use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified};
 use crate::notifier::{Design, Subscription, Table};
 use crate::profile::{KernelProfile, RmapLocks};
 use crate::vma::{Vma, VmaId, VmaTree};
+use crate::walk::Walks;
 use crate::{FileId, Owner, account};
 
 /// Number of a kernel in its world.
@@ -48,6 +52,8 @@ pub enum CpuMode {
 pub struct CpuState {
     /// Its TLB.
     pub tlb: Tlb,
+    /// Its paging-structure caches.
+    pub psc: Psc,
     /// `active_mm`.
     pub active_mm: Option<MmId>,
     /// `mmu_state`.
@@ -56,6 +62,30 @@ pub struct CpuState {
     pub mode: CpuMode,
     /// Pages waiting in this CPU's LRU pagevec.
     pub lru_pagevec: usize,
+}
+
+impl CpuState {
+    /// A write to CR3: everything cached of the address space goes, the oracle hears of translations
+    /// (hardware-costs R5; nothing is global here).
+    pub(crate) fn flush_all(&mut self, frames: &mut Frames) {
+        self.tlb.flush_all(frames);
+        self.psc.flush_all();
+    }
+
+    /// INVLPG: the translation of one page goes, and all upper-level entries whatever their address
+    /// (hardware-costs R1; there is one PCID).
+    pub(crate) fn flush_one(&mut self, frames: &mut Frames, va: Va) {
+        self.tlb.invalidate_page(Asid::UNTAGGED, va.vpn(), frames);
+        self.psc.flush_all();
+    }
+
+    /// A page fault: what was used for the page goes (hardware-costs R10).
+    pub(crate) fn page_fault(&mut self, frames: &mut Frames, vpn: Vpn, cached: Cached) {
+        if cached != Cached::Absent {
+            self.tlb.invalidate_page(Asid::UNTAGGED, vpn, frames);
+        }
+        self.psc.invalidate_page(Asid::UNTAGGED, vpn);
+    }
 }
 
 /// Plain data of a kernel.
@@ -82,6 +112,8 @@ pub struct State {
     pub subscriptions: Vec<Subscription>,
     /// Counters.
     pub metrics: MmMetrics,
+    /// What the walkers of all CPUs share.
+    pub(crate) walks: Walks,
     /// What the TLBs had counted when measuring began.
     tlb_before: TlbStats,
 }
@@ -209,6 +241,12 @@ impl Kernel {
         cpu.index() - self.first_cpu.index()
     }
 
+    /// CPU number within the machine this kernel runs on.
+    #[inline]
+    pub(crate) fn index(&self, cpu: CpuId) -> CpuIndex {
+        CpuIndex::new(self.local(cpu) as u32)
+    }
+
     /// Global number of this kernel's n-th CPU.
     #[must_use]
     pub fn cpu(&self, local: u32) -> CpuId {
@@ -303,6 +341,7 @@ impl Kernel {
         let mut st = self.st();
         st.metrics = MmMetrics::default();
         st.tlb_before = st.tlb_totals();
+        st.walks.start_measuring();
         for subscription in &st.subscriptions {
             subscription.reset_counts();
         }
@@ -318,6 +357,14 @@ impl Kernel {
         m.tlb_l1_hits = now.l1_hits.total() - before.l1_hits.total();
         m.tlb_l2_hits = now.l2_hits.total() - before.l2_hits.total();
         m.tlb_misses = now.misses.total() - before.misses.total();
+        let (served, dirty_assists) = st.walks.counted();
+        m.walk_references = served.total();
+        m.walk_l1 = served.by(Served::L1);
+        m.walk_l2 = served.by(Served::L2);
+        m.walk_llc = served.by(Served::Llc);
+        m.walk_memory = served.by(Served::Memory);
+        m.walk_remote = served.by(Served::Remote);
+        m.walk_dirty_assists = dirty_assists;
         let frames = self.frames.borrow();
         m.pages_in_use_max = frames.in_use(self.zone).1;
         (m.pages_allocated, m.pages_freed) = frames.turnover(self.zone);
@@ -482,6 +529,7 @@ impl World {
         };
         let cpu = || CpuState {
             tlb: Tlb::new(&self.machine.tlb),
+            psc: Psc::new(&self.machine.psc),
             active_mm: None,
             tlb_state: TlbState::Lazy,
             mode: CpuMode::Host,
@@ -516,6 +564,7 @@ impl World {
                 task_mm: Vec::new(),
                 subscriptions: Vec::new(),
                 metrics: MmMetrics::default(),
+                walks: Walks::new(&self.machine, spec.cpus),
                 tlb_before: TlbStats::default(),
             }),
         });

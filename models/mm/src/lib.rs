@@ -22,6 +22,7 @@ pub mod paths;
 pub mod profile;
 mod tlbflush;
 pub mod vma;
+mod walk;
 
 pub use access::{Now, Refused};
 pub use check::CONSERVATION;

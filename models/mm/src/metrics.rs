@@ -7,6 +7,12 @@ sim::metric_set! {
         tlb_l2_hits: Counter, "tlb.l2.hits", "count", "accesses that hit only the second-level TLB of a CPU";
         tlb_misses: Counter, "tlb.misses", "count", "accesses that missed both TLB levels of a CPU";
         walk_references: Counter, "walk.references", "count", "page-table entries read by page walkers";
+        walk_l1: Counter, "walk.served.l1", "count", "of these, read from the first-level cache of the CPU's core";
+        walk_l2: Counter, "walk.served.l2", "count", "of these, read from the second-level cache";
+        walk_llc: Counter, "walk.served.llc", "count", "of these, read from the last-level cache";
+        walk_memory: Counter, "walk.served.memory", "count", "of these, read from memory of the CPU's own node";
+        walk_remote: Counter, "walk.served.remote", "count", "of these, read from memory of another node";
+        walk_dirty_assists: Counter, "walk.dirty_assists", "count", "walks for a store that found the dirty bit clear and had it set";
         flush_mm: Counter, "tlb.flush.mm.events", "count", "flush events for a whole address space (flush_tlb_mm)";
         flush_page: Counter, "tlb.flush.page.events", "count", "flush events for one page (flush_tlb_page)";
         flush_under_ptl: Counter, "tlb.flush.under_ptl", "count", "flush events of a full gather, inside the pte lock";

@@ -7,8 +7,8 @@
 //! for it; the free lists have no lock of their own, because no path holds
 //! one across anything and no rank of host-mm-paths E names it.
 
-use sim::{Cx, Mark, Scope};
-use x86::{Generation, Pfn};
+use sim::{CpuSet, Cx, Mark, Scope};
+use x86::{Generation, Pfn, TableId};
 
 use crate::account::{BOOKKEEPING, PAGE_ALLOC};
 use crate::frame::{OutOfMemory, PageFlags};
@@ -33,6 +33,8 @@ static UNPIN: Mark = Mark {
 
 /// A frame can be reached although it was given back.
 pub const FREE_WHILE_MAPPED: &str = "free-while-mapped";
+/// A page table can be walked although it was given back.
+pub const FREE_WHILE_WALKED: &str = "free-while-walked";
 /// A translation of a former life of a frame was used.
 pub const STALE_USE: &str = "stale-use";
 
@@ -121,6 +123,26 @@ impl Kernel {
         let text = format!("{pfn} returns to the allocator while {who} can still reach it");
         cx.engine()
             .violate(FREE_WHILE_MAPPED, text, Some(("pfn", u64::from(pfn.get()))));
+    }
+
+    /// A page table goes back: no CPU's walks may start at it any more (hardware-costs R15, R23).
+    pub(crate) fn check_unwalked(&self, cx: &Cx, table: TableId) {
+        let mut leading = CpuSet::EMPTY;
+        for (n, cpu) in self.st().cpus.iter().enumerate() {
+            if cpu.psc.leads_to(table) {
+                leading.insert(self.cpu(n as u32));
+            }
+        }
+        if leading.is_empty() {
+            return;
+        }
+        let who: Vec<_> = leading.iter().map(|cpu| format!("cpu{}", cpu.index())).collect();
+        let text = format!(
+            "page table {} returns to the allocator while the paging-structure caches of {} lead to it",
+            table.get(),
+            who.join(", ")
+        );
+        cx.engine().violate(FREE_WHILE_WALKED, text, None);
     }
 
     /// A reference of a secondary MMU (`get_page` on behalf of a translation).

@@ -2,7 +2,7 @@
 //!
 //! Follows arch/x86/kernel/tlb_64.c and include/asm-x86/{tlbflush,mmu_context_64}.h of 2.6.27, as
 //! told in host-mm-paths C.1 and C.4. There is no PCID: every CR3 write drops all non-global
-//! entries. A CPU's bit in `cpu_vm_mask` says that it may hold translations of the address space;
+//! entries, and it as well as INVLPG empties the paging-structure caches (hardware-costs R1, R5). A CPU's bit in `cpu_vm_mask` says that it may hold translations of the address space;
 //! a CPU that merely still has the page table loaded (a kernel thread, the idle loop) is lazy: it
 //! is interrupted once, then leaves the address space and is not interrupted again.
 //!
@@ -11,10 +11,9 @@
 //! this happens inside whatever locks the caller holds.
 
 use sim::{Account, CpuId, CpuSet, Cx, Cycles, Interrupt, Mark, Scope, TaskId};
-use x86::{ApicMode, Asid, Tlb, Va, Vector};
+use x86::{ApicMode, Va, Vector};
 
 use crate::account::TLB_FLUSH;
-use crate::frame::Frames;
 use crate::kernel::{CpuMode, Kernel, State, TlbState};
 use crate::mm::MmId;
 
@@ -41,15 +40,6 @@ static SWITCH_MM: Mark = Mark {
     args: ["mm", "", ""],
     scope: Scope::Object,
 };
-
-/// Drops all translations of a TLB, telling the oracle.
-pub(crate) fn flush_all(tlb: &mut Tlb, frames: &mut Frames) {
-    tlb.flush_all(frames);
-}
-
-fn flush_one(tlb: &mut Tlb, frames: &mut Frames, va: Va) {
-    tlb.invalidate_page(Asid::UNTAGGED, va.vpn(), frames);
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Request {
@@ -94,15 +84,15 @@ impl Kernel {
             return others;
         }
         let mut frames = self.frames();
-        let tlb = &mut st.cpus[self.local(cpu)].tlb;
+        let state = &mut st.cpus[self.local(cpu)];
         match request {
             Request::All => {
-                flush_all(tlb, &mut frames);
+                state.flush_all(&mut frames);
                 st.metrics.local_cr3 += 1;
                 cx.charge(TLB_FLUSH, self.machine.costs.cr3_reload);
             }
             Request::Page(va) => {
-                flush_one(tlb, &mut frames, va);
+                state.flush_one(&mut frames, va);
                 st.metrics.local_invlpg += 1;
                 cx.charge(TLB_FLUSH, self.machine.costs.invlpg);
             }
@@ -159,10 +149,10 @@ impl Kernel {
         }
         let mut frames = self.frames();
         if interrupt.b == TLB_FLUSH_ALL {
-            flush_all(&mut state.tlb, &mut frames);
+            state.flush_all(&mut frames);
             return self.machine.costs.cr3_reload;
         }
-        flush_one(&mut state.tlb, &mut frames, Va::new(interrupt.b));
+        state.flush_one(&mut frames, Va::new(interrupt.b));
         self.machine.costs.invlpg
     }
 
@@ -170,7 +160,7 @@ impl Kernel {
     fn leave_mm(&self, st: &mut State, cpu: CpuId) -> Cycles {
         st.metrics.leave_mm += 1;
         let state = &mut st.cpus[self.local(cpu)];
-        flush_all(&mut state.tlb, &mut self.frames());
+        state.flush_all(&mut self.frames());
         let left = state.active_mm;
         if let Some(mm) = left {
             st.mm_mut(mm).cpu_vm_mask.remove(cpu);
@@ -194,7 +184,7 @@ impl Kernel {
         }
         let state = &mut st.cpus[self.local(cpu)];
         let prev = state.active_mm.replace(next);
-        flush_all(&mut state.tlb, &mut self.frames());
+        state.flush_all(&mut self.frames());
         if let Some(prev) = prev {
             st.mm_mut(prev).cpu_vm_mask.remove(cpu);
         }

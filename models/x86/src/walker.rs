@@ -268,16 +268,16 @@ fn use_leaf(
     }
 }
 
-/// Cycles of a walk of so many references: `walk_base + references * walk_reference`.
+/// Cycles of a walk of so many references that all hit the first-level cache:
+/// `walk_base + references * cache_l1`.
 ///
-/// The suggested formula of the hardware reference (section 3) with every reference cached: presets
-/// set `walk_reference` to the latency of the first-level cache. For four references this gives 18
-/// cycles on the 2008 machines and 26 on the modern one, between the measured hot walk with a
-/// paging-structure-cache hit (9, 15) and the typical one (24, 45).
+/// The suggested formula of the hardware reference (section 3) with every reference cached. For four
+/// references this gives 18 cycles on the 2008 machines and 26 on the modern one, between the measured
+/// hot walk with a paging-structure-cache hit (9, 15) and the typical one (24, 45).
 #[inline]
 #[must_use]
 pub fn walk_cost(costs: &Costs, references: u32) -> Cycles {
-    costs.walk_base + costs.walk_reference * u64::from(references)
+    costs.walk_base + costs.cache_l1 * u64::from(references)
 }
 
 /// References of a two-dimensional walk, `(guest + 1) * (host + 1) - 1`: 24 for 4 by 4

@@ -126,9 +126,15 @@ impl Kernel {
         let lock = self.st().mm(mm).page_table_lock;
         let _lock = cx.lock(lock).await;
         let mut new_tables = 0;
+        let cpu = self.index(cx.cpu());
         let mut st = self.st();
+        let st = &mut *st;
         let pgd = st.mm(mm).pgd;
-        let table = st.tables.populate(pgd, va.vpn(), |_, _| new_tables += 1);
+        let walks = &mut st.walks;
+        let table = st.tables.populate(pgd, va.vpn(), |_, made| {
+            walks.made(&self.machine, cpu, made);
+            new_tables += 1;
+        });
         for _ in 0..new_tables {
             cx.charge(PAGE_ALLOC, self.machine.costs.page_alloc);
             cx.charge(PAGE_COPY, self.machine.costs.clear_page);

@@ -6,6 +6,7 @@
 use sim::Cycles;
 
 use super::spec::CostSpec;
+use crate::cache::Served;
 
 macro_rules! costs {
     (
@@ -83,8 +84,6 @@ always {
     tlb_l2_hit,
     /// Fixed part of a hardware page walk.
     walk_base,
-    /// One page-table reference of a walk, the line being cached.
-    walk_reference,
     /// Load that hits the first-level data cache, as a page-table reference does.
     cache_l1,
     /// Load that hits the second-level cache.
@@ -160,4 +159,20 @@ sometimes {
     /// TLBSYNC: waiting until every CPU has done the INVLPGBs issued before.
     tlbsync,
 }
+}
+
+impl Costs {
+    /// What a page-table reference costs, by who serves it. Memory stands in for a last level that the
+    /// machine lacks.
+    #[must_use]
+    pub fn served(&self) -> [u64; Served::ALL.len()] {
+        let price = |served| match served {
+            Served::L1 => self.cache_l1,
+            Served::L2 => self.cache_l2,
+            Served::Llc => self.cache_llc.unwrap_or(self.dram_local),
+            Served::Memory => self.dram_local,
+            Served::Remote => self.dram_remote,
+        };
+        Served::ALL.map(|served| price(served).get())
+    }
 }

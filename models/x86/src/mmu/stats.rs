@@ -14,8 +14,9 @@ const COUNT_BITS: u32 = 8;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
 impl WalkReferences {
+    /// One reference more.
     #[inline]
-    pub(super) fn count(&mut self, served: Served) {
+    pub fn count(&mut self, served: Served) {
         self.0 += 1 << (served as u32 * COUNT_BITS);
     }
 
@@ -64,8 +65,9 @@ impl References {
         self.0.iter().zip(price).map(|(count, price)| count * price).sum()
     }
 
+    /// The references of one walk more.
     #[inline]
-    fn add(&mut self, walk: WalkReferences) {
+    pub fn add(&mut self, walk: WalkReferences) {
         for (served, sum) in Served::ALL.into_iter().zip(&mut self.0) {
             *sum += walk.by(served);
         }
