@@ -270,6 +270,7 @@ impl Kernel {
         let lock = |class| self.engine.new_lock(class);
         let mut st = self.st();
         let pgd = st.tables.alloc();
+        st.walks.reserve(pgd);
         let slots = st.pte_locks.len().max(pgd.get() as usize + 1);
         st.pte_locks.resize(slots, None);
         st.mms.push(Mm {

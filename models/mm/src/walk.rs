@@ -6,11 +6,12 @@
 //! `dirty_assist` if a store found D clear (R17). A table lies on the node of the CPU that made it, the
 //! root of an address space on the first.
 //!
-//! Simplifications, all of which change the latency of walks and never a count of flushes, an order of
-//! locks or what is reachable: of what the kernel itself reads and writes only the clearing of a new table
-//! goes through the caches, so an entry it sets does not take the line from other CPUs (a call for every
-//! entry of a zap or a fork would cost the host more than the rest of the path); nor do frames compete for
-//! the caches.
+//! Simplifications, all of which change the latency of walks and never what is flushed, locked or
+//! reachable: what the kernel itself reads and writes does not go through the caches, so an entry it sets
+//! does not take the line from other CPUs (looking for it there at every entry of a zap or a fork would
+//! cost the host more than the rest of the path); nor do frames compete for the caches. One write is
+//! noticed: whoever made a table has cleared it, and finds a line of it that nobody has read since in the
+//! second level.
 
 use sim::Cycles;
 use x86::cache::{Caches, LINE_BYTES, Line, Served};
@@ -25,11 +26,40 @@ const ENTRY_BYTES: u64 = PAGE_SIZE / x86::ENTRIES_PER_TABLE as u64;
 /// Entries of a table in one line of a cache.
 const ENTRIES_PER_LINE: usize = (LINE_BYTES / ENTRY_BYTES) as usize;
 
+/// Where a table is.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    /// Its node.
+    node: u32,
+    /// Who made it.
+    maker: CpuIndex,
+    /// Its lines that nobody has read since.
+    unread: u64,
+}
+
+const _: () = assert!(x86::ENTRIES_PER_TABLE / ENTRIES_PER_LINE == u64::BITS as usize);
+
+impl Place {
+    /// Who serves a reference that missed the caches.
+    fn serve(&mut self, machine: &Machine, cpu: CpuIndex, index: usize) -> Served {
+        let line = 1 << (index / ENTRIES_PER_LINE);
+        let unread = self.unread & line != 0;
+        self.unread &= !line;
+        if unread && self.maker == cpu {
+            Served::L2
+        } else if self.node == machine.node_of(cpu) {
+            Served::Memory
+        } else {
+            Served::Remote
+        }
+    }
+}
+
 /// What all walkers of a kernel share.
 pub(crate) struct Walks {
     caches: Caches,
-    /// Node of each table, by number.
-    homes: Vec<u32>,
+    /// Where each table is, by number.
+    places: Vec<Place>,
     latency: [u64; Served::ALL.len()],
     served: References,
     dirty_assists: u64,
@@ -41,7 +71,7 @@ impl Walks {
         let cores = machine.cpus().max(cpus).div_ceil(machine.threads_per_core);
         Walks {
             caches: Caches::new(&machine.caches, cores, machine.threads_per_core),
-            homes: Vec::new(),
+            places: Vec::new(),
             latency: machine.costs.served(),
             served: References::default(),
             dirty_assists: 0,
@@ -50,13 +80,19 @@ impl Walks {
 
     /// A CPU has made a table, on its node, and cleared it.
     pub(crate) fn made(&mut self, machine: &Machine, cpu: CpuIndex, table: TableId) {
+        self.reserve(table);
+        self.places[table.get() as usize] = Place {
+            node: machine.node_of(cpu),
+            maker: cpu,
+            unread: u64::MAX,
+        };
+    }
+
+    /// There is a table of this number, on the first node unless somebody says that it made it.
+    pub(crate) fn reserve(&mut self, table: TableId) {
         let at = table.get() as usize;
-        if self.homes.len() <= at {
-            self.homes.resize(at + 1, 0);
-        }
-        self.homes[at] = machine.node_of(cpu);
-        for index in (0..x86::ENTRIES_PER_TABLE).step_by(ENTRIES_PER_LINE) {
-            self.caches.access(cpu, Line::of_entry(table, index));
+        if self.places.len() <= at {
+            self.places.resize(at + 1, Place::default());
         }
     }
 
@@ -77,20 +113,12 @@ impl Walks {
         access: Access,
     ) -> (Walk, Cycles) {
         let mut references = WalkReferences::default();
-        let (caches, homes) = (&mut self.caches, &self.homes);
+        let (caches, places) = (&mut self.caches, &mut self.places);
         let read = |table: TableId, index| {
-            let served = match caches.access(cpu, Line::of_entry(table, index)) {
-                Served::Memory => {
-                    let home = homes.get(table.get() as usize).copied().unwrap_or(0);
-                    if home == machine.node_of(cpu) {
-                        Served::Memory
-                    } else {
-                        Served::Remote
-                    }
-                }
+            references.count(match caches.access(cpu, Line::of_entry(table, index)) {
+                Served::Memory => places[table.get() as usize].serve(machine, cpu, index),
                 near => near,
-            };
-            references.count(served);
+            });
         };
         let walk = walk_cached(tables, psc, Asid::UNTAGGED, root, vpn, access, &Rules::USER, read);
         self.served.add(references);

@@ -36,7 +36,7 @@ fn after_a_flush_one_walk_takes_four_references_and_its_neighbours_one() {
     let m = rereading(8);
     assert_eq!(m.tlb_misses, 8);
     assert_eq!(m.walk_references, 4 + 7);
-    // The table was made, and its entries were used, on this CPU: all four lines are near.
+    // Everything was read before the flush.
     assert_eq!((m.walk_l1, m.walk_memory, m.walk_remote), (11, 0, 0));
 }
 
