@@ -2,8 +2,8 @@
 //!
 //! A CPU's walk starts below the lowest entry that its paging-structure caches keep. Each entry it reads
 //! goes through the caches of the machine, and costs the latency of whoever serves it; a walk is
-//! `walk_base` and those latencies, which depend on each other (hardware-costs section 3), and
-//! `dirty_assist` if a store found D clear (R17). A table lies on the node of the CPU that made it, the
+//! `walk_base` and those latencies, since each read depends on the one before (section 3 of the hardware
+//! reference), and `dirty_assist` if a store found D clear (R17). A table lies on the node of the CPU that made it, the
 //! root of an address space on the first.
 //!
 //! Simplifications, all of which change the latency of walks and never what is flushed, locked or

@@ -169,7 +169,12 @@ pub(crate) fn walk_stoppable<E>(
     rules: &Rules,
     read: impl FnMut(TableId, usize) -> Result<(), E>,
 ) -> Result<Walk, E> {
-    let start = psc.start(asid, vpn).unwrap_or_else(|| from_root(tables, root));
+    // Flushes and faults leave nothing behind often enough to look at that first.
+    let kept = match psc.filled_slots() {
+        0 => None,
+        _ => psc.start(asid, vpn),
+    };
+    let start = kept.unwrap_or_else(|| from_root(tables, root));
     let keep = |level, below, rights| psc.keep(asid, level, vpn, below, rights);
     walk_from(tables, start, vpn, access, rules, keep, read)
 }
