@@ -3,8 +3,8 @@
 //! A CPU's walk starts below the lowest entry that its paging-structure caches keep. Each entry it reads
 //! goes through the caches of the machine, and costs the latency of whoever serves it; a walk is
 //! `walk_base` and those latencies, since each read depends on the one before (section 3 of the hardware
-//! reference), and `dirty_assist` if a store found D clear (R17). A table lies on the node of the CPU that made it, the
-//! root of an address space on the first.
+//! reference), and `dirty_assist` if a store found D clear (R17). A table lies on the node of the CPU that
+//! made it, the root of an address space on the first.
 //!
 //! Simplifications, all of which change the latency of walks and never what is flushed, locked or
 //! reachable: what the kernel itself reads and writes does not go through the caches, so an entry it sets
