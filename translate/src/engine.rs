@@ -10,6 +10,7 @@
 //! together; this changes nothing that is counted.
 
 use sim::Cycles;
+use x86::cache::Served;
 use x86::mmu::{Bit63, Cr3, Found, Memory, Mmu, Pcid, WalkReferences};
 use x86::tlb::{Run, Stop};
 use x86::walker::DirtyAssist;
@@ -100,7 +101,7 @@ pub struct Prices {
     /// Fixed part of a walk.
     pub walk_base: Cycles,
     /// A page-table reference, by who serves it.
-    pub served: [u64; 5],
+    pub served: [u64; Served::ALL.len()],
     /// Setting D.
     pub dirty_assist: Cycles,
 }
@@ -110,17 +111,10 @@ impl Prices {
     #[must_use]
     pub fn of(machine: &Machine) -> Self {
         let costs = &machine.costs;
-        let memory = costs.dram_local.get();
         Prices {
             second_level_hit: costs.tlb_l2_hit,
             walk_base: costs.walk_base,
-            served: [
-                costs.cache_l1.get(),
-                costs.cache_l2.get(),
-                costs.cache_llc.map_or(memory, Cycles::get),
-                memory,
-                costs.dram_remote.get(),
-            ],
+            served: costs.served(),
             dirty_assist: costs.dirty_assist,
         }
     }
