@@ -11,12 +11,12 @@ cd "$(dirname "$0")/.."
 allowed_percent=5
 known=benches/instructions.txt
 benches=(
-  "recorded/skylake-sp-2017 2507595"
-  "recorded, oracle on/skylake-sp-2017 2507595"
+  "recorded/skylake-sp-2017 2507527"
+  "recorded, oracle on/skylake-sp-2017 2507527"
   "first level/skylake-sp-2017 1048576"
   "second level/skylake-sp-2017 1048576"
   "4 GiB uniform/skylake-sp-2017 4194304"
-  "recorded/zen4-2022 2507595"
+  "recorded/zen4-2022 2507527"
   "first level/zen4-2022 1048576"
   "second level/zen4-2022 1048576"
 )

@@ -11,7 +11,7 @@
 
 use sim::Cycles;
 use x86::cache::Served;
-use x86::mmu::{Bit63, Cr3, Found, Memory, Mmu, Pcid, WalkReferences};
+use x86::mmu::{Bit63, Cr3, Found, Memory, Mmu, Pcid, Refused, WalkReferences};
 use x86::tlb::{Run, Stop};
 use x86::walker::DirtyAssist;
 use x86::{
@@ -189,7 +189,7 @@ impl<O: Oracle> Observer for Follower<'_, O> {
 
 // References read ahead together: many, since the first read of each loop is waited for; few enough that
 // what they bring in (five lines each) stays in a host's second-level cache.
-const AHEAD: usize = 128;
+const AHEAD: usize = 64;
 // Reading ahead costs a tenth of a miss, so it pays from one miss in this many references.
 const MISS_SHARE: usize = 8;
 
@@ -293,7 +293,14 @@ impl<O: Oracle> Engine<O> {
                     match translated.found {
                         Found::First => {}
                         Found::Second => self.pages.second_level_hit(translated.entry.pfn),
-                        Found::Walked { references, assist } => {
+                        Found::Walked {
+                            after,
+                            references,
+                            assist,
+                        } => {
+                            if after == Refused::Second {
+                                self.pages.second_level_hit(translated.entry.pfn);
+                            }
                             let cycles = self.prices.walk(references, assist);
                             let cycles = u32::try_from(cycles).unwrap_or(u32::MAX);
                             self.pages.walked(translated.entry.pfn, cycles);

@@ -334,8 +334,12 @@ fn pcide_needs_identifier_0_and_keeps_paging_on() {
     );
     assert_eq!(s.held(s.one), ALL, "a refused write changes nothing");
     let (_, mut mmu, cr3) = untagged();
-    // Without PCIDE the low bits are no identifier, so nothing stands in the way.
     mmu.mov_cr3(&mut (), Cr3 { pcid: pcid(3), ..cr3 }, Bit63::Clear);
+    assert_eq!(
+        mmu.mov_cr4(&mut (), WITH_PCID),
+        Err(GeneralProtection::PcidNotZero)
+    );
+    mmu.mov_cr3(&mut (), cr3, Bit63::Clear);
     assert_eq!(mmu.mov_cr4(&mut (), WITH_PCID), Ok(()));
 }
 

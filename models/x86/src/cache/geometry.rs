@@ -11,6 +11,9 @@ pub const LINE_BYTES: u64 = 64;
 // A tag has 32 bits: what the set does not say of a line number must fit, and one value more.
 const FEWEST_SETS: u64 = 1 << (LINE_BITS + 1 - u32::BITS);
 
+// 4 GiB, several times the largest last level there is; it costs its host a twelfth of that.
+const MOST_KIB: u32 = 1 << 22;
+
 /// One cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +74,9 @@ impl CacheArray {
                 "{} sets: at least {FEWEST_SETS} are needed",
                 lines / ways
             ));
+        }
+        if self.kib > MOST_KIB {
+            return Err(format!("{} KiB: at most {MOST_KIB} are possible", self.kib));
         }
         if self.cores == 0 {
             return Err("shared by no core: write 1 for a private cache".to_owned());

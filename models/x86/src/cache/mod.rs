@@ -8,8 +8,9 @@
 //! last level is as its [`Inclusion`] says. Latencies are dependent-load latencies of a machine's
 //! price list: a walk's references depend on each other.
 //!
-//! A store by one core (the walker setting A or D, the kernel changing an entry) takes the line out of
-//! the other cores' first and second levels: [`Caches::own`].
+//! A store by one core takes the line out of the other cores' first and second levels: [`Caches::own`],
+//! for whoever announces stores. The walker does not when it sets A or D: it does so once a page and bit,
+//! at the page's first uses, and what it saves another core is one reference to the last level.
 //!
 //! Not modelled: prefetchers, memory-side effects of row misses, write-back bandwidth.
 

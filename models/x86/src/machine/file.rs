@@ -99,6 +99,8 @@ impl MachineFile {
             .check()
             .map_err(|(key, why)| (format!("features.{key}"), why))?;
         self.check_tlb()?;
+        crate::Shape::check_together(self.paging_structure_caches.iter().map(|bank| bank.shape))
+            .map_err(|why| ("paging_structure_caches".to_owned(), why))?;
         for (index, bank) in self.paging_structure_caches.iter().enumerate() {
             let path = format!("paging_structure_caches[{index}]");
             if bank.holds.is_empty() {

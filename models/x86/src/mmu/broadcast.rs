@@ -12,6 +12,7 @@ use crate::addr::{Va, Vpn};
 use crate::frames::Frames;
 use crate::machine::CpuIndex;
 use crate::page_size::PageSize;
+use crate::tlb::TlbEntry;
 
 /// Pages one INVLPGB covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Invlpgb {
 pub enum BroadcastRefused {
     /// The machine has no INVLPGB.
     Unsupported,
+    /// No page, or another stride than 4 KiB and 2 MiB.
+    NoSuchRange,
     /// More pages than one instruction covers.
     TooManyPages {
         /// Most there may be.
@@ -59,7 +62,7 @@ pub enum BroadcastRefused {
 }
 
 impl Invlpgb {
-    fn hits(&self, space: Space, vpn: Vpn) -> bool {
+    fn hits(&self, space: Space, vpn: Vpn, entry: &TlbEntry) -> bool {
         let (asid, pcid) = match space {
             Space::Linear(asid, _, pcid) => (asid, Some(pcid)),
             Space::Global(asid, _) if self.globals == Globals::Included => (asid, None),
@@ -69,17 +72,19 @@ impl Invlpgb {
             (Some(wanted), Some(found)) => wanted == found,
             _ => true,
         };
-        self.asid.is_none_or(|wanted| wanted == asid) && pcid_fits && self.pages.is_none_or(|p| p.hit(vpn))
+        self.asid.is_none_or(|wanted| wanted == asid)
+            && pcid_fits
+            && self.pages.is_none_or(|p| p.hit(vpn, entry))
     }
 }
 
 impl InvlpgbPages {
-    // A 2 MiB stride hits whatever lies in those 2 MiB.
-    fn hit(&self, vpn: Vpn) -> bool {
-        let significant = crate::tlb::significant(self.stride.floor(self.start.vpn()));
-        let first = significant.get() >> self.stride.vpn_shift();
-        let number = vpn.get() >> self.stride.vpn_shift();
-        (first..first + u64::from(self.count)).contains(&number)
+    // Whether the page that the tables map, of which the slot may hold a fragment, has a part in it.
+    fn hit(&self, vpn: Vpn, entry: &TlbEntry) -> bool {
+        let first = crate::tlb::significant(self.stride.floor(self.start.vpn())).get();
+        let end = first + u64::from(self.count) * self.stride.base_pages();
+        let leaf = entry.leaf_size().floor(vpn).get();
+        leaf < end && first < leaf + entry.leaf_size().base_pages()
     }
 }
 
@@ -108,8 +113,13 @@ impl Network {
     /// If the machine has no such instruction or the range is too long for one.
     pub fn invlpgb(&mut self, sender: CpuIndex, what: Invlpgb) -> Result<(), BroadcastRefused> {
         let most = self.most_pages.ok_or(BroadcastRefused::Unsupported)?;
-        if what.pages.is_some_and(|pages| u32::from(pages.count) > most) {
-            return Err(BroadcastRefused::TooManyPages { most });
+        if let Some(InvlpgbPages { count, stride, .. }) = what.pages {
+            if count == 0 || stride == PageSize::Size1G {
+                return Err(BroadcastRefused::NoSuchRange);
+            }
+            if u32::from(count) > most {
+                return Err(BroadcastRefused::TooManyPages { most });
+            }
         }
         for queue in &mut self.pending {
             queue.push_back((sender, what));
@@ -120,7 +130,7 @@ impl Network {
     /// A CPU applies what has reached it: everything sent so far.
     pub fn deliver(&mut self, cpu: CpuIndex, mmu: &mut Mmu, frames: &mut impl Frames) {
         for (_, what) in self.pending[cpu.get() as usize].drain(..) {
-            mmu.drop_where(frames, |space, vpn| what.hits(space, vpn));
+            mmu.drop_entries(frames, |space, vpn, entry| what.hits(space, vpn, entry));
         }
     }
 
@@ -131,7 +141,7 @@ impl Network {
             // A CPU applies in order, so what others sent before goes along.
             let last = queue.iter().rposition(|(from, _)| *from == sender);
             for (_, what) in queue.drain(..last.map_or(0, |at| at + 1)) {
-                mmu.drop_where(frames, |space, vpn| what.hits(space, vpn));
+                mmu.drop_entries(frames, |space, vpn, entry| what.hits(space, vpn, entry));
             }
         }
     }

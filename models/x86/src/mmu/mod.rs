@@ -58,11 +58,24 @@ pub enum Found {
     Second,
     /// By a walk.
     Walked {
+        /// Where an entry was found that did not let the access pass, if one was.
+        after: Refused,
         /// Its references.
         references: WalkReferences,
         /// Whether D had to be set.
         assist: DirtyAssist,
     },
+}
+
+/// An entry that was found and did not let an access pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// None was found.
+    Nowhere,
+    /// It was in the first level.
+    First,
+    /// It was in the second level.
+    Second,
 }
 
 /// A translated access.
@@ -176,11 +189,12 @@ impl Mmu {
                 return Err(self.page_fault(frames, access, va, ErrorCode::PRESENT));
             }
         }
-        let presence = match found {
-            Some(_) => Presence::Unknown,
-            None => Presence::Absent,
+        let after = match found {
+            Some((_, Found::Second)) => Refused::Second,
+            Some(_) => Refused::First,
+            None => Refused::Nowhere,
         };
-        self.walk(memory, frames, access, va, presence)
+        self.walk(memory, frames, access, va, after)
     }
 
     /// Makes the longest run of references at the front of `references` that the TLBs serve alone. What
@@ -208,7 +222,7 @@ impl Mmu {
         match stop {
             Stop::Missed if memory.tables.mode().is_canonical(va) => {
                 self.tlb.count_miss(access);
-                self.walk(memory, frames, access, va, Presence::Absent)
+                self.walk(memory, frames, access, va, Refused::Nowhere)
             }
             Stop::Missed | Stop::Refused | Stop::End => self.translate(memory, frames, access, va),
         }
@@ -225,9 +239,13 @@ impl Mmu {
         frames: &mut impl Frames,
         access: Access,
         va: Va,
-        presence: Presence,
+        after: Refused,
     ) -> Result<Translated, Fault> {
         let vpn = va.vpn();
+        let presence = match after {
+            Refused::Nowhere => Presence::Absent,
+            Refused::First | Refused::Second => Presence::Unknown,
+        };
         let mut references = WalkReferences::default();
         let (tables, mut server) = memory.for_walk(self.seat);
         let walk = walker::walk_cached(
@@ -257,7 +275,11 @@ impl Mmu {
         Ok(Translated {
             pfn: entry.frame_of(vpn),
             entry,
-            found: Found::Walked { references, assist },
+            found: Found::Walked {
+                after,
+                references,
+                assist,
+            },
         })
     }
 
@@ -292,37 +314,63 @@ impl Mmu {
         }
     }
 
-    // Entries for a page of the current identifier, and global ones.
+    // Entries for a page of the current identifier, and global ones: of the current virtual processor,
+    // under whatever second dimension (Intel SDM vol. 3C 29.4.3.1).
     fn drop_page(&mut self, frames: &mut impl Frames, vpn: Vpn) {
+        if self.spaces.has_second_dimensions() {
+            let (vpid, pcid) = (self.vpid, self.pcid());
+            let tags = self
+                .spaces
+                .tags_where(|s| s.belongs(vpid, pcid) || s.is_global_of(vpid));
+            for asid in tags {
+                self.tlb.invalidate_page(asid, vpn, frames);
+            }
+            return;
+        }
         self.tlb.invalidate_page(self.context.own, vpn, frames);
         self.tlb.invalidate_page(self.context.global, vpn, frames);
+    }
+
+    // The identifier in use: CR3's with PCIDE, else 0.
+    const fn pcid(&self) -> Pcid {
+        if self.cr4.pcid_enable {
+            self.cr3.pcid
+        } else {
+            Pcid::ZERO
+        }
     }
 
     /// INVLPG (R1): the page under the current identifier and globally; of the paging-structure
     /// caches, everything of the current identifier.
     pub fn invlpg(&mut self, frames: &mut impl Frames, va: Va) {
         self.drop_page(frames, va.vpn());
-        let own = self.context.own;
-        self.psc.flush_where(|asid| asid == own);
+        let (spaces, vpid, pcid) = (&self.spaces, self.vpid, self.pcid());
+        self.psc.flush_where(|asid| spaces.of(asid).belongs(vpid, pcid));
     }
 
     /// INVPCID (R2 to R4).
     ///
     /// # Errors
-    /// If the processor has no such instruction.
+    /// If the processor has no such instruction, or an identifier other than 0 is named without PCIDE.
     pub fn invpcid(&mut self, frames: &mut impl Frames, what: Invpcid) -> Result<(), GeneralProtection> {
         if !self.has_invpcid {
             return Err(GeneralProtection::NoInvpcid);
         }
-        let (vpid, eptp) = (self.vpid, self.eptp);
-        let space = |pcid| Space::Linear(vpid, eptp, pcid);
+        let vpid = self.vpid;
+        if let Invpcid::Address(pcid, _) | Invpcid::Context(pcid) = what
+            && pcid != Pcid::ZERO
+            && !self.cr4.pcid_enable
+        {
+            return Err(GeneralProtection::PcidNotEnabled);
+        }
         match what {
             Invpcid::Address(pcid, va) => {
-                let asid = self.spaces.number(space(pcid));
-                self.tlb.invalidate_page(asid, va.vpn(), frames);
-                self.psc.invalidate_page(asid, va.vpn());
+                for asid in self.spaces.tags_where(|s| s.belongs(vpid, pcid)) {
+                    self.tlb.invalidate_page(asid, va.vpn(), frames);
+                    self.psc.invalidate_page(asid, va.vpn());
+                }
             }
-            Invpcid::Context(pcid) => self.drop_spaces(frames, |s| s == space(pcid)),
+            Invpcid::Context(pcid) => self.drop_spaces(frames, |s| s.belongs(vpid, pcid)),
             Invpcid::AllWithGlobals => self.drop_spaces(frames, |s| s.vpid() == Some(vpid)),
             Invpcid::AllButGlobals => {
                 self.drop_spaces(frames, |s| s.vpid() == Some(vpid) && !s.is_global());
@@ -335,15 +383,13 @@ impl Mmu {
     /// identifier loaded, unless bit 63 is set (R6, R7).
     pub fn mov_cr3(&mut self, frames: &mut impl Frames, value: Cr3, bit63: Bit63) {
         self.cr3 = value;
+        let vpid = self.vpid;
         if !self.cr4.pcid_enable {
-            self.cr3.pcid = Pcid::ZERO;
-            let vpid = self.vpid;
             return self.drop_spaces(frames, |s| s.vpid() == Some(vpid) && !s.is_global());
         }
         self.enter_context(frames);
         if bit63 == Bit63::Clear {
-            let own = Space::Linear(self.vpid, self.eptp, value.pcid);
-            self.drop_spaces(frames, |s| s == own);
+            self.drop_spaces(frames, |s| s.belongs(vpid, value.pcid));
         }
     }
 
@@ -366,21 +412,15 @@ impl Mmu {
         if old.global_pages != value.global_pages || (old.pcid_enable && !value.pcid_enable) {
             self.drop_spaces(frames, |s| s.vpid() == Some(vpid));
         } else if !old.smep && value.smep {
-            let pcid = self.cr3.pcid;
-            self.drop_spaces(frames, |s| match s {
-                Space::Linear(v, _, p) => v == vpid && p == pcid,
-                Space::Global(v, _) => v == vpid,
-                Space::GuestPhysical(_) => false,
-            });
+            let pcid = self.pcid();
+            self.drop_spaces(frames, |s| s.belongs(vpid, pcid) || s.is_global_of(vpid));
         }
-        if !value.pcid_enable {
-            self.cr3.pcid = Pcid::ZERO;
-            self.enter_context(frames);
-        }
+        self.enter_context(frames);
         Ok(())
     }
 
-    /// MOV to CR0: clearing PG drops everything (R8). WP changes no cached translation, only what it
+    /// MOV to CR0: clearing PG drops everything (R8). Accesses without paging are not modelled: they
+    /// would go to the physical address; long mode, where all kernels run, does not allow it. WP changes no cached translation, only what it
     /// allows.
     ///
     /// # Errors
@@ -418,6 +458,14 @@ impl Mmu {
         self.guest_physical.flush_all();
     }
 
+    // What a broadcast hits, by space, page and entry; and the upper-level entries of its spaces.
+    fn drop_entries(&mut self, frames: &mut impl Frames, doomed: impl Fn(Space, Vpn, &TlbEntry) -> bool) {
+        let spaces = &self.spaces;
+        self.tlb
+            .flush_where(|asid, vpn, entry| doomed(spaces.of(asid), vpn, entry), frames);
+        self.psc.flush_all();
+    }
+
     fn drop_spaces(&mut self, frames: &mut impl Frames, doomed: impl Fn(Space) -> bool) {
         let spaces = &self.spaces;
         self.tlb.flush_where(|asid, _, _| doomed(spaces.of(asid)), frames);
@@ -433,7 +481,7 @@ impl Mmu {
             self.guest_physical.flush_all();
             self.spaces.forget();
         }
-        self.context = self.spaces.context(self.vpid, self.eptp, self.cr3.pcid);
+        self.context = self.spaces.context(self.vpid, self.eptp, self.pcid());
     }
 
     /// The TLBs.

@@ -13,7 +13,7 @@
 
 use super::memory::{Memory, Seat};
 use super::spaces::Space;
-use super::{Found, Mmu, Translated, WalkReferences, refusal};
+use super::{Found, Mmu, Refused, Translated, WalkReferences, refusal};
 use crate::addr::{Gpa, PAGE_SHIFT, Va, Vpn};
 use crate::cache::{ENTRY_BYTES, Line};
 use crate::fault::{ErrorCode, Fault};
@@ -114,7 +114,10 @@ impl Mmu {
         self.book_nested(access, references, &end);
         let (entry, assist) = match end {
             Ok(Combined { entry, assist }) => (entry, assist),
-            Err(GuestOrHost::Host(gpa, code)) => return Err(NestedFault::Host { gpa, code }),
+            Err(GuestOrHost::Host(gpa, code)) => {
+                self.drop_guest_physical(frames, vpn, gpa);
+                return Err(NestedFault::Host { gpa, code });
+            }
             Err(GuestOrHost::Guest(code)) => {
                 return Err(NestedFault::Guest(self.page_fault(frames, access, va, code)));
             }
@@ -123,8 +126,22 @@ impl Mmu {
         Ok(Translated {
             pfn: entry.frame_of(vpn),
             entry,
-            found: Found::Walked { references, assist },
+            found: Found::Walked {
+                after: Refused::Nowhere,
+                references,
+                assist,
+            },
         })
+    }
+
+    // An EPT violation drops the guest-physical mappings used for its address, and combined mappings of
+    // the linear one (Intel SDM vol. 3C 29.4.3.1), so that it cannot repeat once software has mended the
+    // second dimension.
+    fn drop_guest_physical(&mut self, frames: &mut impl Frames, vpn: Vpn, gpa: Gpa) {
+        self.drop_page(frames, vpn);
+        self.psc.invalidate_page(self.context.own, vpn);
+        let asid = self.spaces.number(Space::GuestPhysical(self.eptp));
+        self.guest_physical.invalidate_page(asid, gfn_as_vpn(gpa));
     }
 
     fn book_nested(

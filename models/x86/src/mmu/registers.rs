@@ -78,6 +78,8 @@ pub enum GeneralProtection {
     NoPcid,
     /// The processor has no INVPCID.
     NoInvpcid,
+    /// Another identifier than 0 is named while PCIDE is clear.
+    PcidNotEnabled,
     /// PCIDE can be set only while CR3 holds identifier 0.
     PcidNotZero,
     /// PG cannot be cleared while PCIDE is set.
@@ -89,6 +91,9 @@ impl fmt::Display for GeneralProtection {
         f.write_str(match self {
             GeneralProtection::NoPcid => "#GP: the processor has no PCID",
             GeneralProtection::NoInvpcid => "#GP: the processor has no INVPCID",
+            GeneralProtection::PcidNotEnabled => {
+                "#GP: INVPCID of another PCID than 0 while CR4.PCIDE is clear"
+            }
             GeneralProtection::PcidNotZero => "#GP: CR4.PCIDE set while CR3[11:0] is not 0",
             GeneralProtection::PagingNeededByPcid => "#GP: CR0.PG cleared while CR4.PCIDE is set",
         })

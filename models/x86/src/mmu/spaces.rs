@@ -52,6 +52,17 @@ impl Space {
     pub(super) const fn is_global(self) -> bool {
         matches!(self, Space::Global(..))
     }
+
+    /// Whether it is an address space of a virtual processor under an identifier, in whatever second
+    /// dimension.
+    pub(super) fn belongs(self, vpid: Vpid, pcid: Pcid) -> bool {
+        matches!(self, Space::Linear(v, _, p) if v == vpid && p == pcid)
+    }
+
+    /// Whether it is the global pages of a virtual processor.
+    pub(super) fn is_global_of(self, vpid: Vpid) -> bool {
+        matches!(self, Space::Global(v, _) if v == vpid)
+    }
 }
 
 /// Numbers for the spaces seen so far.
@@ -59,23 +70,32 @@ impl Space {
 pub(super) struct Spaces {
     numbers: BTreeMap<Space, Asid>,
     spaces: Vec<Space>,
+    second_dimensions: bool,
 }
 
 impl Spaces {
-    // The last number is never given out: models without tags use it.
+    // The last number is never given out: models without tags use it. A context takes two numbers, the
+    // guest-physical mappings of its second dimension a third.
     const MOST: usize = u16::MAX as usize - 1;
 
-    /// Whether two more spaces may not fit: everything cached must go, and [`Spaces::forget`] be
+    /// Whether three more spaces may not fit: everything cached must go, and [`Spaces::forget`] be
     /// called.
     pub(super) fn is_full(&self) -> bool {
-        self.spaces.len() + 2 > Self::MOST
+        self.spaces.len() + 3 > Self::MOST
     }
 
     pub(super) fn forget(&mut self) {
         *self = Spaces::default();
     }
 
+    /// Whether any space seen lies in a second dimension.
+    #[inline]
+    pub(super) const fn has_second_dimensions(&self) -> bool {
+        self.second_dimensions
+    }
+
     pub(super) fn number(&mut self, space: Space) -> Asid {
+        self.second_dimensions |= space.eptp() != Eptp::NONE;
         *self.numbers.entry(space).or_insert_with(|| {
             self.spaces.push(space);
             Asid::new((self.spaces.len() - 1) as u16)

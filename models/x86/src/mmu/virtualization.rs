@@ -5,9 +5,9 @@
 //! INVVPID leaves guest-physical mappings alone, INVEPT leaves linear mappings of the host alone
 //! (Intel SDM vol. 3C 29.4.3; AMD APM vol. 2, 15.16).
 
+use super::Mmu;
 use super::registers::{Cr0, Cr3, Cr4};
 use super::spaces::{Eptp, Space, Vpid};
-use super::{Mmu, Pcid};
 use crate::addr::Va;
 use crate::frames::Frames;
 use crate::rules::Privilege;
@@ -80,13 +80,16 @@ impl Mmu {
     /// VMRUN with TLB_CONTROL (R22). Returns the state to go back to with [`Mmu::svm_exit`].
     pub fn vmrun(&mut self, frames: &mut impl Frames, to: VmEntry, control: TlbControl) -> VmEntry {
         let from = self.vm_state();
-        let asid = to.vpid;
+        // AMD has no invalidation by second dimension: flushing an ASID takes the nested mappings along.
+        let asid = to.vpid.unwrap_or(Vpid::HOST);
+        let nested = Space::GuestPhysical(to.eptp);
+        let of_guest = |s: Space| s.vpid() == Some(asid) || s == nested;
         match control {
             TlbControl::Nothing => {}
             TlbControl::AllAsids => self.drop_spaces(frames, |_| true),
-            TlbControl::ThisAsid => self.drop_spaces(frames, |s| s.vpid() == asid),
+            TlbControl::ThisAsid => self.drop_spaces(frames, of_guest),
             TlbControl::ThisAsidButGlobals => {
-                self.drop_spaces(frames, |s| s.vpid() == asid && !s.is_global());
+                self.drop_spaces(frames, |s| of_guest(s) && !s.is_global());
             }
         }
         self.enter_state(frames, to);
@@ -120,7 +123,9 @@ impl Mmu {
     /// INVEPT (R21).
     pub fn invept(&mut self, frames: &mut impl Frames, what: InvEpt) {
         match what {
-            InvEpt::Context(eptp) => self.drop_spaces(frames, |s| s.eptp() == eptp),
+            InvEpt::Context(eptp) => {
+                self.drop_spaces(frames, |s| s.eptp() == eptp && s.eptp() != Eptp::NONE);
+            }
             InvEpt::All => self.drop_spaces(frames, |s| s.eptp() != Eptp::NONE),
         }
     }
@@ -141,9 +146,6 @@ impl Mmu {
         self.vpid = state.vpid.unwrap_or(Vpid::HOST);
         self.eptp = state.eptp;
         (self.cr0, self.cr3, self.cr4) = (state.cr0, state.cr3, state.cr4);
-        if !self.cr4.pcid_enable {
-            self.cr3.pcid = Pcid::ZERO;
-        }
         self.rules.privilege = state.privilege;
         self.rules.write_protect = state.cr0.write_protect;
         (self.rules.smep, self.rules.smap) = (state.cr4.smep, state.cr4.smap);

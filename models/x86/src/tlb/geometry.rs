@@ -149,6 +149,20 @@ impl Shape {
         Ok(Shape { index, ..self })
     }
 
+    /// Says whether banks of these shapes fit one array.
+    ///
+    /// # Errors
+    /// If they have more slots together than slot numbers there are.
+    pub fn check_together(shapes: impl Iterator<Item = Shape>) -> Result<(), String> {
+        let most = Self::MOST_ENTRIES;
+        match shapes.map(|shape| u64::from(shape.entries())).sum::<u64>() {
+            slots if slots > u64::from(most) => Err(format!(
+                "{slots} entries in all banks: at most {most} are possible"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Slots.
     #[must_use]
     pub const fn entries(self) -> u32 {
@@ -328,19 +342,14 @@ impl TlbGeometry {
             check_sharing(name, banks.iter())?;
         }
         let serving = |serves: fn(Serves) -> bool| self.l2.iter().filter(move |b| serves(b.serves));
+        check_slots("l2", self.l2.iter().map(|b| b.bank.shape))?;
         check_sharing("l2", serving(Serves::data).map(|b| &b.bank))?;
         check_sharing("l2", serving(Serves::fetch).map(|b| &b.bank))
     }
 }
 
 fn check_sharing<'a>(name: &str, banks: impl Iterator<Item = &'a TlbBank> + Clone) -> Result<(), String> {
-    let slots: u32 = banks.clone().map(|bank| bank.shape.entries()).sum();
-    if slots > Shape::MOST_ENTRIES {
-        let most = Shape::MOST_ENTRIES;
-        return Err(format!(
-            "tlb.{name}: {slots} entries in all banks: at most {most} are possible"
-        ));
-    }
+    check_slots(name, banks.clone().map(|bank| bank.shape))?;
     for size in PageSize::ALL {
         let sharing = banks.clone().filter(|bank| bank.holds.contains(size)).count();
         if sharing > MOST_SHARING {
@@ -350,4 +359,8 @@ fn check_sharing<'a>(name: &str, banks: impl Iterator<Item = &'a TlbBank> + Clon
         }
     }
     Ok(())
+}
+
+fn check_slots(name: &str, shapes: impl Iterator<Item = Shape>) -> Result<(), String> {
+    Shape::check_together(shapes).map_err(|why| format!("tlb.{name}: {why}"))
 }

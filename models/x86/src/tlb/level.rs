@@ -238,7 +238,9 @@ impl Level {
         let page = significant(vpn).get();
         let key = Tag::new(context.own, PageSize::Size4K, vpn).bits();
         let memo = self.memos[page as usize % MEMOS];
+        // With several sizes or global pages about, a page may be here twice: then only `find` knows.
         if memo.key == key
+            && self.quick[client as usize].is_some()
             && let Some(entry) = self.slots.holding(memo.slot, memo.tag)
             && passes(entry)
         {
