@@ -103,7 +103,9 @@ fn walks(result: &TranslateResult, o: &TextOptions) -> String {
         return String::new();
     }
     let mut heads = vec!["walks for", "walks", "first touch", "refs/walk"];
-    if o.detail == Detail::All {
+    // Without them, walks that are not misses would stay unexplained.
+    let rewalked = o.detail == Detail::All || result.walks.iter().any(|row| row.rewalks > 0);
+    if rewalked {
         heads.extend(["rewalks", "dirty assists"]);
     }
     heads.extend(servers.iter().map(|by| match *by {
@@ -121,7 +123,7 @@ fn walks(result: &TranslateResult, o: &TextOptions) -> String {
             grouped(row.faults),
             figures::ratio(row.references_per_walk),
         ];
-        if o.detail == Detail::All {
+        if rewalked {
             cells.extend([grouped(row.rewalks), grouped(row.dirty_assists)]);
         }
         let all = row.page_table_references();

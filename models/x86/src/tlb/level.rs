@@ -238,9 +238,7 @@ impl Level {
         let page = significant(vpn).get();
         let key = Tag::new(context.own, PageSize::Size4K, vpn).bits();
         let memo = self.memos[page as usize % MEMOS];
-        // With several sizes or global pages about, a page may be here twice: then only `find` knows.
         if memo.key == key
-            && self.quick[client as usize].is_some()
             && let Some(entry) = self.slots.holding(memo.slot, memo.tag)
             && passes(entry)
         {
@@ -248,7 +246,9 @@ impl Level {
             return Tried::Hit(memo.slot);
         }
         let tried = self.hit_if(client, context, vpn, passes);
-        if let Tried::Hit(slot) = tried {
+        if let Tried::Hit(slot) = tried
+            && self.quick[client as usize].is_some()
+        {
             self.memos[page as usize % MEMOS] = Memo {
                 key,
                 tag: self.slots.tag(slot),
@@ -357,6 +357,7 @@ impl Level {
             (Some(size), None) if self.globals == 0 && self.fragments == 0 => Some(size),
             _ => None,
         };
+        let was_quick = self.quick.iter().any(Option::is_some);
         self.quick = [Client::Data, Client::Fetch].map(|client| {
             let size = only?;
             let route = self.routes[client as usize][size as usize];
@@ -367,6 +368,10 @@ impl Level {
                 marks: self.tag(client, Asid::UNTAGGED, size, Vpn::new(0)),
             })
         });
+        // With several sizes or global pages about, a page may be here twice: then only `find` knows.
+        if was_quick && self.quick.iter().all(Option::is_none) {
+            self.memos.fill(NO_MEMO);
+        }
     }
 
     pub(super) fn clear(&mut self, slot: Slot) -> TlbEntry {

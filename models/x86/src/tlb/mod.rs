@@ -30,7 +30,7 @@ pub use geometry::{
 };
 pub use hot::{Run, Stop};
 pub(crate) use level::Presence;
-use level::{Client, Level};
+use level::{Client, Level, Tried};
 pub use stats::{ByAccess, TlbStats};
 
 use crate::addr::{Pfn, Vpn};
@@ -95,7 +95,9 @@ impl Tlb {
     /// used. The frame of the page is [`TlbEntry::frame_of`] it.
     #[inline]
     pub fn lookup(&mut self, access: Access, context: Context, vpn: Vpn) -> Lookup {
-        if let Some(entry) = self.first(access).hit(Client::of(access), context, vpn) {
+        let first = self.first(access);
+        if let Tried::Hit(slot) = first.hit_again(Client::of(access), context, vpn, |_| true) {
+            let entry = *first.entry(slot);
             self.stats.l1_hits.count(access);
             return Lookup::Hit1(entry);
         }
@@ -146,7 +148,7 @@ impl Tlb {
         }
     }
 
-    /// Brings a translation that hit the second level into the first; out of the second, if that takes
+    /// Brings a translation that hit only the second level into the first; out of the second, if that takes
     /// victims.
     pub fn promote(
         &mut self,
@@ -162,7 +164,7 @@ impl Tlb {
         {
             slots.dropped(level.clear(slot).pfn);
         }
-        self.fill_first(access, context, vpn, entry, Presence::Unknown, slots);
+        self.fill_first(access, context, vpn, entry, Presence::Absent, slots);
     }
 
     #[inline]
