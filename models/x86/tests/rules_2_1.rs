@@ -258,7 +258,7 @@ fn r8_changing_pge_either_way_drops_everything() {
 }
 
 #[test]
-fn r8_clearing_pcide_drops_everything_and_loads_identifier_0() {
+fn r8_clearing_pcide_drops_everything_and_uses_identifier_0() {
     let mut s = Spaces::new();
     s.mmu
         .mov_cr4(
@@ -271,15 +271,19 @@ fn r8_clearing_pcide_drops_everything_and_loads_identifier_0() {
         .unwrap();
     assert!(s.mmu.tlb().is_empty() && s.mmu.psc().filled_slots() == 0);
     assert_eq!(s.world.load(&mut s.mmu, HERE), Ok(100), "the root stays");
-    assert_eq!(s.mmu.mov_cr4(&mut (), WITH_PCID), Ok(()));
     assert_eq!(
-        s.held(Cr3 {
-            pcid: Pcid::ZERO,
-            ..s.one
-        }),
-        [HERE],
-        "setting PCIDE drops nothing"
+        s.mmu.mov_cr4(&mut (), WITH_PCID),
+        Err(GeneralProtection::PcidNotZero),
+        "CR3 keeps its low bits"
     );
+    let zero = Cr3 {
+        pcid: Pcid::ZERO,
+        ..s.one
+    };
+    s.mmu.mov_cr3(&mut (), zero, Bit63::Clear);
+    s.world.load(&mut s.mmu, HERE).unwrap();
+    assert_eq!(s.mmu.mov_cr4(&mut (), WITH_PCID), Ok(()));
+    assert_eq!(s.held(zero), [HERE], "setting PCIDE drops nothing");
 }
 
 #[test]
