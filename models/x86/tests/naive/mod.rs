@@ -1,6 +1,9 @@
 //! Models for comparison, as plain as the rules they follow: slots in lists, searched one by one.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod geometry;
+pub(crate) mod tlb;
+
 use x86::Shape;
 use x86::tlb::{IndexFunction, Replacement};
 
