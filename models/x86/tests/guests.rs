@@ -3,10 +3,11 @@
 
 mod world;
 
-use world::{HERE, K, M, NEAR, World, cached, page, page_of, pcid};
+use world::{HERE, K, M, NEAR, World, cached, global, page, page_of, pcid};
+use x86::cache::Served;
 use x86::mmu::{
-    Cr0, Cr3, Cr4, Eptp, Globals, Invlpgb, InvlpgbPages, Invpcid, Mmu, NestedFault, NestedTables, Network,
-    Pcid, TlbControl, VmEntry, Vpid,
+    Cr0, Cr3, Cr4, Eptp, Found, Globals, Invlpgb, InvlpgbPages, Invpcid, Mmu, NestedFault, NestedTables,
+    Network, Pcid, TlbControl, VmEntry, Vpid,
 };
 use x86::{Access, CpuIndex, Entry, Gpa, Level, PageTables, Pfn, Privilege, Rights, TableId, Va};
 
@@ -131,6 +132,84 @@ fn r22_flushing_an_asid_takes_nested_entries_along() {
         matches!(r, Err(NestedFault::Host { .. })),
         "{r:?}: still walks the detached nested page table"
     );
+}
+
+#[test]
+fn r22_a_new_asid_finds_no_nested_entries_of_the_old_one() {
+    let (mut w, mut mmu, mut guest, groot, host) = nested("zen4-2022");
+    let old = state(groot, Some(Vpid(1)), Eptp(1), false);
+    let back = mmu.vmrun(&mut (), old, TlbControl::Nothing);
+    let mut n = NestedTables {
+        guest: &mut guest,
+        tables_at: TABLES_AT,
+        host_root: host,
+    };
+    mmu.translate_nested(&mut w.memory, &mut n, &mut (), Access::Read, Va::new(HERE))
+        .unwrap();
+    mmu.svm_exit(&mut (), back);
+    // The host takes the page table under guest-physical 0 to 2 MiB away, and instead of a flush gives
+    // the virtual processor an ASID that was not in use.
+    let top = w.table(host, Level::Pmd, 0);
+    w.memory.tables.set(top, 0, Entry::NONE);
+    let new = state(groot, Some(Vpid(2)), Eptp(1), false);
+    mmu.vmrun(&mut (), new, TlbControl::Nothing);
+    let r = mmu.translate_nested(&mut w.memory, &mut n, &mut (), Access::Read, Va::new(HERE));
+    assert!(
+        matches!(r, Err(NestedFault::Host { .. })),
+        "{r:?}: still walks the detached nested page table"
+    );
+}
+
+#[test]
+fn r22_flushing_an_asid_but_globals_keeps_its_global_pages() {
+    for (control, held) in [
+        (TlbControl::ThisAsidButGlobals, [false, true]),
+        (TlbControl::ThisAsid, [false, false]),
+    ] {
+        let (mut w, mut mmu, mut guest, groot, host) = nested("zen4-2022");
+        let table = guest.populate(groot, Va::new(NEAR).vpn(), |_, _| {});
+        guest.set(table, Level::Pte.index(Va::new(NEAR)), global(page(0x101)));
+        let g = state(groot, Some(Vpid(1)), Eptp(1), false);
+        let back = mmu.vmrun(&mut (), g, TlbControl::Nothing);
+        let mut n = NestedTables {
+            guest: &mut guest,
+            tables_at: TABLES_AT,
+            host_root: host,
+        };
+        for va in [HERE, NEAR] {
+            mmu.translate_nested(&mut w.memory, &mut n, &mut (), Access::Read, Va::new(va))
+                .unwrap();
+        }
+        mmu.svm_exit(&mut (), back);
+        mmu.vmrun(&mut (), g, control);
+        assert_eq!([HERE, NEAR].map(|va| cached(&mmu, va)), held, "{control:?}");
+    }
+}
+
+#[test]
+fn a_warm_walk_in_two_dimensions_reads_three_entries_all_of_them_near() {
+    let (mut w, mut mmu, mut guest, groot, host) = nested("modern-2s");
+    mmu.vm_transition(&mut (), state(groot, Some(Vpid(1)), Eptp(1), false));
+    let mut n = NestedTables {
+        guest: &mut guest,
+        tables_at: TABLES_AT,
+        host_root: host,
+    };
+    let mut walk = |va| {
+        let memory = &mut w.memory;
+        let done = mmu.translate_nested(memory, &mut n, &mut (), Access::Read, Va::new(va));
+        match done.unwrap().found {
+            Found::Walked { references, .. } => references,
+            found => panic!("{found:?}"),
+        }
+    };
+    let cold = walk(HERE);
+    // Both dimensions keep upper entries while the cold walk goes on: all of guest-physical memory here
+    // lies under one PDE, so only the first of its five walks of the second dimension is whole.
+    assert_eq!(cold.total(), 4 + 4 + 4);
+    let warm = walk(NEAR);
+    // The guest's PTE, and a PTE of the host for it and for the page.
+    assert_eq!((warm.total(), warm.by(Served::L1)), (3, 3));
 }
 
 #[test]

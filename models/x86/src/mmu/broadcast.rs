@@ -66,7 +66,7 @@ impl Invlpgb {
         let (asid, pcid) = match space {
             Space::Linear(asid, _, pcid) => (asid, Some(pcid)),
             Space::Global(asid, _) if self.globals == Globals::Included => (asid, None),
-            Space::Global(..) | Space::GuestPhysical(_) => return false,
+            Space::Global(..) | Space::GuestPhysical(..) => return false,
         };
         let pcid_fits = match (self.pcid, pcid) {
             (Some(wanted), Some(found)) => wanted == found,

@@ -29,7 +29,7 @@ pub use virtualization::{InvEpt, InvVpid, TlbControl, VmEntry};
 use crate::addr::{Pfn, Va, Vpn};
 use crate::fault::{ErrorCode, Fault};
 use crate::frames::{Frames, Observer};
-use crate::machine::{CpuIndex, Machine};
+use crate::machine::{CpuIndex, Machine, NestedPaging};
 use crate::page_size::PageSizes;
 use crate::psc::Psc;
 use crate::reference::Reference;
@@ -106,6 +106,7 @@ pub struct Mmu {
     context: Context,
     has_pcid: bool,
     has_invpcid: bool,
+    nested_paging: NestedPaging,
     tlb: Tlb,
     psc: Psc,
     // Entries of second dimensions.
@@ -149,6 +150,7 @@ impl Mmu {
             spaces,
             has_pcid: machine.features.pcid,
             has_invpcid: machine.features.invpcid,
+            nested_paging: machine.nested_paging,
             tlb: Tlb::new(&machine.tlb),
             psc: Psc::new(&machine.psc),
             guest_physical: Psc::new(&machine.psc),

@@ -12,12 +12,13 @@
 //! both dimensions allow.
 
 use super::memory::{Memory, Seat};
-use super::spaces::Space;
+use super::spaces::{Space, Vpid};
 use super::{Found, Mmu, Refused, Translated, WalkReferences, refusal};
 use crate::addr::{Gpa, PAGE_SHIFT, Va, Vpn};
 use crate::cache::{ENTRY_BYTES, Line};
 use crate::fault::{ErrorCode, Fault};
 use crate::frames::Frames;
+use crate::machine::NestedPaging;
 use crate::psc::Psc;
 use crate::rules::{Privilege, Rules};
 use crate::tables::{PageTables, TableId};
@@ -90,9 +91,10 @@ impl Mmu {
         va: Va,
     ) -> Result<Translated, NestedFault> {
         let vpn = va.vpn();
+        let guest_physical = self.guest_physical_space();
         let mut host = HostWalker {
             psc: &mut self.guest_physical,
-            asid: self.spaces.number(Space::GuestPhysical(self.eptp)),
+            asid: self.spaces.number(guest_physical),
             root: nested.host_root,
             memory,
             seat: self.seat,
@@ -134,13 +136,23 @@ impl Mmu {
         })
     }
 
+    // Nested mappings carry the ASID on AMD, so that a new ASID sees none of the old (reference row
+    // R22); on Intel only the root (R21).
+    const fn guest_physical_space(&self) -> Space {
+        let owner = match self.nested_paging {
+            NestedPaging::Npt => self.vpid,
+            NestedPaging::Ept | NestedPaging::Absent => Vpid::HOST,
+        };
+        Space::GuestPhysical(owner, self.eptp)
+    }
+
     // An EPT violation drops the guest-physical mappings used for its address, and combined mappings of
     // the linear one (Intel SDM vol. 3C 29.4.3.1), so that it cannot repeat once software has mended the
     // second dimension.
     fn drop_guest_physical(&mut self, frames: &mut impl Frames, vpn: Vpn, gpa: Gpa) {
         self.drop_page(frames, vpn);
         self.psc.invalidate_page(self.context.own, vpn);
-        let asid = self.spaces.number(Space::GuestPhysical(self.eptp));
+        let asid = self.spaces.number(self.guest_physical_space());
         self.guest_physical.invalidate_page(asid, gfn_as_vpn(gpa));
     }
 

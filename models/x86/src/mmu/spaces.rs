@@ -30,8 +30,9 @@ pub enum Space {
     Linear(Vpid, Eptp, Pcid),
     /// Linear or combined mappings of global pages: of any identifier.
     Global(Vpid, Eptp),
-    /// Guest-physical mappings.
-    GuestPhysical(Eptp),
+    /// Guest-physical mappings: of whatever virtual processor on Intel, which then is [`Vpid::HOST`]
+    /// here; of one ASID on AMD.
+    GuestPhysical(Vpid, Eptp),
 }
 
 impl Space {
@@ -39,13 +40,13 @@ impl Space {
     pub(super) const fn vpid(self) -> Option<Vpid> {
         match self {
             Space::Linear(vpid, ..) | Space::Global(vpid, _) => Some(vpid),
-            Space::GuestPhysical(_) => None,
+            Space::GuestPhysical(..) => None,
         }
     }
 
     pub(super) const fn eptp(self) -> Eptp {
         match self {
-            Space::Linear(_, eptp, _) | Space::Global(_, eptp) | Space::GuestPhysical(eptp) => eptp,
+            Space::Linear(_, eptp, _) | Space::Global(_, eptp) | Space::GuestPhysical(_, eptp) => eptp,
         }
     }
 

@@ -82,8 +82,8 @@ impl Mmu {
         let from = self.vm_state();
         // AMD has no invalidation by second dimension: flushing an ASID takes the nested mappings along.
         let asid = to.vpid.unwrap_or(Vpid::HOST);
-        let nested = Space::GuestPhysical(to.eptp);
-        let of_guest = |s: Space| s.vpid() == Some(asid) || s == nested;
+        let nested = |s: Space| matches!(s, Space::GuestPhysical(owner, _) if owner == asid);
+        let of_guest = |s: Space| s.vpid() == Some(asid) || nested(s);
         match control {
             TlbControl::Nothing => {}
             TlbControl::AllAsids => self.drop_spaces(frames, |_| true),

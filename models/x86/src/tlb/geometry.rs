@@ -299,7 +299,8 @@ pub enum SecondLevelFill {
     #[default]
     OnWalk,
     /// A walk fills the first level; what the first level evicts goes into the second, and a hit in
-    /// the second moves up. No translation is in both.
+    /// the second moves up. A walk made although the second has the page, for missing rights or D,
+    /// leaves it there until the first evicts its own.
     OnEviction,
 }
 
