@@ -3,9 +3,10 @@
 
 mod world;
 
+use sim::Cycles;
 use world::{APART, FAR, G, HERE, K, M, NEAR, World, page, page_of};
 use x86::cache::Served;
-use x86::mmu::{Eptp, Found, Memory, NestedTables, VmEntry, Vpid};
+use x86::mmu::{Eptp, Found, Memory, Mmu, NestedTables, VmEntry, Vpid, WalkReferences};
 use x86::{
     Access, CpuIndex, Entry, Gpa, Level, Machine, PageSize, PageTables, PagingMode, Pfn, Rights, TableId, Va,
 };
@@ -214,6 +215,98 @@ fn a_second_walk_of_the_same_line_finds_it_in_the_first_level_cache() {
         };
         assert_eq!(references.by(Served::Memory), from_memory);
         assert_eq!(references.by(Served::L1) + from_memory, references.total());
+    }
+}
+
+/// References of a load's walk, and what they cost with the latencies of the machine.
+fn walk(world: &mut World, mmu: &mut Mmu, va: u64) -> (WalkReferences, u64) {
+    let done = world.translate(mmu, Access::Read, va).unwrap();
+    let Found::Walked { references, .. } = done.found else {
+        panic!("a walk was expected: {done:?}")
+    };
+    let costs = &world.machine.costs;
+    let llc = costs.cache_llc.unwrap_or(costs.dram_local);
+    let price = [
+        costs.cache_l1,
+        costs.cache_l2,
+        llc,
+        costs.dram_local,
+        costs.dram_remote,
+    ];
+    let cost = costs.walk_base.get() + references.priced(&price.map(Cycles::get));
+    (references, cost)
+}
+
+/// Two CPUs of one complex. The first has walked for all pages of a page table whose leaves lie in
+/// different lines; the second only for the first of them.
+fn warm(machine: &str) -> (World, Mmu, Mmu) {
+    const LINE_OF_LEAVES: u64 = 8 << 12;
+    let mut world = World::new(machine);
+    let root = world.root();
+    let pages = (0..4).map(|line| HERE + line * LINE_OF_LEAVES);
+    for va in pages.clone() {
+        world.map(root, va, page(1));
+        world.map(root, va + 0x1000, page(2));
+    }
+    let (mut first, mut second) = (world.mmu(0, root), world.mmu(1, root));
+    for va in pages {
+        world.load(&mut first, va).unwrap();
+    }
+    world.load(&mut second, HERE).unwrap();
+    (world, first, second)
+}
+
+#[test]
+fn w1_w3_a_hot_walk_costs_the_latency_probes_extra_cycles() {
+    // Rows W1 and W3: 9 and 10 cycles above the latency of the data.
+    for (machine, extra) in [("harpertown-2008", 9), ("nehalem-2009", 10)] {
+        let (mut world, mut first, _) = warm(machine);
+        let (references, cost) = walk(&mut world, &mut first, HERE + 0x1000);
+        assert_eq!((references.total(), references.by(Served::L1)), (1, 1));
+        assert_eq!(cost, extra, "{machine}");
+    }
+}
+
+#[test]
+fn a_leaf_in_an_outer_cache_adds_that_caches_latency_to_a_hot_walk() {
+    // Harpertown's cores share their second level in pairs; section 10.1 gives up to 24 cycles.
+    let (mut world, _, mut second) = warm("harpertown-2008");
+    let (references, cost) = walk(&mut world, &mut second, HERE + 0x8000);
+    assert_eq!((references.total(), references.by(Served::L2)), (1, 1));
+    assert!((9..=24).contains(&cost), "{cost}");
+    for machine in ["nehalem-2009", "skylake-sp-2017", "modern-2s"] {
+        let (mut world, _, mut second) = warm(machine);
+        let (references, cost) = walk(&mut world, &mut second, HERE + 0x8000);
+        assert_eq!(
+            (references.total(), references.by(Served::Llc)),
+            (1, 1),
+            "{machine}"
+        );
+        let costs = &world.machine.costs;
+        assert_eq!(cost, (costs.walk_base + costs.cache_llc.unwrap()).get());
+    }
+}
+
+#[test]
+fn a_leaf_in_memory_adds_the_latency_of_the_node_it_lies_on() {
+    for node in [0, 1] {
+        let mut world = World::new("modern-2s");
+        let root = world.root();
+        let apart = HERE + 0x8000;
+        for va in [HERE, apart] {
+            world.map(root, va, page(1));
+        }
+        let table = world.table(root, Level::Pte, HERE);
+        world.memory.place(table, node);
+        let mut mmu = world.mmu(0, root);
+        world.load(&mut mmu, HERE).unwrap();
+        let (references, cost) = walk(&mut world, &mut mmu, apart);
+        let (served, latency) = match node {
+            0 => (Served::Memory, world.machine.costs.dram_local),
+            _ => (Served::Remote, world.machine.costs.dram_remote),
+        };
+        assert_eq!((references.total(), references.by(served)), (1, 1));
+        assert_eq!(cost, (world.machine.costs.walk_base + latency).get());
     }
 }
 
