@@ -237,6 +237,12 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Accesses to few pages again and again, some with a walk whatever the TLB holds.
+fn few() -> impl Strategy<Value = Vec<(bool, u64, Access)>> {
+    let access = prop::sample::select(Access::ALL.to_vec());
+    prop::collection::vec((prop::bool::weighted(0.3), 0_u64..4, access), 1..30)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(250))]
 
@@ -252,6 +258,23 @@ proptest! {
             if let Op::Access(page) | Op::Refill(page) = op {
                 pair.compare_probes(page);
             }
+        }
+    }
+
+    /// While all pages are of one size and none is global, look-ups take a short way, which must end
+    /// when another size comes.
+    #[test]
+    fn a_tlb_that_held_one_size_only_agrees_when_another_comes(
+        geometry in geometry(),
+        phases in prop::collection::vec((prop::sample::select(PageSize::ALL.to_vec()), few()), 2..6),
+    ) {
+        let mut pair = Pair::new(&geometry);
+        for (size, ops) in &phases {
+            for &(fill, vpn, access) in ops {
+                let page = Page { access, space: 0, vpn, size: *size, global: false, dirty: true, frame: 3 };
+                pair.step(&if fill { Op::Refill(page) } else { Op::Access(page) });
+            }
+            pair.compare();
         }
     }
 }
