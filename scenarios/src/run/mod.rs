@@ -7,6 +7,7 @@
 mod attach;
 mod exec;
 mod pattern;
+mod prepare;
 mod process;
 mod resolve;
 mod result;
