@@ -255,7 +255,7 @@ impl Gru {
         self.st().metrics.slow_walks += 1;
         let page = self.kernel.get_user_page(cx, self.mm, va, access).await?;
         let generation = self.kernel.generation(page.pfn);
-        self.kernel.put_page(cx, page.pfn);
+        self.kernel.put_page(cx, page.pfn).await;
         Ok(Found {
             pfn: page.pfn,
             generation,

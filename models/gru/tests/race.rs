@@ -175,6 +175,8 @@ fn preempted(dropin_cancel: DropinCancel, slice: Cycles) -> (Bench, End) {
         k.mmu_notifier_register(&cx, mm, gru.clone()).await;
         k.sys_mmap(&cx, mm, shared_file(1, file)).await.expect("free");
         k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+        // Else the page would wait for this CPU's pagevec to let go of it.
+        k.lru_add_drain_all(&cx).await;
         gru.load_context(&cx, 0).await;
         cx.sleep(SLOW).await;
         cx.engine().wake_all(ready);
@@ -249,6 +251,7 @@ fn crossing(miss: MissMode, dropin_cancel: DropinCancel) -> (Bench, End) {
         k.access(&cx, gru.mm(), BASE, Access::Write)
             .await
             .expect("mapped");
+        k.lru_add_drain_all(&cx).await;
         gru.load_context(&cx, 0).await;
         started.set(true);
         cx.engine().wake_all(ready);

@@ -65,13 +65,13 @@ impl Kvm {
                 None
             } else {
                 cx.step(self.sptes_object(), Action::Write).await;
-                Some(self.install(cx, gfn, pfn))
+                Some(self.install(cx, gfn, pfn).await)
             }
         };
         let spte_owns_it = matches!(installed, Some(Installed::Fresh | Installed::Replaced(_)))
             && self.spte_reference == SpteReference::Held;
         if !spte_owns_it {
-            kernel.put_page(cx, pfn);
+            kernel.put_page(cx, pfn).await;
         }
         if let Some(Installed::Replaced(group)) = installed {
             self.flush_group(cx, group).await;
@@ -108,7 +108,7 @@ impl Kvm {
     }
 
     /// `__direct_map` down to `mmu_set_spte`, under mmu_lock. The caller owns a reference to `pfn`.
-    fn install(&self, cx: &Cx, gfn: Gfn, pfn: Pfn) -> Installed {
+    async fn install(&self, cx: &Cx, gfn: Gfn, pfn: Pfn) -> Installed {
         let kernel = self.kernel();
         let costs = &self.machine.costs;
         let vpn = Vpn::new(gfn.get());
@@ -158,7 +158,7 @@ impl Kvm {
         );
         match replaced {
             None => Installed::Fresh,
-            Some(old) => Installed::Replaced(self.group(cx, vec![old])),
+            Some(old) => Installed::Replaced(self.group(cx, vec![old]).await),
         }
     }
 }

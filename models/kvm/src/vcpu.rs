@@ -94,11 +94,11 @@ struct Usable<'a>(&'a mut Frames);
 impl Slots for Usable<'_> {
     #[inline]
     fn gained(&mut self, pfn: Pfn) {
-        self.0.get_mut(pfn).usable += 1;
+        self.0.secondary_mut(pfn).usable += 1;
     }
     #[inline]
     fn dropped(&mut self, pfn: Pfn) {
-        self.0.get_mut(pfn).usable -= 1;
+        self.0.secondary_mut(pfn).usable -= 1;
     }
 }
 

@@ -76,7 +76,7 @@ impl Kvm {
             (removed, visited)
         };
         kernel.touch_lines(cx, visited * work::RMAP_VISIT);
-        self.removed(cx, &removed)
+        self.removed(cx, &removed).await
     }
 
     /// `kvm_mmu_zap_all`: removes every spte, a shadow page at a time, each followed by a flush, all
@@ -88,7 +88,7 @@ impl Kvm {
             let mut from = Vpn::new(0);
             while let Some((table, pages)) = self.next_shadow_page(from) {
                 cx.step(self.sptes_object(), Action::Write).await;
-                let group = self.unlink_children(cx, table, pages);
+                let group = self.unlink_children(cx, table, pages).await;
                 self.flush_group(cx, group).await;
                 from = pages.end();
             }
@@ -116,7 +116,7 @@ impl Kvm {
     }
 
     /// `kvm_mmu_page_unlink_children` of a shadow page with leaves.
-    fn unlink_children(&self, cx: &Cx, table: TableId, pages: VpnRange) -> Group {
+    async fn unlink_children(&self, cx: &Cx, table: TableId, pages: VpnRange) -> Group {
         let removed = {
             let mut st = self.st();
             let st: &mut State = &mut st;
@@ -135,7 +135,7 @@ impl Kvm {
             st.metrics.shadow_pages_zapped += 1;
             removed
         };
-        self.removed(cx, &removed)
+        self.removed(cx, &removed).await
     }
 
     fn free_tables(&self) {
@@ -167,7 +167,7 @@ impl Kvm {
 
     /// `rmap_remove` of sptes that were present: what the hardware noted goes to the page, and a group
     /// is made of them.
-    fn removed(&self, cx: &Cx, sptes: &[(Gfn, Entry)]) -> Group {
+    async fn removed(&self, cx: &Cx, sptes: &[(Gfn, Entry)]) -> Group {
         let kernel = self.kernel();
         let n = sptes.len() as u64;
         self.st().metrics.sptes_dropped += n;
@@ -185,10 +185,11 @@ impl Kvm {
             }
         }
         self.group(cx, sptes.iter().map(|(_, spte)| spte.pfn()).collect())
+            .await
     }
 
     /// A group of removed sptes, in the order this machine unpins.
-    pub(crate) fn group(&self, cx: &Cx, pfns: Vec<Pfn>) -> Group {
+    pub(crate) async fn group(&self, cx: &Cx, pfns: Vec<Pfn>) -> Group {
         let pfns: Rc<[Pfn]> = pfns.into();
         let number = {
             let mut st = self.st();
@@ -206,7 +207,7 @@ impl Kvm {
             (SpteReference::None, _) => UnpinLater::No,
             (SpteReference::Held, UnpinOrder::FlushFirst) => UnpinLater::Yes,
             (SpteReference::Held, UnpinOrder::UnpinFirst) => {
-                self.unpin(cx, &pfns);
+                self.unpin(cx, &pfns).await;
                 UnpinLater::No
             }
         };
@@ -221,7 +222,7 @@ impl Kvm {
         }
         self.flush_remote_tlbs(cx).await;
         if group.unpin == UnpinLater::Yes {
-            self.unpin(cx, &group.pfns);
+            self.unpin(cx, &group.pfns).await;
         }
         if self.spte_reference == SpteReference::None {
             let kernel = self.kernel();
@@ -232,11 +233,11 @@ impl Kvm {
         }
     }
 
-    fn unpin(&self, cx: &Cx, pfns: &[Pfn]) {
+    async fn unpin(&self, cx: &Cx, pfns: &[Pfn]) {
         let kernel = self.kernel();
         self.st().metrics.pins_end -= pfns.len() as u64;
         for &pfn in pfns {
-            kernel.unpin_page(cx, pfn);
+            kernel.unpin_page(cx, pfn).await;
         }
     }
 }

@@ -151,6 +151,8 @@ fn concurrent_drops(version: Version, seed: u64) -> (End, KvmMetrics) {
         h.kvm.register(&cx).await;
         h.map(&cx).await;
         h.touch_guest(&cx, vcpus[0]).await;
+        // Else the pages would wait for this CPU's pagevec to let go of them.
+        h.kernel.lru_add_drain_all(&cx).await;
         set_up.set(true);
         for n in 0..6 {
             h.kvm

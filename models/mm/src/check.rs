@@ -1,7 +1,7 @@
 //! Conservation: what must add up when nothing is in flight.
 //!
 //! Checked at the end of every run (host-mm-paths F5, F6, F13, F18, F23, F24): map counts equal the
-//! present entries, reference counts equal map count + page cache + pins, rss counters equal the
+//! present entries, reference counts equal map count + page cache + pagevecs + pins, rss counters equal the
 //! entries counted as such, every linked file VMA is in i_mmap exactly once, VMAs are disjoint, and no CPU holds translations
 //! or upper-level entries of an address space whose mask it is not in.
 
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use x86::{Pfn, Vpn};
 
-use crate::frame::{Frames, Owner};
+use crate::frame::{Frames, LruList, Owner};
 use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::{Kernel, State, World};
 use crate::mm::MmId;
@@ -22,6 +22,7 @@ pub const CONSERVATION: &str = "conservation";
 struct Counted {
     maps: BTreeMap<Pfn, u32>,
     cached: BTreeMap<Pfn, u32>,
+    waiting: BTreeMap<Pfn, u32>,
 }
 
 impl World {
@@ -44,11 +45,12 @@ impl World {
                     frame.mapcount
                 ));
             }
-            let references = maps + cached + frame.pins;
-            if frame.count != references {
+            let waiting = counted.waiting.get(&pfn).copied().unwrap_or(0);
+            let pins = frames.secondary(pfn).pins;
+            if frame.count != maps + cached + waiting + pins {
                 wrong.push(format!(
-                    "{pfn}: count {} but {maps} entries + {cached} page cache + {} pins",
-                    frame.count, frame.pins
+                    "{pfn}: count {} but {maps} entries + {cached} page cache + {waiting} pagevecs + {pins} pins",
+                    frame.count
                 ));
             }
         }
@@ -69,6 +71,11 @@ impl Kernel {
         }
         audit_i_mmap(&st, wrong);
         for (n, cpu) in st.cpus.iter().enumerate() {
+            for list in [LruList::Inactive, LruList::Active] {
+                for pfn in cpu.pagevecs.of(list).pages() {
+                    *counted.waiting.entry(*pfn).or_default() += 1;
+                }
+            }
             let global = self.cpu(n as u32);
             let allowed = cpu
                 .active_mm
@@ -110,7 +117,7 @@ impl Kernel {
                         continue;
                     }
                     *counted.maps.entry(entry.pfn()).or_default() += 1;
-                    match frames.get(entry.pfn()).owner {
+                    match frames.get(entry.pfn()).owner() {
                         Owner::Anon(_) => anon += 1,
                         Owner::File(_) | Owner::None => file += 1,
                     }

@@ -4,15 +4,19 @@
 //! Frames of all kernels of a world are numbered together, as on one NUMAlink machine, so that an
 //! XPMEM importer can map a frame of another partition; each kernel allocates from a zone of its
 //! own. Rules of the counts: host-mm-paths A.5 (2.6.27 columns). `_count` 0 means free; +1 for the
-//! page cache, each mapping pte, each reference of get_user_pages. `_mapcount` is stored as the
-//! number of mapping ptes (the kernel's value plus one).
+//! page cache or the swap cache, each mapping pte, each reference of get_user_pages, each pagevec and
+//! whoever isolated it from the LRU. `_mapcount` is stored as the number of mapping ptes (the kernel's
+//! value plus one).
 //!
 //! The oracle: a frame's *generation* grows when it is freed. `tlb_slots` counts slots of CPU TLBs
-//! that translate to the frame, `usable` counts secondary translations to it that hold no
-//! reference. Freeing a frame that can still be reached by either is a violation when it happens,
-//! using a stale one when it is used. Deviation from a real allocator: freed frames are reused last
-//! in, first out, like the hot end of the per-CPU lists, and the buddy system is not modelled; no
-//! count depends on frame numbers.
+//! that translate to the frame; beside the frames, only where secondary MMUs map any, stand the
+//! translations that hold no reference (`usable`) and the references they hold (`pins`). Freeing a
+//! frame that can still be reached is a violation when it happens, using a stale one when it is used.
+//!
+//! A frame is 36 bytes: a run can hold hundreds of millions. Its place on an LRU list, or among the
+//! free frames, is a pair of frame numbers in it. Deviation from a real allocator: freed frames are
+//! reused last in, first out, like the hot end of the per-CPU lists, and the buddy system is not
+//! modelled; no count depends on frame numbers.
 
 use x86::{Generation, Pfn, Pgoff, Slots};
 
@@ -32,17 +36,25 @@ pub enum Owner {
 
 /// State bits of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
-pub struct PageFlags(u8);
+pub struct PageFlags(u16);
 
 impl PageFlags {
     /// PG_dirty.
     pub const DIRTY: PageFlags = PageFlags(1);
     /// PG_referenced.
     pub const REFERENCED: PageFlags = PageFlags(1 << 1);
-    /// PG_lru (or waiting in a pagevec for it).
+    /// PG_lru: on a list of its zone (not in a pagevec on its way there).
     pub const LRU: PageFlags = PageFlags(1 << 2);
     /// In the page cache.
     pub const CACHED: PageFlags = PageFlags(1 << 3);
+    /// PG_active: belongs on the active list.
+    pub const ACTIVE: PageFlags = PageFlags(1 << 4);
+    /// PG_writeback: on its way to a device.
+    pub const WRITEBACK: PageFlags = PageFlags(1 << 5);
+    /// PG_swapcache.
+    pub const SWAPCACHE: PageFlags = PageFlags(1 << 6);
+    /// PG_reclaim: to be moved to the end of the inactive list when it is written.
+    pub const RECLAIM: PageFlags = PageFlags(1 << 7);
 
     /// Sets a bit.
     pub fn set(&mut self, bit: PageFlags) {
@@ -54,6 +66,13 @@ impl PageFlags {
         self.0 &= !bit.0;
     }
 
+    /// Clears a bit and says whether it was set (`TestClearPage...`).
+    pub fn test_and_clear(&mut self, bit: PageFlags) -> bool {
+        let was = self.has(bit);
+        self.clear(bit);
+        was
+    }
+
     /// Whether a bit is set.
     #[must_use]
     pub fn has(self, bit: PageFlags) -> bool {
@@ -61,8 +80,11 @@ impl PageFlags {
     }
 }
 
+/// No frame, in a link.
+const NIL: u32 = u32::MAX;
+
 /// A page frame.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Hash)]
 pub struct Frame {
     /// `_count`.
     pub count: u32,
@@ -72,32 +94,162 @@ pub struct Frame {
     pub generation: Generation,
     /// Slots of CPU TLBs that translate to it.
     pub tlb_slots: u32,
-    /// Secondary translations to it that hold no reference and can still be used.
+    // Kind in the two highest bits, number of the anon_vma or file below.
+    owner: u32,
+    index_low: u32,
+    index_high: u8,
+    zone: Zone,
+    /// `page->flags`.
+    pub flags: PageFlags,
+    // Neighbours on an LRU list; of a free frame, `next` is the next free one.
+    prev: u32,
+    next: u32,
+}
+
+// 1 TiB of 4 KiB pages has to fit a machine of 24 GiB, page tables included.
+const _: () = assert!(size_of::<Frame>() == 36);
+
+/// Bits of [`Frame::owner`] that say which kind of owner it is.
+const OWNER_SHIFT: u32 = 30;
+const OWNER_ANON: u32 = 1 << OWNER_SHIFT;
+const OWNER_FILE: u32 = 2 << OWNER_SHIFT;
+
+impl Frame {
+    fn new(zone: Zone) -> Frame {
+        Frame {
+            count: 0,
+            mapcount: 0,
+            generation: Generation::default(),
+            tlb_slots: 0,
+            owner: 0,
+            index_low: 0,
+            index_high: 0,
+            zone,
+            flags: PageFlags::default(),
+            prev: NIL,
+            next: NIL,
+        }
+    }
+
+    /// `page->mapping`.
+    #[inline]
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        let number = self.owner & (OWNER_ANON - 1);
+        match self.owner & !(OWNER_ANON - 1) {
+            OWNER_ANON => Owner::Anon(AnonVmaId(number)),
+            OWNER_FILE => Owner::File(FileId(number)),
+            _ => Owner::None,
+        }
+    }
+
+    /// Sets `page->mapping`.
+    #[inline]
+    pub fn set_owner(&mut self, owner: Owner) {
+        let (kind, number) = match owner {
+            Owner::None => (0, 0),
+            Owner::Anon(anon) => (OWNER_ANON, anon.0),
+            Owner::File(file) => (OWNER_FILE, file.0),
+        };
+        assert!(
+            number < OWNER_ANON,
+            "a world has fewer than 2^30 files and anon_vmas"
+        );
+        self.owner = kind | number;
+    }
+
+    /// `PageAnon`.
+    #[inline]
+    #[must_use]
+    pub fn is_anon(&self) -> bool {
+        self.owner & !(OWNER_ANON - 1) == OWNER_ANON
+    }
+
+    /// `page->index`.
+    #[inline]
+    #[must_use]
+    pub fn index(&self) -> Pgoff {
+        Pgoff::new(u64::from(self.index_high) << u32::BITS | u64::from(self.index_low))
+    }
+
+    /// Sets `page->index`, of at most 40 bits: what an entry of a nonlinear mapping can hold, and
+    /// more than the user half of an address space has pages.
+    #[inline]
+    pub fn set_index(&mut self, index: Pgoff) {
+        self.index_low = index.get() as u32;
+        let high = index.get() >> u32::BITS;
+        debug_assert!(high <= u64::from(u8::MAX), "an index has at most 40 bits");
+        self.index_high = high as u8;
+    }
+
+    /// Zone it belongs to.
+    #[inline]
+    #[must_use]
+    pub fn zone(&self) -> Zone {
+        self.zone
+    }
+}
+
+/// What secondary MMUs have to do with a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub struct Secondary {
+    /// Translations to it that hold no reference and can still be used.
     pub usable: u32,
     /// References held by secondary MMUs.
     pub pins: u32,
-    /// `page->index`.
-    pub index: Pgoff,
-    /// `page->mapping`.
-    pub owner: Owner,
-    /// `page->flags`.
-    pub flags: PageFlags,
-    /// Zone it belongs to.
-    pub zone: Zone,
 }
 
 /// A kernel's share of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Zone(pub u8);
 
-#[derive(Clone, Debug, Default)]
+/// A list of frames, linked through the frames.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    head: u32,
+    tail: u32,
+    len: u64,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        List {
+            head: NIL,
+            tail: NIL,
+            len: 0,
+        }
+    }
+}
+
+/// Which list of a zone reclaim keeps a page on (2.6.27 has one pair for all kinds of pages).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum LruList {
+    /// `inactive_list`: where reclaim looks for victims.
+    Inactive,
+    /// `active_list`.
+    Active,
+}
+
+#[derive(Clone, Debug)]
 struct ZoneState {
-    free: Vec<Pfn>,
+    // First free frame.
+    free: u32,
+    lru: [List; 2],
     limit: u64,
     in_use: u64,
     most_in_use: u64,
     allocated: u64,
     freed: u64,
+}
+
+/// Whether a reference that was dropped was the last one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "whoever drops the last reference frees the page"]
+pub enum LastReference {
+    /// Others are left.
+    No,
+    /// The page is free to go.
+    Yes,
 }
 
 /// The kernel has no frame left.
@@ -108,6 +260,8 @@ pub struct OutOfMemory;
 #[derive(Clone, Debug, Default)]
 pub struct Frames {
     frames: Vec<Frame>,
+    // By frame number, as far as a secondary MMU has ever mapped one.
+    secondary: Vec<Secondary>,
     zones: Vec<ZoneState>,
     pinned: u64,
     most_pinned: u64,
@@ -117,8 +271,13 @@ impl Frames {
     /// Adds a zone of `pages` frames.
     pub fn add_zone(&mut self, pages: u64) -> Zone {
         self.zones.push(ZoneState {
+            free: NIL,
+            lru: [List::default(); 2],
             limit: pages,
-            ..ZoneState::default()
+            in_use: 0,
+            most_in_use: 0,
+            allocated: 0,
+            freed: 0,
         });
         Zone((self.zones.len() - 1) as u8)
     }
@@ -130,22 +289,21 @@ impl Frames {
     #[inline]
     pub fn alloc(&mut self, zone: Zone) -> Result<Pfn, OutOfMemory> {
         let state = &mut self.zones[zone.0 as usize];
-        let pfn = match state.free.pop() {
-            Some(pfn) => pfn,
-            None if state.in_use >= state.limit => return Err(OutOfMemory),
-            None => {
-                let pfn = Pfn::new(u32::try_from(self.frames.len()).map_err(|_| OutOfMemory)?);
-                self.frames.push(Frame {
-                    zone,
-                    ..Frame::default()
-                });
-                pfn
-            }
+        let pfn = if state.free != NIL {
+            Pfn::new(state.free)
+        } else if state.in_use >= state.limit || self.frames.len() >= NIL as usize {
+            return Err(OutOfMemory);
+        } else {
+            self.frames.push(Frame::new(zone));
+            Pfn::new((self.frames.len() - 1) as u32)
         };
         state.in_use += 1;
         state.allocated += 1;
         state.most_in_use = state.most_in_use.max(state.in_use);
-        self.frames[pfn.index()].count = 1;
+        let frame = &mut self.frames[pfn.index()];
+        state.free = frame.next;
+        frame.next = NIL;
+        frame.count = 1;
         Ok(pfn)
     }
 
@@ -154,13 +312,15 @@ impl Frames {
     pub fn free(&mut self, pfn: Pfn) {
         let frame = &mut self.frames[pfn.index()];
         debug_assert_eq!(frame.count, 0, "{pfn} freed with references");
+        debug_assert!(!frame.flags.has(PageFlags::LRU), "{pfn} freed on an LRU list");
         frame.generation = frame.generation.next();
-        frame.owner = Owner::None;
+        frame.set_owner(Owner::None);
         frame.flags = PageFlags::default();
         let zone = &mut self.zones[frame.zone.0 as usize];
+        frame.next = zone.free;
+        zone.free = pfn.get();
         zone.in_use -= 1;
         zone.freed += 1;
-        zone.free.push(pfn);
     }
 
     /// A frame.
@@ -188,23 +348,145 @@ impl Frames {
         frame.count += 1;
     }
 
+    /// `put_page_testzero`: drops a reference.
+    #[inline]
+    pub fn put_testzero(&mut self, pfn: Pfn) -> LastReference {
+        let frame = &mut self.frames[pfn.index()];
+        debug_assert!(frame.count > 0, "{pfn} put without a reference");
+        frame.count -= 1;
+        if frame.count == 0 {
+            LastReference::Yes
+        } else {
+            LastReference::No
+        }
+    }
+
+    /// What secondary MMUs have to do with a frame.
+    #[inline]
+    #[must_use]
+    pub fn secondary(&self, pfn: Pfn) -> Secondary {
+        self.secondary.get(pfn.index()).copied().unwrap_or_default()
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn secondary_mut(&mut self, pfn: Pfn) -> &mut Secondary {
+        if self.secondary.len() <= pfn.index() {
+            self.secondary.resize(pfn.index() + 1, Secondary::default());
+        }
+        &mut self.secondary[pfn.index()]
+    }
+
     /// A reference of a secondary MMU: counts as a pin.
     pub fn pin(&mut self, pfn: Pfn) {
-        let frame = &mut self.frames[pfn.index()];
-        if frame.pins == 0 {
+        let secondary = self.secondary_mut(pfn);
+        secondary.pins += 1;
+        if secondary.pins == 1 {
             self.pinned += 1;
             self.most_pinned = self.most_pinned.max(self.pinned);
         }
-        frame.pins += 1;
     }
 
     /// A reference of a secondary MMU is about to be dropped.
     pub fn unpin(&mut self, pfn: Pfn) {
-        let frame = &mut self.frames[pfn.index()];
-        frame.pins -= 1;
-        if frame.pins == 0 {
+        let secondary = self.secondary_mut(pfn);
+        secondary.pins -= 1;
+        if secondary.pins == 0 {
             self.pinned -= 1;
         }
+    }
+
+    /// Puts a page at the head of a list of its zone (`add_page_to_active_list` and its twin) and sets
+    /// PG_lru; the caller holds lru_lock.
+    pub fn lru_add(&mut self, pfn: Pfn, list: LruList) {
+        let frame = &mut self.frames[pfn.index()];
+        debug_assert!(!frame.flags.has(PageFlags::LRU), "{pfn} is on a list already");
+        frame.flags.set(PageFlags::LRU);
+        match list {
+            LruList::Active => frame.flags.set(PageFlags::ACTIVE),
+            LruList::Inactive => frame.flags.clear(PageFlags::ACTIVE),
+        }
+        let lru = &mut self.zones[frame.zone.0 as usize].lru[list as usize];
+        (frame.prev, frame.next) = (NIL, lru.head);
+        lru.len += 1;
+        let behind = std::mem::replace(&mut lru.head, pfn.get());
+        if behind == NIL {
+            lru.tail = pfn.get();
+        } else {
+            self.frames[behind as usize].prev = pfn.get();
+        }
+    }
+
+    /// Takes a page off its list and clears PG_lru (`del_page_from_lru`); PG_active stays, as a note of
+    /// where it was. The caller holds lru_lock.
+    pub fn lru_del(&mut self, pfn: Pfn) -> LruList {
+        let frame = &mut self.frames[pfn.index()];
+        debug_assert!(frame.flags.has(PageFlags::LRU), "{pfn} is on no list");
+        frame.flags.clear(PageFlags::LRU);
+        let list = if frame.flags.has(PageFlags::ACTIVE) {
+            LruList::Active
+        } else {
+            LruList::Inactive
+        };
+        let (prev, next) = (frame.prev, frame.next);
+        (frame.prev, frame.next) = (NIL, NIL);
+        let lru = &mut self.zones[frame.zone.0 as usize].lru[list as usize];
+        lru.len -= 1;
+        if prev == NIL {
+            lru.head = next;
+        }
+        if next == NIL {
+            lru.tail = prev;
+        }
+        if prev != NIL {
+            self.frames[prev as usize].next = next;
+        }
+        if next != NIL {
+            self.frames[next as usize].prev = prev;
+        }
+        list
+    }
+
+    /// Moves a page that is on a list to the end from which reclaim takes (`list_move_tail`); the caller
+    /// holds lru_lock.
+    pub fn lru_move_to_tail(&mut self, pfn: Pfn) {
+        let list = self.lru_del(pfn);
+        let frame = &mut self.frames[pfn.index()];
+        frame.flags.set(PageFlags::LRU);
+        let lru = &mut self.zones[frame.zone.0 as usize].lru[list as usize];
+        (frame.prev, frame.next) = (lru.tail, NIL);
+        lru.len += 1;
+        let before = std::mem::replace(&mut lru.tail, pfn.get());
+        if before == NIL {
+            lru.head = pfn.get();
+        } else {
+            self.frames[before as usize].next = pfn.get();
+        }
+    }
+
+    /// The page that reclaim would take next from a list.
+    #[must_use]
+    pub fn lru_tail(&self, zone: Zone, list: LruList) -> Option<Pfn> {
+        let tail = self.zones[zone.0 as usize].lru[list as usize].tail;
+        (tail != NIL).then(|| Pfn::new(tail))
+    }
+
+    /// Pages on a list (NR_ACTIVE, NR_INACTIVE).
+    #[must_use]
+    pub fn lru_len(&self, zone: Zone, list: LruList) -> u64 {
+        self.zones[zone.0 as usize].lru[list as usize].len
+    }
+
+    /// Pages of a list, from its head.
+    pub fn lru_pages(&self, zone: Zone, list: LruList) -> impl Iterator<Item = Pfn> + '_ {
+        let mut at = self.zones[zone.0 as usize].lru[list as usize].head;
+        std::iter::from_fn(move || {
+            (at != NIL).then(|| {
+                let pfn = Pfn::new(at);
+                at = self.frames[pfn.index()].next;
+                pfn
+            })
+        })
     }
 
     /// Maxima count from now on.

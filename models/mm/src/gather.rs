@@ -50,6 +50,8 @@ pub(crate) enum Room {
     Left,
     /// It is full: flush and free now.
     Full,
+    /// One CPU is online, so pages are not queued (`tlb_fast_mode`): free this one now.
+    None,
 }
 
 /// Pages and tables on their way out.
@@ -96,10 +98,14 @@ impl<'a> Gather<'a> {
     pub(crate) fn remove_page(&mut self, pfn: Pfn) -> Room {
         self.need_flush = NeedFlush::Yes;
         if self.order == FreeOrder::FastMode {
-            self.kernel.put(self.cx, pfn, FreeOrder::FastMode);
-            return Room::Left;
+            return Room::None;
         }
         self.push(Queued::Page(pfn))
+    }
+
+    /// What [`Room::None`] asks for: the page goes at once (`free_page_and_swap_cache`).
+    pub(crate) async fn free_now(&self, pfn: Pfn) {
+        self.kernel.put(self.cx, pfn, FreeOrder::FastMode).await;
     }
 
     /// `pte_free_tlb` and its relatives: a page table goes the way of pages.

@@ -18,9 +18,11 @@ use x86::{Asid, CpuIndex, Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, 
 use crate::access::Cached;
 use crate::file::AddressSpace;
 use crate::frame::{Frames, Zone};
+use crate::lru::Pagevecs;
 use crate::metrics::MmMetrics;
 use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified};
 use crate::notifier::{Design, Subscription, Table};
+use crate::page_lock::PageLocks;
 use crate::profile::{KernelProfile, RmapLocks};
 use crate::vma::{Vma, VmaId, VmaTree};
 use crate::walk::Walks;
@@ -60,8 +62,8 @@ pub struct CpuState {
     pub tlb_state: TlbState,
     /// Host or guest.
     pub mode: CpuMode,
-    /// Pages waiting in this CPU's LRU pagevec.
-    pub lru_pagevec: usize,
+    /// Pages on their way to the LRU lists.
+    pub pagevecs: Pagevecs,
 }
 
 impl CpuState {
@@ -112,6 +114,8 @@ pub struct State {
     pub subscriptions: Vec<Subscription>,
     /// Counters.
     pub metrics: MmMetrics,
+    /// PG_locked of the pages that were ever locked.
+    pub(crate) page_locks: PageLocks,
     /// What the walkers of all CPUs share.
     pub(crate) walks: Walks,
     /// What the TLBs had counted when measuring began.
@@ -534,7 +538,7 @@ impl World {
             active_mm: None,
             tlb_state: TlbState::Lazy,
             mode: CpuMode::Host,
-            lru_pagevec: 0,
+            pagevecs: Pagevecs::default(),
         };
         let zone = self.frames.borrow_mut().add_zone(self.machine.memory_pages);
         let mut kernels = self.kernels.borrow_mut();
@@ -565,6 +569,7 @@ impl World {
                 task_mm: Vec::new(),
                 subscriptions: Vec::new(),
                 metrics: MmMetrics::default(),
+                page_locks: PageLocks::default(),
                 walks: Walks::new(&self.machine, spec.cpus),
                 tlb_before: TlbStats::default(),
             }),
@@ -594,8 +599,8 @@ impl World {
     pub fn describe(&self, pfn: Pfn) -> String {
         let frames = self.frames.borrow();
         let frame = frames.get(pfn);
-        match frame.owner {
-            Owner::File(_) => format!("{pfn} (file page {})", frame.index.get()),
+        match frame.owner() {
+            Owner::File(_) => format!("{pfn} (file page {})", frame.index().get()),
             Owner::Anon(_) => format!("{pfn} (anonymous page)"),
             Owner::None => format!("{pfn}"),
         }

@@ -38,6 +38,7 @@ sim::metric_set! {
         pages_in_use_max: Gauge, "pages.in_use.max", "pages", "most frames in use at a time";
         pages_pinned_max: Gauge, "pages.pinned.max", "pages", "most pages held by references of secondary MMUs at a time";
         pages_pinned_end: Gauge, "pages.pinned.end", "pages", "pages held by references of secondary MMUs at the end";
+        lru_activated: Counter, "lru.activated", "pages", "pages moved from the inactive to the active list";
         tables_freed: Counter, "page_tables.freed", "pages", "page-table pages freed";
         pages_forked: Counter, "pages.forked", "pages", "entries copied by copy_page_range";
         zap_blocks: Counter, "zap.blocks", "count", "zap blocks used up (ZAP_BLOCK_SIZE)";

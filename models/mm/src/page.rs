@@ -1,19 +1,16 @@
 //! Taking, sharing and giving back pages, under the eyes of the coherence oracle.
 //!
-//! Follows `put_page`, `release_pages` and `lru_cache_add` of mm/swap.c, 2.6.27 (host-mm-paths A.6,
-//! B.16, G.22). Pages on an LRU list are taken off it under zone->lru_lock with interrupts off, in
-//! chunks of a pagevec. Deviations: a single `put_page` to zero charges the LRU removal without taking
-//! lru_lock (only the batches of a gather and of truncate hold it), pages in a pagevec hold no reference
-//! for it; the free lists have no lock of their own, because no path holds
-//! one across anything and no rank of host-mm-paths E names it.
+//! Follows `put_page` of mm/swap.c and `free_hot_page` of mm/page_alloc.c, 2.6.27 (host-mm-paths B.16).
+//! Whoever drops the last reference takes the page off the LRU (see [`crate::lru`]) and returns it.
+//! Deviation: the free lists have no lock of their own, because no path holds one across anything and no
+//! rank of host-mm-paths E names it.
 
 use sim::{CpuSet, Cx, Mark, Scope};
 use x86::{Generation, Pfn, TableId};
 
-use crate::account::{BOOKKEEPING, PAGE_ALLOC};
-use crate::frame::{OutOfMemory, PageFlags};
+use crate::account::PAGE_ALLOC;
+use crate::frame::{LastReference, OutOfMemory};
 use crate::kernel::Kernel;
-use crate::profile::{PAGEVEC_SIZE, work};
 
 static FREE: Mark = Mark {
     name: "free_page",
@@ -47,16 +44,6 @@ pub(crate) enum FreeOrder {
     FastMode,
 }
 
-/// State of a CPU's LRU pagevec after a page was added.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
-pub(crate) enum Pagevec {
-    /// More pages fit.
-    Room,
-    /// It must be drained now.
-    Full,
-}
-
 impl Kernel {
     /// `alloc_page`: a frame with one reference.
     ///
@@ -69,21 +56,26 @@ impl Kernel {
     }
 
     /// `put_page`.
-    pub fn put_page(&self, cx: &Cx, pfn: Pfn) {
-        self.put(cx, pfn, FreeOrder::Flushed);
+    pub async fn put_page(&self, cx: &Cx, pfn: Pfn) {
+        self.put(cx, pfn, FreeOrder::Flushed).await;
     }
 
     #[inline]
-    pub(crate) fn put(&self, cx: &Cx, pfn: Pfn, order: FreeOrder) {
-        let mut frames = self.frames();
-        let frame = frames.get_mut(pfn);
-        debug_assert!(frame.count > 0, "{pfn} put without a reference");
-        frame.count -= 1;
-        if frame.count > 0 {
-            return;
+    pub(crate) async fn put(&self, cx: &Cx, pfn: Pfn, order: FreeOrder) {
+        let last = self.frames().put_testzero(pfn);
+        if last == LastReference::Yes {
+            self.page_cache_release(cx, pfn).await;
+            self.free_page(cx, pfn, order);
         }
+    }
+
+    /// `free_hot_page`: a page without references, and on no list, returns to the allocator.
+    pub(crate) fn free_page(&self, cx: &Cx, pfn: Pfn, order: FreeOrder) {
+        let mut frames = self.frames();
+        let frame = frames.get(pfn);
         debug_assert_eq!(frame.mapcount, 0, "{pfn} freed while mapped by a pte");
-        let reachable = frame.usable > 0 || (frame.tlb_slots > 0 && order == FreeOrder::Flushed);
+        let reachable =
+            frames.secondary(pfn).usable > 0 || (frame.tlb_slots > 0 && order == FreeOrder::Flushed);
         let generation = frame.generation;
         frames.free(pfn);
         drop(frames);
@@ -150,7 +142,7 @@ impl Kernel {
         let mut frames = self.frames();
         frames.get_page(pfn);
         frames.pin(pfn);
-        let pins = frames.get(pfn).pins;
+        let pins = frames.secondary(pfn).pins;
         drop(frames);
         cx.mark(&PIN, [u64::from(pfn.get()), u64::from(pins), 0]);
     }
@@ -159,19 +151,19 @@ impl Kernel {
     pub fn keep_as_pin(&self, cx: &Cx, pfn: Pfn) {
         let mut frames = self.frames();
         frames.pin(pfn);
-        let pins = frames.get(pfn).pins;
+        let pins = frames.secondary(pfn).pins;
         drop(frames);
         cx.mark(&PIN, [u64::from(pfn.get()), u64::from(pins), 0]);
     }
 
     /// Drops a reference of a secondary MMU.
-    pub fn unpin_page(&self, cx: &Cx, pfn: Pfn) {
+    pub async fn unpin_page(&self, cx: &Cx, pfn: Pfn) {
         let mut frames = self.frames();
         frames.unpin(pfn);
-        let pins = frames.get(pfn).pins;
+        let pins = frames.secondary(pfn).pins;
         drop(frames);
         cx.mark(&UNPIN, [u64::from(pfn.get()), u64::from(pins), 0]);
-        self.put_page(cx, pfn);
+        self.put_page(cx, pfn).await;
     }
 
     /// Present generation of a frame, to be remembered by a translation to it.
@@ -182,13 +174,13 @@ impl Kernel {
 
     /// A translation to `pfn` without a reference becomes usable by a secondary MMU.
     pub fn secondary_mapped(&self, pfn: Pfn) {
-        self.frames().get_mut(pfn).usable += 1;
+        self.frames().secondary_mut(pfn).usable += 1;
     }
 
     /// A translation counted by [`Kernel::secondary_mapped`] can no longer be used by anybody: also
     /// no TLB holds it.
     pub fn secondary_unmapped(&self, pfn: Pfn) {
-        self.frames().get_mut(pfn).usable -= 1;
+        self.frames().secondary_mut(pfn).usable -= 1;
     }
 
     /// A secondary MMU uses a translation it filled when the frame had `generation`.
@@ -202,72 +194,5 @@ impl Kernel {
         let text = format!("{who} uses a translation to {pfn}, which was freed since it was filled");
         cx.engine()
             .violate(STALE_USE, text, Some(("pfn", u64::from(pfn.get()))));
-    }
-
-    /// `lru_cache_add_active`: into this CPU's pagevec, which goes to the list when it is full.
-    pub(crate) async fn lru_cache_add(&self, cx: &Cx, pfn: Pfn) {
-        if self.lru_pagevec_add(cx, pfn) == Pagevec::Full {
-            self.drain_pagevec(cx).await;
-        }
-    }
-
-    /// `pagevec_add`: says when the pagevec must go to the list.
-    #[inline]
-    pub(crate) fn lru_pagevec_add(&self, cx: &Cx, pfn: Pfn) -> Pagevec {
-        self.frames().get_mut(pfn).flags.set(PageFlags::LRU);
-        let cpu = self.local(cx.cpu());
-        let mut st = self.st();
-        let waiting = &mut st.cpus[cpu].lru_pagevec;
-        *waiting += 1;
-        if *waiting == PAGEVEC_SIZE {
-            Pagevec::Full
-        } else {
-            Pagevec::Room
-        }
-    }
-
-    /// `lru_add_drain`: this CPU's pagevec goes to the list, if there is anything in it.
-    pub(crate) async fn lru_add_drain(&self, cx: &Cx) {
-        let cpu = self.local(cx.cpu());
-        let waiting = self.st().cpus[cpu].lru_pagevec;
-        if waiting > 0 {
-            self.drain_pagevec(cx).await;
-        }
-    }
-
-    pub(crate) async fn drain_pagevec(&self, cx: &Cx) {
-        let _span = cx.span("__pagevec_lru_add_active");
-        let cpu = self.local(cx.cpu());
-        let pages = std::mem::take(&mut self.st().cpus[cpu].lru_pagevec) as u64;
-        let _irqs = cx.irq_disable();
-        let _lock = cx.lock(self.locks.lru_lock).await;
-        cx.charge(
-            BOOKKEEPING,
-            self.machine.costs.cacheline_touch * (pages * work::LRU),
-        );
-    }
-
-    /// `release_pages` for up to a pagevec of pages: off the LRU under lru_lock, then back to the
-    /// allocator.
-    pub(crate) async fn release_pages(&self, cx: &Cx, pages: &[Pfn]) {
-        let off_lru = {
-            let frames = self.frames.borrow();
-            let last_reference = |pfn: &&Pfn| {
-                let frame = frames.get(**pfn);
-                frame.count == 1 && frame.flags.has(PageFlags::LRU)
-            };
-            pages.iter().filter(last_reference).count() as u64
-        };
-        if off_lru > 0 {
-            let _irqs = cx.irq_disable();
-            let _lock = cx.lock(self.locks.lru_lock).await;
-            cx.charge(
-                BOOKKEEPING,
-                self.machine.costs.cacheline_touch * (off_lru * work::LRU),
-            );
-        }
-        for &pfn in pages {
-            self.put(cx, pfn, FreeOrder::Flushed);
-        }
     }
 }

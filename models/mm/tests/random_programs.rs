@@ -98,7 +98,7 @@ async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: 
                 let _sem = cx.lock_shared(sem).await;
                 let access = dice.of(&[Access::Read, Access::Write]);
                 if let Ok(page) = k.get_user_page(&cx, mm, at, access).await {
-                    k.put_page(&cx, page.pfn);
+                    k.put_page(&cx, page.pfn).await;
                 }
             }
             12 if subscribed.len() < 2 => {

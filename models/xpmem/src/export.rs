@@ -203,7 +203,7 @@ impl Xpmem {
             let got = self.pin_page(cx, va).await;
             if export.gate.fault_enter(cx).await == Entered::Gone {
                 export.requests.withdraw(request);
-                self.give_back(cx, &got);
+                self.give_back(cx, &got).await;
                 return Answer::Refused(Refused::NoMapping);
             }
             let _sema = cx.lock_shared(segment.sema).await;
@@ -220,12 +220,12 @@ impl Xpmem {
             if request == Request::Valid && granted {
                 // Another request may have been faster.
                 if let Some(entry) = segment.get(page) {
-                    self.give_back(cx, &got);
+                    self.give_back(cx, &got).await;
                     return Answer::Page(entry);
                 }
-                return Answer::Page(self.store(cx, segment, page, gup));
+                return Answer::Page(self.store(cx, segment, page, gup).await);
             }
-            self.give_back(cx, &got);
+            self.give_back(cx, &got).await;
             export.gate.fault_exit(cx);
             if !granted {
                 return Answer::Refused(Refused::NoMapping);
@@ -249,15 +249,15 @@ impl Xpmem {
         kernel.get_user_page(cx, mm, va, access).await
     }
 
-    fn give_back(&self, cx: &Cx, got: &Result<Gup, Refused>) {
+    async fn give_back(&self, cx: &Cx, got: &Result<Gup, Refused>) {
         if let Ok(gup) = got {
-            self.export.kernel.put_page(cx, gup.pfn);
+            self.export.kernel.put_page(cx, gup.pfn).await;
         }
     }
 
     /// UNKNOWN to KNOWN: the reference becomes a pin, or is dropped where the notifier stands in for
     /// it.
-    fn store(&self, cx: &Cx, segment: &Segment, page: u64, gup: Gup) -> PfnEntry {
+    async fn store(&self, cx: &Cx, segment: &Segment, page: u64, gup: Gup) -> PfnEntry {
         let export = &self.export;
         let entry = PfnEntry {
             pfn: gup.pfn,
@@ -274,19 +274,19 @@ impl Xpmem {
             }
             Pins::None => {
                 export.kernel.secondary_mapped(gup.pfn);
-                export.kernel.put_page(cx, gup.pfn);
+                export.kernel.put_page(cx, gup.pfn).await;
             }
         }
         entry
     }
 
     /// KNOWN to UNKNOWN: nobody can use the page any more.
-    fn forget(&self, cx: &Cx, entry: PfnEntry) {
+    async fn forget(&self, cx: &Cx, entry: PfnEntry) {
         let export = &self.export;
         export.known.set(export.known.get() - 1);
         match self.holds_pins() {
             Pins::Held => {
-                export.kernel.unpin_page(cx, entry.pfn);
+                export.kernel.unpin_page(cx, entry.pfn).await;
                 self.count(|m| m.unpinned += 1);
             }
             Pins::None => export.kernel.secondary_unmapped(entry.pfn),
@@ -376,7 +376,7 @@ impl Xpmem {
                 continue;
             };
             cx.charge(BOOKKEEPING, lines);
-            self.forget(cx, entry);
+            self.forget(cx, entry).await;
             dropped += 1;
             if cx.need_resched() {
                 cx.cond_resched().await;

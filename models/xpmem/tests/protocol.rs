@@ -109,6 +109,7 @@ fn truncation_of_an_exported_file_completes_when_callbacks_may_sleep() {
         side.register(&cx).await;
         s.exported.raise();
         s.imported.wait(&cx).await;
+        side.kernel.lru_add_drain_all(&cx).await;
         side.kernel.do_truncate(&cx, file, 4).await;
         s.changed.raise();
     });
@@ -137,6 +138,7 @@ fn the_merged_notifier_cannot_carry_it() {
         side.register(&cx).await;
         s.exported.raise();
         s.imported.wait(&cx).await;
+        side.kernel.lru_add_drain_all(&cx).await;
         side.kernel.do_truncate(&cx, file, 4).await;
         s.changed.raise();
     });

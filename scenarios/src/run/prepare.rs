@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use mm::{Backing, Kernel, MapRequest};
-use sim::Cx;
+use sim::{Action, Cx, Object};
 use x86::{Access, Pgoff, Va, VaRange};
 
 use super::RunError;
@@ -67,6 +67,9 @@ impl Run {
                 mmu.come_to_life(cx, process, mm).await?;
             }
         }
+        // Memory is at rest when the threads start: no page is still on its way to the LRU.
+        process.kernel.lru_add_drain_all(cx).await;
+        cx.step(Object::None, Action::Run).await;
         Ok(())
     }
 

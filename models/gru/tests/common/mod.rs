@@ -134,11 +134,13 @@ impl Bench {
         let live: usize = (0..self.gru.config().chiplets)
             .map(|c| self.gru.live_entries(c))
             .sum();
-        let usable: u32 = self.world.frames().iter().map(|(_, f)| f.usable).sum();
+        let frames = self.world.frames();
+        let usable: u32 = frames.iter().map(|(pfn, _)| frames.secondary(pfn).usable).sum();
+        let pinned = frames.pinned().1;
+        drop(frames);
         if live != usable as usize {
             wrong.push(format!("{live} live GRU entries, but {usable} counted"));
         }
-        let pinned = self.world.frames().pinned().1;
         if pinned != 0 {
             wrong.push(format!("{pinned} pages were pinned"));
         }

@@ -24,11 +24,11 @@ use crate::FileId;
 use crate::access::Refused;
 use crate::account::{BOOKKEEPING, ENTRY, PAGE_ALLOC, PAGE_COPY, PAGE_TABLE};
 use crate::file::CachedPage;
-use crate::frame::{Owner, PageFlags};
+use crate::frame::{LruList, Owner, PageFlags};
 use crate::kernel::Kernel;
+use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
-use crate::page::Pagevec;
 use crate::profile::work;
 use crate::vma::{Backing, Sharing, VmaId};
 
@@ -215,11 +215,11 @@ impl Kernel {
         };
         let (_, still) = self.recheck(cx, &fault, Entry::NONE);
         if still == Still::Changed {
-            self.put_page(cx, pfn);
+            self.put_page(cx, pfn).await;
             return Ok(());
         }
-        if self.lru_pagevec_add(cx, pfn) == Pagevec::Full {
-            self.drain_pagevec(cx).await;
+        if self.lru_pagevec_add(cx, pfn, LruList::Active) == Room::None {
+            self.drain_pagevec(cx, LruList::Active).await;
         }
         self.install_anon(cx, &fault, anon, pfn);
         let mut st = self.st();
@@ -242,8 +242,8 @@ impl Kernel {
         drop(st);
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
-        frame.owner = Owner::Anon(anon);
-        frame.index = index;
+        frame.set_owner(Owner::Anon(anon));
+        frame.set_index(index);
         frame.mapcount = 1;
         drop(frames);
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
@@ -267,13 +267,13 @@ impl Kernel {
             let copy = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory);
             let Ok(copy) = copy else {
                 drop(locked);
-                self.put_page(cx, page.pfn);
+                self.put_page(cx, page.pfn).await;
                 return Err(Refused::OutOfMemory);
             };
             cx.charge(PAGE_COPY, self.machine.costs.copy_page);
             self.install_copy(cx, &fault, anon, copy).await;
             drop(locked);
-            self.put_page(cx, page.pfn);
+            self.put_page(cx, page.pfn).await;
             return Ok(());
         }
         let (ptl, _, still) = self.relock(cx, &fault, Entry::NONE).await;
@@ -283,7 +283,7 @@ impl Kernel {
         drop(ptl);
         drop(locked);
         if still == Still::Changed {
-            self.put_page(cx, page.pfn);
+            self.put_page(cx, page.pfn).await;
         }
         Ok(())
     }
@@ -291,10 +291,10 @@ impl Kernel {
     async fn install_copy(&self, cx: &Cx, fault: &Fault, anon: AnonVmaId, copy: Pfn) {
         let (_ptl, _, still) = self.relock(cx, fault, Entry::NONE).await;
         if still == Still::Changed {
-            self.put_page(cx, copy);
+            self.put_page(cx, copy).await;
             return;
         }
-        self.lru_cache_add(cx, copy).await;
+        self.lru_cache_add(cx, copy, LruList::Active).await;
         self.install_anon(cx, fault, anon, copy);
         let mut st = self.st();
         st.metrics.faults_cow += 1;
@@ -348,16 +348,19 @@ impl Kernel {
             let inside = index.get() < st.file(file).size;
             drop(st);
             match (cached, inside) {
-                (true, true) => return Ok((page, locked)),
+                (true, true) => {
+                    self.mark_page_accessed(cx, page.pfn).await;
+                    return Ok((page, locked));
+                }
                 (true, false) => {
                     drop(locked);
-                    self.put_page(cx, page.pfn);
+                    self.put_page(cx, page.pfn).await;
                     return Err(Refused::BeyondEof);
                 }
                 // Truncated while we waited for its lock.
                 (false, _) => {
                     drop(locked);
-                    self.put_page(cx, page.pfn);
+                    self.put_page(cx, page.pfn).await;
                 }
             }
         }
@@ -375,8 +378,10 @@ impl Kernel {
         }
         let pfn = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory)?;
         cx.charge(PAGE_COPY, self.machine.costs.clear_page);
-        let lock = self.engine.new_lock(self.classes.page_locked);
-        let page = CachedPage { pfn, lock };
+        let page = CachedPage {
+            pfn,
+            lock: self.page_lock(pfn),
+        };
         let tree_lock = self.st().file(file).tree_lock;
         {
             let _irqs = cx.irq_disable();
@@ -385,8 +390,7 @@ impl Kernel {
             if let Some(winner) = st.file(file).pages.get(&index).copied() {
                 drop(st);
                 self.frames().get_page(winner.pfn);
-                self.engine.free_lock(lock);
-                self.put_page(cx, pfn);
+                self.put_page(cx, pfn).await;
                 return Ok(winner);
             }
             st.file_mut(file).pages.insert(index, page);
@@ -394,11 +398,11 @@ impl Kernel {
             let frame = frames.get_mut(pfn);
             // One reference for the cache, one for the caller.
             frame.count += 1;
-            frame.owner = Owner::File(file);
-            frame.index = index;
+            frame.set_owner(Owner::File(file));
+            frame.set_index(index);
             frame.flags.set(PageFlags::CACHED);
         }
-        self.lru_cache_add(cx, pfn).await;
+        self.lru_cache_add(cx, pfn, LruList::Inactive).await;
         Ok(page)
     }
 
@@ -430,7 +434,7 @@ impl Kernel {
         let sole_owner = {
             let frames = self.frames.borrow();
             let frame = frames.get(old);
-            matches!(frame.owner, Owner::Anon(_)) && frame.mapcount == 1
+            frame.is_anon() && frame.mapcount == 1
         };
         if shared || sole_owner {
             let writable = entry.with_write().with_accessed().with_dirty();
@@ -453,15 +457,15 @@ impl Kernel {
         let old = entry.pfn();
         let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
         let Ok(new) = self.alloc_page(cx) else {
-            self.put_page(cx, old);
+            self.put_page(cx, old).await;
             return Err(Refused::OutOfMemory);
         };
         cx.charge(PAGE_COPY, self.machine.costs.copy_page);
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
             drop(ptl);
-            self.put_page(cx, new);
-            self.put_page(cx, old);
+            self.put_page(cx, new).await;
+            self.put_page(cx, old).await;
             return Ok(());
         }
         // ptep_clear_flush, and whom the design tells here.
@@ -470,7 +474,7 @@ impl Kernel {
         self.notify_page(cx, fault.mm, Path::Cow, Point::AfterFlush, fault.va)
             .await;
         self.install_anon(cx, &fault, anon, new);
-        self.lru_cache_add(cx, new).await;
+        self.lru_cache_add(cx, new, LruList::Active).await;
         self.account_copy(cx, &fault, now.pfn());
         if self.table.at(Path::Cow, Point::AfterPtl).is_some() {
             drop(ptl);
@@ -479,8 +483,8 @@ impl Kernel {
         }
         // The entry's reference, then the one taken above; the pte lock is still held unless the
         // design tells its subscribers after it.
-        self.put_page(cx, old);
-        self.put_page(cx, old);
+        self.put_page(cx, old).await;
+        self.put_page(cx, old).await;
         Ok(())
     }
 
@@ -488,7 +492,7 @@ impl Kernel {
         let mut frames = self.frames();
         let frame = frames.get_mut(old);
         frame.mapcount -= 1;
-        let was_file = !matches!(frame.owner, Owner::Anon(_));
+        let was_file = !frame.is_anon();
         drop(frames);
         self.touch_lines(cx, work::RMAP);
         let mut st = self.st();

@@ -256,7 +256,7 @@ impl Kernel {
             let frame = frames.get_mut(entry.pfn());
             frame.count += 1;
             frame.mapcount += 1;
-            match frame.owner {
+            match frame.owner() {
                 Owner::Anon(_) => job.anon += 1,
                 Owner::File(_) | Owner::None => job.file += 1,
             }

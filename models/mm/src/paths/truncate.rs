@@ -266,11 +266,11 @@ impl Kernel {
             let mut frames = self.frames();
             let frame = frames.get_mut(page.pfn);
             debug_assert_eq!(frame.mapcount, 0, "a page leaves the cache unmapped (F14)");
-            frame.owner = Owner::None;
+            frame.set_owner(Owner::None);
             frame.flags.clear(PageFlags::CACHED);
             frame.flags.clear(PageFlags::DIRTY);
         }
         drop(locked);
-        self.put_page(cx, page.pfn);
+        self.put_page(cx, page.pfn).await;
     }
 }

@@ -50,6 +50,8 @@ enum Pause {
     Done,
     /// The gather is full.
     Full,
+    /// The gather takes no pages: this one goes now.
+    Free(Pfn),
     /// A page was cleared that somebody must be told of before it is queued.
     Notify(Va, Option<Pfn>),
     /// Somebody else comes first.
@@ -257,10 +259,15 @@ impl Kernel {
                 Pause::Done => break,
                 Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
                 Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
+                Pause::Free(pfn) => gather.free_now(pfn).await,
                 Pause::Notify(va, pfn) => {
                     self.notify_page(cx, mm, Path::Zap, Point::AfterClear, va).await;
-                    if pfn.map(|p| gather.remove_page(p)) == Some(Room::Full) {
-                        gather.flush_mmu(FlushPoint::Full).await;
+                    if let Some(pfn) = pfn {
+                        match gather.remove_page(pfn) {
+                            Room::Left => {}
+                            Room::Full => gather.flush_mmu(FlushPoint::Full).await,
+                            Room::None => gather.free_now(pfn).await,
+                        }
                     }
                 }
             }
@@ -316,8 +323,12 @@ impl Kernel {
             if told {
                 return Pause::Notify(va, page);
             }
-            if page.map(|p| gather.remove_page(p)) == Some(Room::Full) {
-                return Pause::Full;
+            if let Some(pfn) = page {
+                match gather.remove_page(pfn) {
+                    Room::Left => {}
+                    Room::Full => return Pause::Full,
+                    Room::None => return Pause::Free(pfn),
+                }
             }
         }
         Pause::Done
@@ -328,7 +339,7 @@ impl Kernel {
         let Some(file) = range.check_mapping else {
             return false;
         };
-        self.frames.borrow().get(entry.pfn()).owner != Owner::File(file)
+        self.frames.borrow().get(entry.pfn()).owner() != Owner::File(file)
     }
 
     /// rss, dirty and accessed bits, `page_remove_rmap`. Returns the page whose reference is to be
@@ -342,7 +353,7 @@ impl Kernel {
         let pfn = entry.pfn();
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
-        if let Owner::Anon(_) = frame.owner {
+        if frame.is_anon() {
             range.anon += 1;
         } else {
             range.file += 1;

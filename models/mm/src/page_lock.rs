@@ -1,0 +1,53 @@
+//! PG_locked: the sleeping bit lock of a page.
+//!
+//! Follows `lock_page` and `trylock_page` of include/linux/pagemap.h, 2.6.27 (host-mm-paths E, rank 30). A
+//! bit in the kernel's `struct page`; here a lock that is made when a frame is first locked and then stays
+//! with the frame, whatever it holds later, as the bit does. Of most frames, those of anonymous memory
+//! that is never reclaimed, nobody ever takes it.
+
+use sim::{Cx, Guard, LockId};
+use x86::Pfn;
+
+use crate::kernel::Kernel;
+
+/// Frames whose locks lie side by side: as many as a page of numbers holds.
+const CHUNK: usize = 1024;
+
+/// The locks of all frames that were ever locked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PageLocks {
+    chunks: Vec<Option<Box<[Option<LockId>; CHUNK]>>>,
+}
+
+impl PageLocks {
+    fn get_or_make(&mut self, pfn: Pfn, make: impl FnOnce() -> LockId) -> LockId {
+        let (chunk, place) = (pfn.index() / CHUNK, pfn.index() % CHUNK);
+        if self.chunks.len() <= chunk {
+            self.chunks.resize(chunk + 1, None);
+        }
+        let locks = self.chunks[chunk].get_or_insert_with(|| Box::new([None; CHUNK]));
+        *locks[place].get_or_insert_with(make)
+    }
+}
+
+impl Kernel {
+    /// PG_locked of a page.
+    pub(crate) fn page_lock(&self, pfn: Pfn) -> LockId {
+        let make = || self.engine.new_lock(self.classes.page_locked);
+        self.st().page_locks.get_or_make(pfn, make)
+    }
+
+    /// `lock_page`.
+    pub(crate) async fn lock_page<'a>(&self, cx: &'a Cx, pfn: Pfn) -> Guard<'a> {
+        let lock = self.page_lock(pfn);
+        match cx.lock_now(lock) {
+            Some(guard) => guard,
+            None => cx.lock(lock).await,
+        }
+    }
+
+    /// `trylock_page`.
+    pub(crate) async fn trylock_page<'a>(&self, cx: &'a Cx, pfn: Pfn) -> Option<Guard<'a>> {
+        cx.try_lock(self.page_lock(pfn)).await
+    }
+}
