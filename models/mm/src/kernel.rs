@@ -24,6 +24,7 @@ use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified};
 use crate::notifier::{Design, Subscription, Table};
 use crate::page_lock::PageLocks;
 use crate::profile::{KernelProfile, RmapLocks};
+use crate::swap::Swap;
 use crate::vma::{Vma, VmaId, VmaTree};
 use crate::walk::Walks;
 use crate::{FileId, Owner, account};
@@ -114,6 +115,8 @@ pub struct State {
     pub subscriptions: Vec<Subscription>,
     /// Counters.
     pub metrics: MmMetrics,
+    /// The swap device and the swap cache.
+    pub swap: Swap,
     /// PG_locked of the pages that were ever locked.
     pub(crate) page_locks: PageLocks,
     /// What the walkers of all CPUs share.
@@ -569,6 +572,7 @@ impl World {
                 task_mm: Vec::new(),
                 subscriptions: Vec::new(),
                 metrics: MmMetrics::default(),
+                swap: Swap::default(),
                 page_locks: PageLocks::default(),
                 walks: Walks::new(&self.machine, spec.cpus),
                 tlb_before: TlbStats::default(),

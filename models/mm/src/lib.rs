@@ -22,6 +22,8 @@ pub mod page;
 mod page_lock;
 pub mod paths;
 pub mod profile;
+mod rmap;
+pub mod swap;
 pub mod swapops;
 mod tlbflush;
 pub mod vma;

@@ -38,6 +38,10 @@ sim::metric_set! {
         pages_in_use_max: Gauge, "pages.in_use.max", "pages", "most frames in use at a time";
         pages_pinned_max: Gauge, "pages.pinned.max", "pages", "most pages held by references of secondary MMUs at a time";
         pages_pinned_end: Gauge, "pages.pinned.end", "pages", "pages held by references of secondary MMUs at the end";
+        rmap_vmas: Counter, "rmap.vmas", "count", "VMAs that reverse-map walks looked at";
+        rmap_unmapped: Counter, "rmap.unmapped", "count", "entries that try_to_unmap took away";
+        rmap_cleaned: Counter, "rmap.cleaned", "count", "entries that page_mkclean write-protected";
+        notifier_young: Counter, "notifier.clear_flush_young.calls", "count", "calls of clear_flush_young (age_page of V1) into subscribers";
         lru_activated: Counter, "lru.activated", "pages", "pages moved from the inactive to the active list";
         tables_freed: Counter, "page_tables.freed", "pages", "page-table pages freed";
         pages_forked: Counter, "pages.forked", "pages", "entries copied by copy_page_range";

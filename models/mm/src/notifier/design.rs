@@ -21,6 +21,12 @@ pub enum Path {
     Mremap,
     /// exit_mmap as a whole.
     Exit,
+    /// page_referenced, and the test for young entries of try_to_unmap.
+    Age,
+    /// try_to_unmap: reclaim and migration.
+    Unmap,
+    /// page_mkclean: writeback begins.
+    Mkclean,
 }
 
 /// A labelled point of a path (notifier-variants 2.3).
@@ -44,7 +50,7 @@ pub enum Point {
     TeardownEnd,
 }
 
-const PATHS: usize = Path::Exit as usize + 1;
+const PATHS: usize = Path::Mkclean as usize + 1;
 const POINTS: usize = Point::TeardownEnd as usize + 1;
 
 /// One entry of a design's table.
@@ -166,6 +172,9 @@ const V1_BINDINGS: &[Binding] = &[
     bind(Path::Mprotect, Point::PteBlock, Callback::InvalidatePages),
     bind(Path::Mremap, Point::AfterFlush, Callback::InvalidatePage),
     bind(Path::Exit, Point::TeardownEnd, Callback::Release),
+    bind(Path::Age, Point::AfterFlush, Callback::ClearFlushYoung),
+    bind(Path::Unmap, Point::AfterFlush, Callback::InvalidatePage),
+    bind(Path::Mkclean, Point::AfterFlush, Callback::InvalidatePage),
 ];
 
 const V8_BINDINGS: &[Binding] = &[
@@ -179,6 +188,9 @@ const V8_BINDINGS: &[Binding] = &[
     bind(Path::Mremap, Point::Open, Callback::InvalidateRangeStart),
     bind(Path::Mremap, Point::Close, Callback::InvalidateRangeEnd),
     bind(Path::Exit, Point::TeardownBegin, Callback::Release),
+    bind(Path::Age, Point::AfterFlush, Callback::ClearFlushYoung),
+    bind(Path::Unmap, Point::AfterFlush, Callback::InvalidatePage),
+    bind(Path::Mkclean, Point::AfterFlush, Callback::InvalidatePage),
 ];
 
 const V9_BINDINGS: &[Binding] = &[
@@ -192,6 +204,9 @@ const V9_BINDINGS: &[Binding] = &[
     bind(Path::Mremap, Point::Open, Callback::InvalidateRangeStart),
     bind(Path::Mremap, Point::Close, Callback::InvalidateRangeEnd),
     bind(Path::Exit, Point::TeardownBegin, Callback::Release),
+    bind(Path::Age, Point::AfterPtl, Callback::ClearFlushYoung),
+    bind(Path::Unmap, Point::AfterPtl, Callback::InvalidatePage),
+    bind(Path::Mkclean, Point::AfterPtl, Callback::InvalidatePage),
 ];
 
 impl Design {

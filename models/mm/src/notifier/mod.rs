@@ -43,16 +43,19 @@ pub enum Callback {
     InvalidateRangeEnd,
     /// The address space goes away.
     Release,
+    /// Was the page used since it was last asked? Its translation is not young any more (`age_page` of V1).
+    ClearFlushYoung,
 }
 
 impl Callback {
     /// All callbacks, in the order of reports.
-    pub const ALL: [Callback; 5] = [
+    pub const ALL: [Callback; 6] = [
         Callback::InvalidatePage,
         Callback::InvalidatePages,
         Callback::InvalidateRangeStart,
         Callback::InvalidateRangeEnd,
         Callback::Release,
+        Callback::ClearFlushYoung,
     ];
 
     /// Name in reports and metrics.
@@ -64,6 +67,7 @@ impl Callback {
             Callback::InvalidateRangeStart => "invalidate_range_start",
             Callback::InvalidateRangeEnd => "invalidate_range_end",
             Callback::Release => "release",
+            Callback::ClearFlushYoung => "clear_flush_young",
         }
     }
 }
@@ -105,6 +109,18 @@ impl MmuKind {
     }
 }
 
+/// Whether a translation was used since it was last asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Young {
+    /// It was not, or it cannot be told.
+    No,
+    /// It was.
+    Yes,
+}
+
+/// A running question for the age of a translation.
+pub type AgeFuture<'a> = Pin<Box<dyn Future<Output = Young> + 'a>>;
+
 /// A running callback.
 pub type CallbackFuture<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
@@ -129,6 +145,12 @@ pub trait Subscriber {
     /// V1's `invalidate_pages`: drop and drain a block whose ptes are clear already, or still there
     /// but with fewer rights, under the pte lock. Like a start without a window.
     fn invalidate_pages<'a>(&'a self, cx: &'a Cx, range: VaRange) -> CallbackFuture<'a>;
+
+    /// Whether the translation of a page was used since it was last asked; from now on it was not. Who
+    /// cannot tell says no.
+    fn clear_flush_young<'a>(&'a self, _cx: &'a Cx, _at: Va) -> AgeFuture<'a> {
+        Box::pin(std::future::ready(Young::No))
+    }
 
     /// The address space goes away: drop everything.
     fn release<'a>(&'a self, cx: &'a Cx) -> CallbackFuture<'a>;

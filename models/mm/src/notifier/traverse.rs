@@ -3,7 +3,7 @@
 use sim::{Action, Cx, Mark, Object, ReaderGuard, Scope};
 use x86::{Va, VaRange};
 
-use super::{Callback, Path, Point, SubscriptionId, Traversal};
+use super::{Callback, Path, Point, SubscriptionId, Traversal, Young};
 use crate::account::NOTIFIER;
 use crate::kernel::Kernel;
 use crate::mm::{MmId, Notified};
@@ -108,6 +108,40 @@ impl Kernel {
         self.tell_all(cx, mm, callback, Subject::Page(at)).await;
     }
 
+    /// A point that asks whether a page was used. Everybody is asked, whatever the others said.
+    pub(crate) async fn notify_young(&self, cx: &Cx, mm: MmId, point: Point, at: Va) -> Young {
+        if self.table.at(Path::Age, point).is_none() || !self.has_subscribers(mm) {
+            return Young::No;
+        }
+        let _span = cx.span("__mmu_notifier_clear_flush_young");
+        let _reader = self.protect_list(cx);
+        let list = self.st().mm(mm).subscribers.clone();
+        let mut young = Young::No;
+        for id in list {
+            self.find_subscriber(cx, id).await;
+            self.st().metrics.notifier_young += 1;
+            let handler = self.st().subscriptions[id.0 as usize].handler.clone();
+            let before = cx.now();
+            let _booking = cx.book_to(handler.kind().account());
+            if handler.clear_flush_young(cx, at).await == Young::Yes {
+                young = Young::Yes;
+            }
+            let spent = (cx.now() - before).get();
+            self.st().subscriptions[id.0 as usize].count(Callback::ClearFlushYoung, spent);
+        }
+        young
+    }
+
+    /// Goes to the next subscriber of the list.
+    async fn find_subscriber(&self, cx: &Cx, id: SubscriptionId) {
+        cx.charge(NOTIFIER, self.machine.costs.cacheline_touch * work::SUBSCRIBER);
+        cx.step(
+            Object::Other(SUBSCRIBER_OBJECT, u64::from(id.0)),
+            Action::Callback,
+        )
+        .await;
+    }
+
     /// A point that concerns a block of entries.
     pub(crate) async fn notify_block(&self, cx: &Cx, mm: MmId, path: Path, range: VaRange) {
         let Some(callback) = self.table.at(path, Point::PteBlock) else {
@@ -173,16 +207,12 @@ impl Kernel {
             Callback::InvalidateRangeStart => "__mmu_notifier_invalidate_range_start",
             Callback::InvalidateRangeEnd => "__mmu_notifier_invalidate_range_end",
             Callback::Release => "__mmu_notifier_release",
+            Callback::ClearFlushYoung => "__mmu_notifier_clear_flush_young",
         });
         let _reader = self.protect_list(cx);
         let list = self.st().mm(mm).subscribers.clone();
         for &id in &list {
-            cx.charge(NOTIFIER, self.machine.costs.cacheline_touch * work::SUBSCRIBER);
-            cx.step(
-                Object::Other(SUBSCRIBER_OBJECT, u64::from(id.0)),
-                Action::Callback,
-            )
-            .await;
+            self.find_subscriber(cx, id).await;
             self.tell(cx, id, callback, subject).await;
         }
         list
@@ -198,6 +228,7 @@ impl Kernel {
                 Callback::InvalidateRangeStart => &mut m.notifier_start,
                 Callback::InvalidateRangeEnd => &mut m.notifier_end,
                 Callback::Release => &mut m.notifier_release,
+                Callback::ClearFlushYoung => &mut m.notifier_young,
             } += 1;
             st.subscriptions[id.0 as usize].handler.clone()
         };

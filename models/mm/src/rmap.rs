@@ -1,0 +1,420 @@
+//! Reverse maps: `page_referenced`, `try_to_unmap`, `page_mkclean`.
+//!
+//! Follows mm/rmap.c of 2.6.27 (host-mm-paths B.12, B.13, G.18, G.19). From a page to the entries that
+//! map it: an anonymous page names its anon_vma, whose list holds the VMAs of the whole family, related by
+//! fork, each of which is looked at, also where the page is not; a page of a file names the file, whose
+//! i_mmap is asked for the VMAs at the page's index. Locks: PG_locked (page_referenced of an anonymous
+//! page may do without), then the anon_vma's lock inside an RCU reader, or i_mmap_lock, then one pte lock
+//! at a time. Both walks stop as soon as as many entries were seen as map the page.
+//!
+//! An entry is first looked at without its lock, and only a present one is worth it; page_mkclean
+//! always takes it. Each entry that is changed is cleared, flushed on all CPUs of its address space and
+//! told to the secondary MMUs before the next one: m mappers are m flushes, and up to 2m with young ones.
+//! Where a design tells its subscribers after the pte lock, the page is still held by the caller.
+//!
+//! Deviations: the swap token (a task that thrashes keeps its pages for a while) is not modelled.
+//! Whether a secondary MMU used the page is not asked by try_to_unmap under a design that asks after
+//! the pte lock, for the entry must not change in between (inferred; the text of those patches was not
+//! available).
+
+use sim::{Cx, Guard, LockId};
+use x86::{Entry, Level, Pfn, PgoffRange, TableId, Va};
+
+use crate::FileId;
+use crate::account::PAGE_TABLE;
+use crate::frame::{Owner, PageFlags};
+use crate::i_mmap::IntervalIndex as _;
+use crate::kernel::Kernel;
+use crate::mm::{AnonVmaId, MmId};
+use crate::notifier::{Path, Point, Young};
+use crate::profile::{RmapLocks, work};
+use crate::swapops::{MigrationAccess, NonPresent};
+use crate::vma::{Sharing, VmaId};
+
+/// Why a page is unmapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum UnmapFor {
+    /// Reclaim: locked and young mappings keep it.
+    Reclaim,
+    /// Migration: nothing keeps it, and each entry says where it went.
+    Migration,
+}
+
+/// What try_to_unmap achieved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Unmapped {
+    /// SWAP_SUCCESS: no entry maps the page any more.
+    All,
+    /// SWAP_AGAIN: some entry could not be reached this time.
+    NotAll,
+    /// SWAP_FAIL: a locked or a young mapping wants to keep it.
+    Wanted,
+}
+
+/// Whether the caller of page_referenced holds PG_locked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PageLocked {
+    /// It does.
+    Yes,
+    /// It does not (`shrink_active_list`).
+    No,
+}
+
+/// How `page_check_address` treats an entry that looks absent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// It is not worth its lock.
+    Quick,
+    /// It is looked at under its lock all the same (`sync`).
+    Sync,
+}
+
+/// An entry that maps the page, its lock held.
+struct Mapping<'a> {
+    mm: MmId,
+    va: Va,
+    table: TableId,
+    index: usize,
+    entry: Entry,
+    ptl: Guard<'a>,
+}
+
+/// Mappings still to be found, and whether one of them settled the question.
+enum Next {
+    Continue,
+    Stop,
+}
+
+impl Kernel {
+    /// `page_referenced`: how many mappings used the page since it was last asked, plus one if
+    /// PG_referenced was set. What it finds young is not young any more.
+    pub(crate) async fn page_referenced(&self, cx: &Cx, pfn: Pfn, locked: PageLocked) -> u32 {
+        let _span = cx.span("page_referenced");
+        let (marked, owner, mapped) = {
+            let mut frames = self.frames();
+            let frame = frames.get_mut(pfn);
+            let marked = frame.flags.test_and_clear(PageFlags::REFERENCED);
+            (u32::from(marked), frame.owner(), frame.mapcount)
+        };
+        if mapped == 0 {
+            return marked;
+        }
+        marked
+            + match (owner, locked) {
+                (Owner::None, _) => 0,
+                (Owner::Anon(anon), _) => self.page_referenced_anon(cx, pfn, anon).await,
+                (Owner::File(file), PageLocked::Yes) => self.page_referenced_file(cx, pfn, file).await,
+                (Owner::File(file), PageLocked::No) => match self.trylock_page(cx, pfn).await {
+                    // Whoever has it locked is using it.
+                    None => 1,
+                    Some(_lock) => {
+                        let still = self.frames.borrow().get(pfn).owner() == owner;
+                        if still {
+                            self.page_referenced_file(cx, pfn, file).await
+                        } else {
+                            0
+                        }
+                    }
+                },
+            }
+    }
+
+    async fn page_referenced_anon(&self, cx: &Cx, pfn: Pfn, anon: AnonVmaId) -> u32 {
+        let Some((_rcu, _lock)) = self.page_lock_anon_vma(cx, pfn, anon).await else {
+            return 0;
+        };
+        let vmas = self.anon_mappers(cx, anon);
+        self.page_referenced_in(cx, pfn, &vmas).await
+    }
+
+    async fn page_referenced_file(&self, cx: &Cx, pfn: Pfn, file: FileId) -> u32 {
+        let lock = self.st().file(file).i_mmap_lock;
+        let _lock = cx.lock(lock).await;
+        let vmas = self.file_mappers(cx, pfn, file);
+        self.page_referenced_in(cx, pfn, &vmas).await
+    }
+
+    async fn page_referenced_in(&self, cx: &Cx, pfn: Pfn, vmas: &[VmaId]) -> u32 {
+        let mut left = self.frames.borrow().get(pfn).mapcount;
+        let mut referenced = 0;
+        for &vma in vmas {
+            let next = self
+                .page_referenced_one(cx, pfn, vma, &mut left, &mut referenced)
+                .await;
+            if let Next::Stop = next {
+                break;
+            }
+        }
+        referenced
+    }
+
+    /// `page_referenced_one`.
+    async fn page_referenced_one(
+        &self,
+        cx: &Cx,
+        pfn: Pfn,
+        vma: VmaId,
+        left: &mut u32,
+        referenced: &mut u32,
+    ) -> Next {
+        let Some(mapping) = self.page_check_address(cx, pfn, vma, Check::Quick).await else {
+            return Next::Continue;
+        };
+        let (mm, va) = (mapping.mm, mapping.va);
+        let primary = self.ptep_clear_flush_young(cx, &mapping).await;
+        let under_ptl = self.notify_young(cx, mm, Point::AfterFlush, va).await;
+        drop(mapping);
+        let after_ptl = self.notify_young(cx, mm, Point::AfterPtl, va).await;
+        *referenced += u32::from([primary, under_ptl, after_ptl].contains(&Young::Yes));
+        *left = left.saturating_sub(1);
+        if *left == 0 { Next::Stop } else { Next::Continue }
+    }
+
+    /// `try_to_unmap`; the page is locked.
+    pub(crate) async fn try_to_unmap(&self, cx: &Cx, pfn: Pfn, purpose: UnmapFor) -> Unmapped {
+        let _span = cx.span("try_to_unmap");
+        let owner = self.frames.borrow().get(pfn).owner();
+        let result = match owner {
+            Owner::None => Unmapped::NotAll,
+            Owner::Anon(anon) => match self.page_lock_anon_vma(cx, pfn, anon).await {
+                None => Unmapped::NotAll,
+                Some((_rcu, _lock)) => {
+                    let vmas = self.anon_mappers(cx, anon);
+                    self.try_to_unmap_in(cx, pfn, &vmas, purpose).await
+                }
+            },
+            Owner::File(file) => {
+                let lock = self.st().file(file).i_mmap_lock;
+                let _lock = cx.lock(lock).await;
+                let vmas = self.file_mappers(cx, pfn, file);
+                self.try_to_unmap_in(cx, pfn, &vmas, purpose).await
+            }
+        };
+        if self.frames.borrow().get(pfn).mapcount == 0 {
+            Unmapped::All
+        } else {
+            result
+        }
+    }
+
+    async fn try_to_unmap_in(&self, cx: &Cx, pfn: Pfn, vmas: &[VmaId], purpose: UnmapFor) -> Unmapped {
+        for &vma in vmas {
+            let one = self.try_to_unmap_one(cx, pfn, vma, purpose).await;
+            if one == Unmapped::Wanted || self.frames.borrow().get(pfn).mapcount == 0 {
+                return one;
+            }
+        }
+        Unmapped::NotAll
+    }
+
+    /// `try_to_unmap_one`.
+    async fn try_to_unmap_one(&self, cx: &Cx, pfn: Pfn, vma: VmaId, purpose: UnmapFor) -> Unmapped {
+        let Some(mapping) = self.page_check_address(cx, pfn, vma, Check::Quick).await else {
+            return Unmapped::NotAll;
+        };
+        let (mm, va) = (mapping.mm, mapping.va);
+        if purpose == UnmapFor::Reclaim {
+            let primary = self.ptep_clear_flush_young(cx, &mapping).await;
+            let secondary = self.notify_young(cx, mm, Point::AfterFlush, va).await;
+            if primary == Young::Yes || secondary == Young::Yes {
+                return Unmapped::Wanted;
+            }
+        }
+        let entry = self.ptep_clear_flush(cx, &mapping).await;
+        self.notify_page(cx, mm, Path::Unmap, Point::AfterFlush, va).await;
+        self.leave_in_place(&mapping, entry, pfn, purpose);
+        self.st().metrics.rmap_unmapped += 1;
+        drop(mapping);
+        self.notify_page(cx, mm, Path::Unmap, Point::AfterPtl, va).await;
+        // The mapping's reference; the caller holds one of its own.
+        self.put_page(cx, pfn).await;
+        Unmapped::NotAll
+    }
+
+    /// What takes the entry's place, rss and `page_remove_rmap`.
+    fn leave_in_place(&self, mapping: &Mapping<'_>, entry: Entry, pfn: Pfn, purpose: UnmapFor) {
+        let mut st = self.st();
+        let mut frames = self.frames();
+        let frame = frames.get_mut(pfn);
+        if entry.dirty() {
+            frame.flags.set(PageFlags::DIRTY);
+        }
+        let access = if entry.writable() {
+            MigrationAccess::Write
+        } else {
+            MigrationAccess::Read
+        };
+        let slot = st.swap.slot_of(pfn);
+        let left = match (purpose, slot) {
+            (UnmapFor::Reclaim, Some(slot)) => {
+                st.swap.duplicate(slot);
+                NonPresent::Swap(slot).entry()
+            }
+            (UnmapFor::Reclaim, None) => Entry::NONE,
+            (UnmapFor::Migration, _) => NonPresent::Migration(pfn, access).entry(),
+        };
+        st.tables.set(mapping.table, mapping.index, left);
+        // An entry that migrates is still counted: it will map the page's successor.
+        if purpose == UnmapFor::Reclaim {
+            let mm = st.mm_mut(mapping.mm);
+            if frame.is_anon() {
+                mm.anon_rss -= 1;
+            } else {
+                mm.file_rss -= 1;
+            }
+        }
+        frame.mapcount -= 1;
+    }
+
+    /// `page_mkclean`: writes to the page fault from now on. Returns how many entries were changed. The
+    /// page is locked.
+    pub(crate) async fn page_mkclean(&self, cx: &Cx, pfn: Pfn) -> u32 {
+        let _span = cx.span("page_mkclean");
+        let (owner, mapped) = {
+            let frames = self.frames.borrow();
+            let frame = frames.get(pfn);
+            (frame.owner(), frame.mapcount > 0)
+        };
+        let Owner::File(file) = owner else { return 0 };
+        if !mapped {
+            return 0;
+        }
+        let lock = self.st().file(file).i_mmap_lock;
+        let _lock = cx.lock(lock).await;
+        let mut cleaned = 0;
+        for vma in self.file_mappers(cx, pfn, file) {
+            if self.st().vma(vma).sharing == Sharing::Shared {
+                cleaned += self.page_mkclean_one(cx, pfn, vma).await;
+            }
+        }
+        cleaned
+    }
+
+    /// `page_mkclean_one`.
+    async fn page_mkclean_one(&self, cx: &Cx, pfn: Pfn, vma: VmaId) -> u32 {
+        let Some(mapping) = self.page_check_address(cx, pfn, vma, Check::Sync).await else {
+            return 0;
+        };
+        if !mapping.entry.dirty() && !mapping.entry.writable() {
+            return 0;
+        }
+        let (mm, va) = (mapping.mm, mapping.va);
+        let entry = self.ptep_clear_flush(cx, &mapping).await;
+        self.notify_page(cx, mm, Path::Mkclean, Point::AfterFlush, va)
+            .await;
+        let clean = entry.without_write().without_dirty();
+        self.st().tables.set(mapping.table, mapping.index, clean);
+        self.st().metrics.rmap_cleaned += 1;
+        drop(mapping);
+        self.notify_page(cx, mm, Path::Mkclean, Point::AfterPtl, va).await;
+        1
+    }
+
+    /// `page_lock_anon_vma`: the family's lock, unless the page left it meanwhile. In the sleepable
+    /// kernel the lock may be slept for, so no RCU reader is held around it (host-mm-paths E, point 3).
+    async fn page_lock_anon_vma<'a>(
+        &self,
+        cx: &'a Cx,
+        pfn: Pfn,
+        anon: AnonVmaId,
+    ) -> Option<(Option<sim::ReaderGuard<'a>>, Guard<'a>)> {
+        let rcu = (self.profile.rmap_locks == RmapLocks::Spin).then(|| cx.read_lock(self.rcu));
+        let lock: LockId = self.st().anon_vma(anon).lock;
+        let held = cx.lock(lock).await;
+        let frames = self.frames.borrow();
+        let frame = frames.get(pfn);
+        (frame.owner() == Owner::Anon(anon) && frame.mapcount > 0).then_some((rcu, held))
+    }
+
+    /// The VMAs of a family that could map the page (`vma_address`), in the list's order; each one of
+    /// the list is looked at.
+    fn anon_mappers(&self, cx: &Cx, anon: AnonVmaId) -> Vec<VmaId> {
+        let vmas = self.st().anon_vma(anon).vmas.clone();
+        self.touch_lines(cx, vmas.len() as u64);
+        self.st().metrics.rmap_vmas += vmas.len() as u64;
+        vmas
+    }
+
+    /// The VMAs of a file at the page's index, in the tree's order.
+    fn file_mappers(&self, cx: &Cx, pfn: Pfn, file: FileId) -> Vec<VmaId> {
+        let index = self.frames.borrow().get(pfn).index();
+        let only = PgoffRange::new(index, index).expect("one page");
+        let mut st = self.st();
+        let visit = st.file(file).i_mmap.visit(only.first().get(), only.last().get());
+        let (nodes, members) = (visit.tree_nodes as u64, visit.list_members as u64);
+        st.metrics.i_mmap_nodes += nodes;
+        st.metrics.i_mmap_members += members;
+        st.metrics.rmap_vmas += visit.ids.len() as u64;
+        drop(st);
+        self.touch_lines(cx, (nodes + members) * work::I_MMAP_NODE);
+        visit.ids
+    }
+
+    /// `page_check_address`: the entry of a VMA that maps the page, with its lock.
+    async fn page_check_address<'a>(
+        &self,
+        cx: &'a Cx,
+        pfn: Pfn,
+        vma: VmaId,
+        check: Check,
+    ) -> Option<Mapping<'a>> {
+        let (mm, va, table, index, ptl) = {
+            let st = self.st();
+            let v = st.vma(vma);
+            let index = self.frames.borrow().get(pfn).index();
+            let va = v
+                .addresses_of(&PgoffRange::new(index, index).expect("one page"))?
+                .start();
+            let mm = st.mm_of(vma);
+            let table = st.tables.leaf_table(st.mm(mm).pgd, va.vpn())?;
+            let at = Level::Pte.index(va);
+            if check == Check::Quick && !st.tables.get(table, at).maps_page() {
+                return None;
+            }
+            (mm, va, table, at, st.ptl(table))
+        };
+        let guard = match cx.lock_now(ptl) {
+            Some(guard) => guard,
+            None => cx.lock(ptl).await,
+        };
+        cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
+        let entry = self.st().tables.get(table, index);
+        (entry.maps_page() && entry.pfn() == pfn).then_some(Mapping {
+            mm,
+            va,
+            table,
+            index,
+            entry,
+            ptl: guard,
+        })
+    }
+
+    /// `ptep_clear_flush_young`: flushes only what was young.
+    async fn ptep_clear_flush_young(&self, cx: &Cx, mapping: &Mapping<'_>) -> Young {
+        let entry = self.st().tables.get(mapping.table, mapping.index);
+        if !entry.accessed() {
+            return Young::No;
+        }
+        cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
+        self.st()
+            .tables
+            .set(mapping.table, mapping.index, entry.without_accessed());
+        self.flush_tlb_page(cx, mapping.mm, mapping.va).await;
+        Young::Yes
+    }
+
+    /// `ptep_clear_flush`: what the entry said, with what the walkers noted until now.
+    async fn ptep_clear_flush(&self, cx: &Cx, mapping: &Mapping<'_>) -> Entry {
+        let entry = {
+            let mut st = self.st();
+            let entry = st.tables.get(mapping.table, mapping.index);
+            st.tables.set(mapping.table, mapping.index, Entry::NONE);
+            entry
+        };
+        cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
+        self.touch_lines(cx, work::RMAP);
+        self.flush_tlb_page(cx, mapping.mm, mapping.va).await;
+        entry
+    }
+}
