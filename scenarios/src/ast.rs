@@ -101,6 +101,9 @@ pub struct KernelDef {
     /// CONFIG_PREEMPT (zap blocks of 8 pages instead of 1024).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preempt: Option<Switch>,
+    /// A lock for each page table (CONFIG_SPLIT_PTLOCK_CPUS), or one for each address space; default: on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_ptlocks: Option<Switch>,
 }
 
 /// A kernel option that is on or off.

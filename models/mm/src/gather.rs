@@ -16,7 +16,7 @@ use crate::account::PAGE_ALLOC;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::page::FreeOrder;
-use crate::profile::{FREE_PTE_NR, GatherKind, PAGEVEC_SIZE};
+use crate::profile::{FREE_PTE_NR, GatherKind, PAGEVEC_SIZE, PteLocks};
 
 #[derive(Clone, Copy, Debug)]
 enum Queued {
@@ -185,7 +185,8 @@ impl<'a> Gather<'a> {
         }
         st.metrics.tables_freed += 1;
         st.tables.free(table);
-        if let Some(lock) = st.pte_locks[table.get() as usize].take() {
+        let lock = st.pte_locks[table.get() as usize].take();
+        if let (Some(lock), PteLocks::PerTable) = (lock, self.kernel.profile.pte_locks) {
             self.kernel.engine.free_lock(lock);
         }
     }

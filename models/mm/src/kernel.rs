@@ -23,7 +23,7 @@ use crate::metrics::MmMetrics;
 use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified};
 use crate::notifier::{Design, Subscription, Table};
 use crate::page_lock::PageLocks;
-use crate::profile::{KernelProfile, RmapLocks};
+use crate::profile::{KernelProfile, PageCacheLookup, RmapLocks};
 use crate::swap::Swap;
 use crate::vma::{Vma, VmaId, VmaTree};
 use crate::walk::Walks;
@@ -195,6 +195,10 @@ impl Classes {
         use LockKind::{Mutex, RwSem, Spin};
         use Nesting::{ByCaller, Forbidden};
         let class = |name, kind, nesting| engine.lock_class(ClassDef { name, kind, nesting });
+        let tree = match profile.page_cache_lookup {
+            PageCacheLookup::UnderTreeLock => LockKind::RwLock,
+            PageCacheLookup::Lockless => Spin,
+        };
         let (i_mmap, anon) = match profile.rmap_locks {
             RmapLocks::Spin => (("i_mmap_lock", Spin), ("anon_vma->lock", Spin)),
             RmapLocks::RwSem => (("i_mmap_sem", RwSem), ("anon_vma->sem", RwSem)),
@@ -202,7 +206,8 @@ impl Classes {
         Classes {
             // Fork takes the child's after the parent's; XPMEM those of two partitions.
             mmap_sem: class("mmap_sem", RwSem, ByCaller),
-            page_table_lock: class("page_table_lock", Spin, Forbidden),
+            // As pte locks, where they are not split.
+            page_table_lock: class("page_table_lock", Spin, ByCaller),
             // Fork takes the child's and then the parent's, mremap the old and then the new one.
             pte: class("ptl", Spin, ByCaller),
             i_mmap_lock: class(i_mmap.0, i_mmap.1, ByCaller),
@@ -210,7 +215,7 @@ impl Classes {
             page_locked: class("PG_locked", Mutex, ByCaller),
             i_mutex: class("i_mutex", Mutex, Forbidden),
             i_alloc_sem: class("i_alloc_sem", RwSem, Forbidden),
-            tree_lock: class("tree_lock", Spin, Forbidden),
+            tree_lock: class("tree_lock", tree, Forbidden),
             notifier: class("mmu_notifier_mm->lock", Spin, Forbidden),
         }
     }

@@ -27,7 +27,7 @@ use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::Kernel;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point, Young};
-use crate::profile::{RmapLocks, work};
+use crate::profile::{MkcleanCheck, RmapLocks, work};
 use crate::swapops::{MigrationAccess, NonPresent};
 use crate::vma::{Sharing, VmaId};
 
@@ -293,7 +293,11 @@ impl Kernel {
 
     /// `page_mkclean_one`.
     async fn page_mkclean_one(&self, cx: &Cx, pfn: Pfn, vma: VmaId) -> u32 {
-        let Some(mapping) = self.page_check_address(cx, pfn, vma, Check::Sync).await else {
+        let check = match self.profile.mkclean_check {
+            MkcleanCheck::Quick => Check::Quick,
+            MkcleanCheck::Sync => Check::Sync,
+        };
+        let Some(mapping) = self.page_check_address(cx, pfn, vma, check).await else {
             return 0;
         };
         if !mapping.entry.dirty() && !mapping.entry.writable() {

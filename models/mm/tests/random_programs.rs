@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use common::{BASE, Bench, Listener, Setup, anonymous, range, wait};
 use mm::notifier::Design;
-use mm::{Backing, FileId, Kernel, KernelPreemption, MapRequest, MmId, Prot, Sharing};
+use mm::profile::{PteLocks, RmapLocks};
+use mm::{Backing, FileId, Kernel, KernelPreemption, KernelProfile, MapRequest, MmId, Prot, Sharing};
 use sim::{Cx, End, RandomWalk, Schedule, Seeded};
 use x86::{Access, Pgoff, Va};
 
@@ -121,6 +122,11 @@ fn build(seed: u64, schedule: Schedule) -> Bench {
     let design = dice.of(&Design::ALL);
     let preemption = dice.of(&[KernelPreemption::Full, KernelPreemption::Voluntary]);
     let mut setup = Setup::linux_2_6_27().design(design).preempt(preemption);
+    if setup.profile.rmap_locks == RmapLocks::Spin {
+        let base = dice.of(&[KernelProfile::LINUX_2_6_25, KernelProfile::LINUX_2_6_27]);
+        setup.profile = KernelProfile { preemption, ..base };
+    }
+    setup.profile.pte_locks = dice.of(&[PteLocks::PerTable, PteLocks::PerMm]);
     setup.cpus = CPUS;
     let b = setup.build_with(schedule);
     let files: Vec<FileId> = (0..2).map(|i| b.kernel.new_file(&format!("f{i}"), 64)).collect();

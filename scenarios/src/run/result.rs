@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mm::notifier::{Knob, Registration, Traversal};
+use mm::profile::PteLocks;
 use reports::schema::{
     BreakdownRow, CallbackRow, Carried, DesignInfo, End as EndRow, EndKind, ExpectationRow,
     Histogram as HistogramData, HistogramRow, LockRow, LockSite, Metric, MetricKind, RUN_SCHEMA, RunResult,
@@ -63,7 +64,11 @@ fn kernel_name(run: &Run) -> String {
         sim::KernelPreemption::Full => "+preempt",
         sim::KernelPreemption::Voluntary => "",
     };
-    format!("{}{preempt}", run.resolved.profile.name)
+    let pte_locks = match run.resolved.profile.pte_locks {
+        PteLocks::PerTable => "",
+        PteLocks::PerMm => "+one-ptl",
+    };
+    format!("{}{preempt}{pte_locks}", run.resolved.profile.name)
 }
 
 /// FNV-1a, 64 bits: identifies a configuration, guards nothing.
@@ -90,7 +95,15 @@ fn config(request: &Request<'_>, run: &Run) -> serde_json::Value {
         sim::KernelPreemption::Full => "on",
         sim::KernelPreemption::Voluntary => "off",
     };
-    value["kernel"] = serde_json::json!({ "base": resolved.profile.name, "preempt": preempt });
+    let split_ptlocks = match resolved.profile.pte_locks {
+        PteLocks::PerTable => "on",
+        PteLocks::PerMm => "off",
+    };
+    value["kernel"] = serde_json::json!({
+        "base": resolved.profile.name,
+        "preempt": preempt,
+        "split_ptlocks": split_ptlocks,
+    });
     value["unsupported"] = serde_json::to_value(resolved.unsupported).expect("an enum is plain data");
     value
 }

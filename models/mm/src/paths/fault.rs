@@ -29,7 +29,7 @@ use crate::kernel::Kernel;
 use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
-use crate::profile::work;
+use crate::profile::{PageCacheLookup, PteLocks, work};
 use crate::vma::{Backing, Sharing, VmaId};
 
 /// Where a fault happened.
@@ -145,7 +145,10 @@ impl Kernel {
             st.pte_locks.resize(slot + 1, None);
         }
         if st.pte_locks[slot].is_none() {
-            st.pte_locks[slot] = Some(self.engine.new_lock(self.classes.pte));
+            st.pte_locks[slot] = Some(match self.profile.pte_locks {
+                PteLocks::PerTable => self.engine.new_lock(self.classes.pte),
+                PteLocks::PerMm => lock,
+            });
             st.mm_mut(mm).nr_ptes += 1;
         }
         table
@@ -366,15 +369,32 @@ impl Kernel {
         }
     }
 
+    /// What a look-up in the page cache holds: tree_lock for read with interrupts off, up to 2.6.26.
+    pub(crate) async fn page_cache_read<'a>(
+        &self,
+        cx: &'a Cx,
+        file: FileId,
+    ) -> Option<(Guard<'a>, sim::IrqGuard<'a>)> {
+        if self.profile.page_cache_lookup == PageCacheLookup::Lockless {
+            return None;
+        }
+        let irqs = cx.irq_disable();
+        let lock = self.st().file(file).tree_lock;
+        Some((cx.lock_shared(lock).await, irqs))
+    }
+
     /// `find_or_create_page`, with a reference for the caller taken before anything else can happen:
     /// look-ups are lockless since 2.6.27 (`page_cache_get_speculative`), insertion takes tree_lock
     /// with interrupts off.
     async fn find_or_create_page(&self, cx: &Cx, file: FileId, index: Pgoff) -> Result<CachedPage, Refused> {
-        self.touch_lines(cx, work::PAGE_CACHE);
-        let cached = self.st().file(file).pages.get(&index).copied();
-        if let Some(page) = cached {
-            self.frames().get_page(page.pfn);
-            return Ok(page);
+        {
+            let _tree = self.page_cache_read(cx, file).await;
+            self.touch_lines(cx, work::PAGE_CACHE);
+            let cached = self.st().file(file).pages.get(&index).copied();
+            if let Some(page) = cached {
+                self.frames().get_page(page.pfn);
+                return Ok(page);
+            }
         }
         let pfn = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory)?;
         cx.charge(PAGE_COPY, self.machine.costs.clear_page);

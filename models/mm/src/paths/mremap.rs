@@ -197,7 +197,7 @@ impl Kernel {
             (st.ptl(src), st.ptl(dst))
         };
         let _old = cx.lock(src_ptl).await;
-        let new = if src == dst {
+        let new = if src_ptl == dst_ptl {
             None
         } else {
             Some(cx.lock(dst_ptl).await)

@@ -184,7 +184,7 @@ impl Kernel {
         let _span = cx.span("truncate_inode_pages");
         let mut at = from;
         loop {
-            let batch = self.pagevec_lookup(cx, file, at);
+            let batch = self.pagevec_lookup(cx, file, at).await;
             let Some((last, _)) = batch.last() else { break };
             at = Pgoff::new(last.get() + 1);
             let mut released = Vec::with_capacity(PAGEVEC_SIZE);
@@ -198,7 +198,7 @@ impl Kernel {
             cx.cond_resched().await;
         }
         loop {
-            let batch = self.pagevec_lookup(cx, file, from);
+            let batch = self.pagevec_lookup(cx, file, from).await;
             if batch.is_empty() {
                 return;
             }
@@ -214,7 +214,8 @@ impl Kernel {
     }
 
     /// `pagevec_lookup`: up to 14 pages, each with a reference for us.
-    fn pagevec_lookup(&self, cx: &Cx, file: FileId, from: Pgoff) -> Vec<(Pgoff, CachedPage)> {
+    async fn pagevec_lookup(&self, cx: &Cx, file: FileId, from: Pgoff) -> Vec<(Pgoff, CachedPage)> {
+        let _tree = self.page_cache_read(cx, file).await;
         self.touch_lines(cx, work::PAGE_CACHE);
         let mut st = self.st();
         let batch: Vec<_> = st
