@@ -49,7 +49,17 @@ pub fn in_world<F>(body: impl FnOnce(Cx, Rc<Kernel>, MmId, Stopwatch) -> F) -> D
 where
     F: Future<Output = ()> + 'static,
 {
-    let machine = Machine::preset("harpertown-2008").expect("a preset");
+    in_world_of(Machine::preset("harpertown-2008").expect("a preset"), body)
+}
+
+/// [`in_world`] on a machine of the caller's.
+///
+/// # Panics
+/// As [`in_world`].
+pub fn in_world_of<F>(machine: Machine, body: impl FnOnce(Cx, Rc<Kernel>, MmId, Stopwatch) -> F) -> Duration
+where
+    F: Future<Output = ()> + 'static,
+{
     let engine = engine(&machine, 8);
     let world = World::new(Rc::clone(&engine), Rc::new(machine));
     let kernel = world.add_kernel(KernelSpec {
