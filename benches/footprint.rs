@@ -58,13 +58,7 @@ async fn large_process(cx: Cx, k: Rc<Kernel>, mm: MmId, range: VaRange, steps: S
     let pages = range.pages();
     let (request, _) = anonymous(pages);
     k.sys_mmap(&cx, mm, request).await.expect("free");
-    step(
-        &steps,
-        "fault",
-        pages,
-        write_all(&cx, &k, mm, range.vpns()),
-    )
-    .await;
+    step(&steps, "fault", pages, write_all(&cx, &k, mm, range.vpns())).await;
     let child = Rc::new(RefCell::new(None));
     step(&steps, "fork", pages, async {
         *child.borrow_mut() = Some(k.sys_fork(&cx, mm, "child".into()).await);
