@@ -480,7 +480,8 @@ pub struct RangeDef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// Metric name, or `end` for how the run ends, or `violation` for the kind of violation.
+    /// Name of a metric, or of any other number of `--format csv` (`lock.i_mmap_lock.hold_cycles.max`),
+    /// or `end` for how the run ends, or `violation` for the kind of violation.
     pub subject: String,
     /// Only checked under this notifier design (short or long name).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -386,9 +386,9 @@ fn expectation(e: &Expect, result: &RunResult) -> ExpectationRow {
                 .violations
                 .first()
                 .map_or_else(|| "none".to_owned(), |v| v.kind.clone()),
-            other => result
-                .metric(other)
-                .map_or_else(|| "no such metric".to_owned(), |v| v.to_string()),
+            other => {
+                reports::figure(result, other).map_or_else(|| "no such metric".to_owned(), |v| v.to_string())
+            }
         };
         let ok = actual == *text;
         return ExpectationRow {
@@ -399,7 +399,7 @@ fn expectation(e: &Expect, result: &RunResult) -> ExpectationRow {
         };
     }
     let mut wanted = Vec::new();
-    let value = result.metric(&e.subject);
+    let value = reports::figure(result, &e.subject);
     let mut ok = value.is_some();
     let mut check = |bound: Option<u64>, sign: &str, holds: fn(u64, u64) -> bool| {
         if let Some(bound) = bound {
