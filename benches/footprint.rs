@@ -5,16 +5,19 @@
 //! page at a time: two for each page, after the fork. Linux itself spends 72 to 81 bytes a page of a
 //! process (64 for `struct page`, 8 for the entry, more with memory control groups).
 //!
+//! Then 1 TiB is mapped, one page of each GiB touched, and all of it unmapped: what that takes depends on
+//! the page tables that exist, not on the pages that do not.
+//!
 //! `cargo bench -p mmusim-benches --bench footprint -- 64` takes 64 GiB; without a number it is 1 GiB.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bench_world::{Stopwatch, anonymous, in_world_of};
-use mm::{Kernel, MmId, Now};
+use bench_world::{Stopwatch, anonymous, in_world, in_world_of};
+use mm::{Kernel, MapRequest, MmId, Now};
 use sim::Cx;
-use x86::{Access, Machine, VaRange, Vpn};
+use x86::{Access, Machine, Va, VaRange, Vpn};
 
 const PAGES_PER_GIB: u64 = 1 << 18;
 /// One page in so many is written by the child.
@@ -79,6 +82,30 @@ async fn large_process(cx: Cx, k: Rc<Kernel>, mm: MmId, range: VaRange, steps: S
     step(&steps, "munmap", pages, k.sys_munmap(&cx, mm, range)).await;
 }
 
+/// Where 1 TiB fits into the user half.
+const SPARSE_BASE: Va = Va::new(0x1000_0000_0000);
+/// GiB of the sparse mapping, each with one page in it.
+const SPARSE_GIB: u64 = 1024;
+
+async fn sparse_process(cx: Cx, k: Rc<Kernel>, mm: MmId, steps: Steps) {
+    let (request, _) = anonymous(SPARSE_GIB * PAGES_PER_GIB);
+    let request = MapRequest {
+        at: Some(SPARSE_BASE),
+        ..request
+    };
+    let range = VaRange::from_pages(SPARSE_BASE, request.pages).expect("not empty");
+    k.sys_mmap(&cx, mm, request).await.expect("free");
+    let touched = (0..SPARSE_GIB).map(|gib| range.start().add_pages(gib * PAGES_PER_GIB).vpn());
+    step(
+        &steps,
+        "sparse fault",
+        SPARSE_GIB,
+        write_all(&cx, &k, mm, touched),
+    )
+    .await;
+    step(&steps, "sparse munmap", SPARSE_GIB, k.sys_munmap(&cx, mm, range)).await;
+}
+
 #[expect(clippy::print_stdout, reason = "a bench reports to whoever runs it")]
 fn main() {
     let gib: u64 = std::env::args()
@@ -90,15 +117,16 @@ fn main() {
     let mut machine = Machine::preset("harpertown-2008").expect("a preset");
     machine.memory_pages = 2 * pages;
     let steps = Steps::default();
-    let told = Rc::clone(&steps);
+    let (told, told_too) = (Rc::clone(&steps), Rc::clone(&steps));
     let before = peak_resident();
     in_world_of(machine, move |cx, k, mm, _| large_process(cx, k, mm, range, told));
+    let peak = peak_resident() - before;
+    in_world(move |cx, k, mm, _| sparse_process(cx, k, mm, told_too));
     println!("{gib} GiB, {pages} pages, {} entries at the peak", 2 * pages);
     for (name, time, pages) in steps.borrow().iter() {
         let ns = time.as_nanos() as f64 / *pages as f64;
         println!("{name:14} {:9.3} s {ns:8.1} ns a page", time.as_secs_f64());
     }
-    let peak = peak_resident() - before;
     println!(
         "peak resident {} MiB, {:.1} bytes an entry that maps a page",
         peak >> 20,
