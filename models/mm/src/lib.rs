@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod account;
+mod arena;
 mod check;
 pub mod file;
 pub mod frame;
@@ -20,6 +21,7 @@ pub mod notifier;
 pub mod page;
 pub mod paths;
 pub mod profile;
+pub mod radix_tree;
 mod tlbflush;
 pub mod vma;
 mod walk;

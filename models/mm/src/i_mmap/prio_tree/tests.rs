@@ -74,10 +74,7 @@ fn check_rules<Id: Copy + Ord>(tree: &PrioTree<Id>) {
         assert_eq!(prev, Some(node.back));
     }
     assert_eq!(seen, tree.tree_nodes());
-    assert_eq!(
-        tree.members.slots.len() - tree.members.free.len(),
-        tree.by_id.len()
-    );
+    assert_eq!(tree.members.in_use(), tree.by_id.len());
 }
 
 #[derive(Clone, Debug)]
