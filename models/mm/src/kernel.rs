@@ -300,7 +300,7 @@ impl Kernel {
         st.files.push(AddressSpace {
             name: name.to_owned(),
             size: pages,
-            pages: std::collections::BTreeMap::new(),
+            pages: crate::radix_tree::RadixTree::new(),
             i_mmap: crate::i_mmap::PrioTree::new(),
             // Not page aligned, as the counter must never look like a restart address.
             truncate_count: 1,

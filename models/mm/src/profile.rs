@@ -133,8 +133,8 @@ pub mod work {
     pub const UNLINK_VMA: u64 = 16;
     /// Reverse map and rss of one page: the page's line and the mm's.
     pub const RMAP: u64 = 2;
-    /// Page-cache lookup: radix-tree levels of a file of some thousand pages.
-    pub const PAGE_CACHE: u64 = 3;
+    /// One node of the page cache's radix tree: the line of its slots.
+    pub const PAGE_CACHE_NODE: u64 = 1;
     /// One node of the i_mmap tree.
     pub const I_MMAP_NODE: u64 = 1;
     /// Finding and testing one subscriber of the notifier list.
