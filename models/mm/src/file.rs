@@ -11,7 +11,7 @@ use sim::LockId;
 use x86::Pfn;
 
 use crate::VmaId;
-use crate::i_mmap::PrioTree;
+use crate::i_mmap::IMmap;
 use crate::radix_tree::RadixTree;
 
 /// A file.
@@ -37,7 +37,7 @@ pub struct AddressSpace {
     /// The page cache (`page_tree`), by file page.
     pub pages: RadixTree<CachedPage>,
     /// VMAs by file pages.
-    pub i_mmap: PrioTree<VmaId>,
+    pub i_mmap: IMmap<VmaId>,
     /// `truncate_count`.
     pub truncate_count: u64,
     /// i_mmap_lock.

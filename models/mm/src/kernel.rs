@@ -301,7 +301,7 @@ impl Kernel {
             name: name.to_owned(),
             size: pages,
             pages: crate::radix_tree::RadixTree::new(),
-            i_mmap: crate::i_mmap::PrioTree::new(),
+            i_mmap: crate::i_mmap::IMmap::new(self.profile.i_mmap_index),
             // Not page aligned, as the counter must never look like a restart address.
             truncate_count: 1,
             i_mmap_lock: lock(self.classes.i_mmap_lock),
