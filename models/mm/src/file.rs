@@ -1,19 +1,18 @@
 //! `address_space`: the page cache of a file and the VMAs that map it.
 //!
-//! Rules: host-mm-paths A.3, A.7 (2.6.27 columns). The page cache is a radix tree under `tree_lock`
-//! (here an ordered map; look-ups are charged as a walk); a cached page holds one reference for
-//! the tree. `i_mmap` and `truncate_count` are protected by i_mmap_lock. Every page has PG_locked,
+//! Rules: host-mm-paths A.3, A.7 (2.6.27 columns). The page cache is a [radix tree](crate::radix_tree)
+//! under `tree_lock`; look-ups are lockless, and every walk is charged by the nodes it stepped on. A cached
+//! page holds one reference for the tree. `i_mmap` and `truncate_count` are protected by i_mmap_lock. Every page has PG_locked,
 //! a sleeping bit lock, here a lock made with the page. Deviation: contents are always at hand, so
 //! a page that is not cached is made at once; no reference counts I/O. Files account dirty pages, as disk
 //! file systems do: a shared page is mapped read-only until it is written (`vma_wants_writenotify`).
 
-use std::collections::BTreeMap;
-
 use sim::LockId;
-use x86::{Pfn, Pgoff};
+use x86::Pfn;
 
 use crate::VmaId;
-use crate::i_mmap::PrioTree;
+use crate::i_mmap::IMmap;
+use crate::radix_tree::RadixTree;
 
 /// A file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -35,10 +34,10 @@ pub struct AddressSpace {
     pub name: String,
     /// i_size, in pages.
     pub size: u64,
-    /// The page cache.
-    pub pages: BTreeMap<Pgoff, CachedPage>,
+    /// The page cache (`page_tree`), by file page.
+    pub pages: RadixTree<CachedPage>,
     /// VMAs by file pages.
-    pub i_mmap: PrioTree<VmaId>,
+    pub i_mmap: IMmap<VmaId>,
     /// `truncate_count`.
     pub truncate_count: u64,
     /// i_mmap_lock.

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod account;
+mod arena;
 mod check;
 pub mod file;
 pub mod frame;
@@ -22,6 +23,7 @@ pub mod page;
 mod page_lock;
 pub mod paths;
 pub mod profile;
+pub mod radix_tree;
 mod rmap;
 pub mod swap;
 pub mod swapops;

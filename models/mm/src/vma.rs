@@ -231,10 +231,9 @@ impl VmaTree {
     /// End of the last VMA that ends at or before an address (0 if none): `free_pgtables`' floor.
     #[must_use]
     pub fn end_before(&self, va: Va) -> Va {
-        self.by_start
-            .range(..va)
-            .next_back()
-            .map_or(Va::new(0), |(_, (end, _))| *end)
+        // Only the last one that begins before the address can reach beyond it.
+        let ends = self.by_start.range(..va).rev().map(|(_, (end, _))| *end);
+        ends.take(2).find(|end| *end <= va).unwrap_or(Va::new(0))
     }
 
     /// Start of the first VMA at or after an address: `free_pgtables`' ceiling.
@@ -260,3 +259,6 @@ impl VmaTree {
         self.by_start.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;
