@@ -16,6 +16,7 @@
 
 use x86::{Generation, Pfn, Pgoff, Slots};
 
+use crate::hugetlb::{HPAGE_PAGES, HugePool};
 use crate::{AnonVmaId, FileId};
 
 /// What a frame holds (`page->mapping`).
@@ -43,6 +44,8 @@ impl PageFlags {
     pub const LRU: PageFlags = PageFlags(1 << 2);
     /// In the page cache.
     pub const CACHED: PageFlags = PageFlags(1 << 3);
+    /// Part of a huge page of the pool (PG_compound): the first of its frames carries the counts.
+    pub(crate) const HUGE: PageFlags = PageFlags(1 << 7);
 
     /// Sets a bit.
     pub fn set(&mut self, bit: PageFlags) {
@@ -98,6 +101,7 @@ struct ZoneState {
     most_in_use: u64,
     allocated: u64,
     freed: u64,
+    huge: HugePool,
 }
 
 /// The kernel has no frame left.
@@ -149,38 +153,92 @@ impl Frames {
         Ok(pfn)
     }
 
-    /// Returns a frame whose count has reached zero. The caller has asked the oracle.
+    /// Takes the frames of a huge page, contiguous and aligned, and marks them as such. They stay a huge
+    /// page: [`Frames::free`] puts it into the zone's pool. The frames passed over for the alignment are
+    /// free ones of the zone.
+    ///
+    /// # Errors
+    /// When the zone has not as many left.
+    pub(crate) fn alloc_huge(&mut self, zone: Zone) -> Result<Pfn, OutOfMemory> {
+        let state = &mut self.zones[zone.0 as usize];
+        if state.in_use + HPAGE_PAGES > state.limit {
+            return Err(OutOfMemory);
+        }
+        let begin = self.frames.len() as u64;
+        let head = begin.next_multiple_of(HPAGE_PAGES);
+        let end = u32::try_from(head + HPAGE_PAGES).map_err(|_| OutOfMemory)?;
+        let free = Frame {
+            zone,
+            ..Frame::default()
+        };
+        state.free.extend((begin..head).map(|n| Pfn::new(n as u32)));
+        self.frames.resize(head as usize, free.clone());
+        let part = Frame {
+            flags: PageFlags::HUGE,
+            ..free
+        };
+        self.frames.resize(end as usize, part);
+        state.in_use += HPAGE_PAGES;
+        state.allocated += HPAGE_PAGES;
+        state.most_in_use = state.most_in_use.max(state.in_use);
+        Ok(Pfn::new(head as u32))
+    }
+
+    /// The huge pages of a zone.
+    pub(crate) fn huge_pool(&mut self, zone: Zone) -> &mut HugePool {
+        &mut self.zones[zone.0 as usize].huge
+    }
+
+    /// `compound_head`: the frame whose counts stand for this one's.
+    #[inline]
+    #[must_use]
+    pub fn head(&self, pfn: Pfn) -> Pfn {
+        if self.frames[pfn.index()].flags.has(PageFlags::HUGE) {
+            Pfn::new(pfn.get() & !(HPAGE_PAGES as u32 - 1))
+        } else {
+            pfn
+        }
+    }
+
+    /// Returns a frame whose count has reached zero, to the pool if it is a huge page's. The caller has
+    /// asked the oracle.
     #[inline]
     pub fn free(&mut self, pfn: Pfn) {
+        let pfn = self.head(pfn);
         let frame = &mut self.frames[pfn.index()];
         debug_assert_eq!(frame.count, 0, "{pfn} freed with references");
         frame.generation = frame.generation.next();
         frame.owner = Owner::None;
-        frame.flags = PageFlags::default();
         let zone = &mut self.zones[frame.zone.0 as usize];
+        if frame.flags.has(PageFlags::HUGE) {
+            frame.flags = PageFlags::HUGE;
+            return zone.huge.give(pfn);
+        }
+        frame.flags = PageFlags::default();
         zone.in_use -= 1;
         zone.freed += 1;
         zone.free.push(pfn);
     }
 
-    /// A frame.
+    /// A frame; of a huge page, the first.
     #[inline]
     #[must_use]
     pub fn get(&self, pfn: Pfn) -> &Frame {
-        &self.frames[pfn.index()]
+        &self.frames[self.head(pfn).index()]
     }
 
-    /// A frame, to be changed.
+    /// A frame, to be changed; of a huge page, the first.
     #[inline]
     #[must_use]
     pub fn get_mut(&mut self, pfn: Pfn) -> &mut Frame {
-        &mut self.frames[pfn.index()]
+        let head = self.head(pfn);
+        &mut self.frames[head.index()]
     }
 
     /// `get_page`.
     #[inline]
     pub fn get_page(&mut self, pfn: Pfn) {
-        let frame = &mut self.frames[pfn.index()];
+        let frame = self.get_mut(pfn);
         assert!(
             frame.count > 0,
             "{pfn} is free: a reference can only be taken to a page in use"
@@ -190,7 +248,8 @@ impl Frames {
 
     /// A reference of a secondary MMU: counts as a pin.
     pub fn pin(&mut self, pfn: Pfn) {
-        let frame = &mut self.frames[pfn.index()];
+        let head = self.head(pfn);
+        let frame = &mut self.frames[head.index()];
         if frame.pins == 0 {
             self.pinned += 1;
             self.most_pinned = self.most_pinned.max(self.pinned);
@@ -200,7 +259,8 @@ impl Frames {
 
     /// A reference of a secondary MMU is about to be dropped.
     pub fn unpin(&mut self, pfn: Pfn) {
-        let frame = &mut self.frames[pfn.index()];
+        let head = self.head(pfn);
+        let frame = &mut self.frames[head.index()];
         frame.pins -= 1;
         if frame.pins == 0 {
             self.pinned -= 1;
@@ -212,6 +272,7 @@ impl Frames {
         self.most_pinned = self.pinned;
         for zone in &mut self.zones {
             zone.most_in_use = zone.in_use;
+            zone.huge.start_measuring();
             (zone.allocated, zone.freed) = (0, 0);
         }
     }
