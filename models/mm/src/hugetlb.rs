@@ -66,7 +66,7 @@ impl HugePool {
         }
         let pfn = self.free.pop()?;
         if promised == Promised::Page {
-            self.reserved -= 1;
+            self.forget(1);
         }
         self.most_in_use = self.most_in_use.max(self.in_use());
         Some(pfn)
