@@ -5,11 +5,12 @@
 //! entries counted as such, every linked file VMA is in i_mmap exactly once, VMAs are disjoint, and no CPU holds translations
 //! or upper-level entries of an address space whose mask it is not in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use x86::{Pfn, Vpn};
+use x86::{Level, Pfn, TableId, Va, VaRange, Vpn};
 
 use crate::frame::{Frames, LruList, Owner};
+use crate::hugetlb::{HPAGE, audit_pool};
 use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::{Kernel, State, World};
 use crate::mm::MmId;
@@ -23,6 +24,9 @@ struct Counted {
     maps: BTreeMap<Pfn, u32>,
     cached: BTreeMap<Pfn, u32>,
     waiting: BTreeMap<Pfn, u32>,
+    /// Entries of huge pages, each once however many address spaces share its table.
+    huge: BTreeSet<(TableId, usize)>,
+    huge_maps: BTreeMap<Pfn, u32>,
 }
 
 impl World {
@@ -32,9 +36,10 @@ impl World {
     pub fn audit(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut counted = Counted::default();
-        let frames = self.frames();
+        let mut frames = self.frames();
         for kernel in self.kernels() {
             kernel.audit_into(&mut counted, &frames, &mut wrong);
+            audit_pool(&mut frames, kernel.zone(), &mut wrong);
         }
         for (pfn, frame) in frames.iter() {
             let maps = counted.maps.get(&pfn).copied().unwrap_or(0);
@@ -45,6 +50,8 @@ impl World {
                     frame.mapcount
                 ));
             }
+            // Huge pages have references of their entries, but no mapcount (F5).
+            let maps = maps + counted.huge_maps.get(&pfn).copied().unwrap_or(0);
             let waiting = counted.waiting.get(&pfn).copied().unwrap_or(0);
             let pins = frames.secondary(pfn).pins;
             if frame.count != maps + cached + waiting + pins {
@@ -61,6 +68,8 @@ impl World {
 impl Kernel {
     fn audit_into(&self, counted: &mut Counted, frames: &Frames, wrong: &mut Vec<String>) {
         let st = self.state.borrow();
+        // Tables are numbered by each kernel for itself.
+        counted.huge.clear();
         for file in &st.files {
             for (_, page) in file.pages.iter() {
                 *counted.cached.entry(page.pfn).or_default() += 1;
@@ -109,6 +118,10 @@ impl Kernel {
                 ));
             }
             end = v.range.end().get();
+            if st.is_huge(vma) {
+                count_huge(st, mm.pgd, v.range, counted);
+                continue;
+            }
             let mut at = v.range.start().vpn();
             while let Some((table, pages, _)) = st.tables.next_leaf_table(mm.pgd, at, v.range.end().vpn()) {
                 for vpn in pages.iter() {
@@ -138,6 +151,21 @@ impl Kernel {
                 .is_some()
         {
             wrong.push(format!("{}: page tables are left without a mapping", mm.name));
+        }
+    }
+}
+
+/// Entries of huge pages in a range.
+fn count_huge(st: &State, pgd: TableId, range: VaRange, counted: &mut Counted) {
+    for start in (range.start().get()..range.end().get()).step_by(HPAGE.bytes() as usize) {
+        let va = Va::new(start);
+        let Some(table) = st.tables.table_at(pgd, va.vpn(), Level::Pmd) else {
+            continue;
+        };
+        let index = Level::Pmd.index(va);
+        let entry = st.tables.get(table, index);
+        if entry.maps_page() && counted.huge.insert((table, index)) {
+            *counted.huge_maps.entry(entry.frame(HPAGE)).or_default() += 1;
         }
     }
 }

@@ -174,6 +174,9 @@ impl<'a> Gather<'a> {
 
     fn free_table(&self, table: TableId) {
         self.cx.charge(PAGE_ALLOC, self.kernel.machine.costs.page_free);
+        if self.kernel.st().hugetlb.drop_share(table) {
+            return;
+        }
         if self.order == FreeOrder::Flushed {
             self.kernel.check_unwalked(self.cx, table);
         }

@@ -18,6 +18,7 @@ use x86::{Asid, CpuIndex, Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, 
 use crate::access::Cached;
 use crate::file::AddressSpace;
 use crate::frame::{Frames, Zone};
+use crate::hugetlb::Hugetlb;
 use crate::lru::Pagevecs;
 use crate::metrics::MmMetrics;
 use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified};
@@ -121,6 +122,8 @@ pub struct State {
     pub(crate) page_locks: PageLocks,
     /// What the walkers of all CPUs share.
     pub(crate) walks: Walks,
+    /// Huge pages: promises and shared tables.
+    pub(crate) hugetlb: Hugetlb,
     /// What the TLBs had counted when measuring began.
     tlb_before: TlbStats,
 }
@@ -135,6 +138,7 @@ pub(crate) struct Classes {
     pub(crate) anon_vma: ClassId,
     pub(crate) page_locked: ClassId,
     pub(crate) i_mutex: ClassId,
+    pub(crate) hugetlbfs_i_mutex: ClassId,
     pub(crate) i_alloc_sem: ClassId,
     pub(crate) tree_lock: ClassId,
     pub(crate) notifier: ClassId,
@@ -144,6 +148,8 @@ pub(crate) struct Classes {
 pub(crate) struct Locks {
     pub(crate) lru_lock: LockId,
     pub(crate) mm_all_locks: LockId,
+    /// `hugetlb_instantiation_mutex`.
+    pub(crate) hugetlb: LockId,
     pub(crate) tlb_slots: Vec<LockId>,
 }
 
@@ -206,7 +212,8 @@ impl Classes {
         Classes {
             // Fork takes the child's after the parent's; XPMEM those of two partitions.
             mmap_sem: class("mmap_sem", RwSem, ByCaller),
-            // As pte locks, where they are not split.
+            // As pte locks, where they are not split; fork of huge pages takes the child's and then the
+            // parent's.
             page_table_lock: class("page_table_lock", Spin, ByCaller),
             // Fork takes the child's and then the parent's, mremap the old and then the new one.
             pte: class("ptl", Spin, ByCaller),
@@ -214,6 +221,7 @@ impl Classes {
             anon_vma: class(anon.0, anon.1, ByCaller),
             page_locked: class("PG_locked", Mutex, ByCaller),
             i_mutex: class("i_mutex", Mutex, Forbidden),
+            hugetlbfs_i_mutex: class("i_mutex (hugetlbfs)", Mutex, Forbidden),
             i_alloc_sem: class("i_alloc_sem", RwSem, Forbidden),
             tree_lock: class("tree_lock", tree, Forbidden),
             notifier: class("mmu_notifier_mm->lock", Spin, Forbidden),
@@ -378,8 +386,9 @@ impl Kernel {
         m.walk_memory = served.by(Served::Memory);
         m.walk_remote = served.by(Served::Remote);
         m.walk_dirty_assists = dirty_assists;
-        let frames = self.frames.borrow();
+        let mut frames = self.frames();
         m.pages_in_use_max = frames.in_use(self.zone).1;
+        m.huge_in_use_max = frames.huge_pool(self.zone).most_in_use();
         (m.pages_allocated, m.pages_freed) = frames.turnover(self.zone);
         (m.pages_pinned_end, m.pages_pinned_max) = frames.pinned();
         m.preempt_depth_max = u64::from(self.engine.max_preempt_depth());
@@ -528,14 +537,17 @@ impl World {
                 nesting,
             }))
         };
-        let mutex = engine.lock_class(ClassDef {
-            name: "mm_all_locks_mutex",
-            kind: LockKind::Mutex,
-            nesting: Nesting::Forbidden,
-        });
+        let mutex = |name| {
+            engine.new_lock(engine.lock_class(ClassDef {
+                name,
+                kind: LockKind::Mutex,
+                nesting: Nesting::Forbidden,
+            }))
+        };
         let locks = Locks {
             lru_lock: spin("zone->lru_lock", Nesting::Forbidden),
-            mm_all_locks: engine.new_lock(mutex),
+            mm_all_locks: mutex("mm_all_locks_mutex"),
+            hugetlb: mutex("hugetlb_instantiation_mutex"),
             tlb_slots: (0..TLB_SLOTS)
                 .map(|_| spin("tlbstate_lock", Nesting::Forbidden))
                 .collect(),
@@ -580,6 +592,7 @@ impl World {
                 swap: Swap::default(),
                 page_locks: PageLocks::default(),
                 walks: Walks::new(&self.machine, spec.cpus),
+                hugetlb: Hugetlb::default(),
                 tlb_before: TlbStats::default(),
             }),
         });

@@ -9,7 +9,8 @@ use sim::{CpuSet, Cx, Mark, Scope};
 use x86::{Generation, Pfn, TableId};
 
 use crate::account::PAGE_ALLOC;
-use crate::frame::{LastReference, OutOfMemory};
+use crate::frame::{LastReference, OutOfMemory, PageFlags};
+use crate::hugetlb::HPAGE_PAGES;
 use crate::kernel::Kernel;
 
 static FREE: Mark = Mark {
@@ -72,7 +73,13 @@ impl Kernel {
     /// `free_hot_page`: a page without references, and on no list, returns to the allocator.
     pub(crate) fn free_page(&self, cx: &Cx, pfn: Pfn, order: FreeOrder) {
         let mut frames = self.frames();
+        let pfn = frames.head(pfn);
         let frame = frames.get(pfn);
+        let parts = if frame.flags.has(PageFlags::HUGE) {
+            HPAGE_PAGES
+        } else {
+            1
+        };
         debug_assert_eq!(frame.mapcount, 0, "{pfn} freed while mapped by a pte");
         let reachable =
             frames.secondary(pfn).usable > 0 || (frame.tlb_slots > 0 && order == FreeOrder::Flushed);
@@ -80,18 +87,19 @@ impl Kernel {
         frames.free(pfn);
         drop(frames);
         if reachable {
-            self.report_reachable(cx, pfn);
+            self.report_reachable(cx, pfn, parts);
         }
         cx.mark(&FREE, [u64::from(pfn.get()), u64::from(generation.get()), 0]);
         cx.charge(PAGE_ALLOC, self.machine.costs.page_free);
     }
 
-    /// A freed frame can still be reached: say by whom.
-    fn report_reachable(&self, cx: &Cx, pfn: Pfn) {
+    /// A freed page of so many frames can still be reached: say by whom.
+    fn report_reachable(&self, cx: &Cx, pfn: Pfn, parts: u64) {
+        let frames = || (pfn.get()..pfn.get() + parts as u32).map(Pfn::new);
         let mut who = Vec::new();
         let st = self.st();
         for (n, cpu) in st.cpus.iter().enumerate() {
-            if let Some((_, vpn)) = cpu.tlb.holds_pfn(pfn) {
+            if let Some((_, vpn)) = frames().find_map(|part| cpu.tlb.holds_pfn(part)) {
                 who.push(format!(
                     "the TLB of cpu{} (va {:#x})",
                     self.cpu(n as u32).index(),
@@ -104,7 +112,7 @@ impl Kernel {
         who.extend(
             subscribers
                 .iter()
-                .filter(|s| s.reaches(pfn))
+                .filter(|s| frames().any(|part| s.reaches(part)))
                 .map(|s| s.name().to_string()),
         );
         let who = if who.is_empty() {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use x86::{PAGE_SHIFT, Pgoff, PgoffRange, Rights, Va, VaRange};
 
+use crate::hugetlb::Reserve;
 use crate::{AnonVmaId, FileId};
 
 /// A VMA. Numbers are not reused within a run.
@@ -31,6 +32,8 @@ pub enum Backing {
     Anonymous,
     /// A file in the page cache.
     File(FileId),
+    /// A file in hugetlbfs (VM_HUGETLB). Mapping a [`Backing::File`] of hugetlbfs makes it this.
+    Huge(FileId),
     /// Frames inserted by a driver (VM_PFNMAP); they have no `struct page` for this kernel.
     Driver,
 }
@@ -114,6 +117,8 @@ pub struct Vma {
     pub anon_vma: Option<AnonVmaId>,
     /// `vm_truncate_count`: done (the file's counter) or resume here (a page aligned address).
     pub truncate_count: u64,
+    /// What a private mapping of huge pages may count on (`vm_private_data`).
+    pub reserve: Reserve,
 }
 
 impl Vma {
@@ -121,7 +126,7 @@ impl Vma {
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
         match self.backing {
-            Backing::File(file) => Some(file),
+            Backing::File(file) | Backing::Huge(file) => Some(file),
             Backing::Anonymous | Backing::Driver => None,
         }
     }
@@ -159,6 +164,12 @@ impl Vma {
     #[must_use]
     pub fn is_cow(&self) -> bool {
         self.sharing == Sharing::Private && self.backing != Backing::Driver
+    }
+
+    /// Neither VM_PFNMAP nor VM_RESERVED, which hugetlbfs sets.
+    #[must_use]
+    pub fn may_merge(&self) -> bool {
+        !matches!(self.backing, Backing::Driver | Backing::Huge(_))
     }
 
     /// Rights of a leaf entry that allows what the mapping allows.

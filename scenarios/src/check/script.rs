@@ -214,6 +214,7 @@ impl<'a> Checker<'a> {
                 let at = at.key("truncate");
                 self.file_name(&op.file, &at.key("file"));
                 self.file_size(op.pages, &at.key("pages"));
+                self.huge_truncate(&op.file, op.pages, &at.key("pages"));
             }
             Op::Fork(op) => self.fork(op, context, &at.key("fork").key("child")),
             Op::Wait(op) => self.wait(&op.child, process, &at.key("wait").key("child")),
@@ -364,6 +365,7 @@ impl<'a> Checker<'a> {
             Some(address) => self.address(address, &at.key("at")),
             None => Some(0),
         };
+        self.huge_place(op.file.as_deref(), start, at);
         if let Some(start) = start {
             self.end(start, op.pages, &at.key("pages"));
         }

@@ -27,6 +27,8 @@ pub struct Resolved {
     pub seed: u64,
     /// CPUs of each kernel.
     pub cpus: u32,
+    /// Huge pages of each kernel.
+    pub hugepages: u64,
 }
 
 fn unknown(what: &str, name: &str, known: &[&str]) -> RunError {
@@ -61,6 +63,10 @@ pub(super) fn resolve(request: &Request<'_>) -> Result<Resolved, RunError> {
         cpus,
         unsupported: request.overrides.unsupported.unwrap_or(scenario.unsupported),
         seed: request.overrides.seed.unwrap_or(scenario.seed),
+        hugepages: match &scenario.kernel {
+            KernelChoice::Name(_) => 0,
+            KernelChoice::Custom(def) => def.hugepages,
+        },
         machine,
     })
 }

@@ -75,6 +75,7 @@ impl Kernel {
         gather.finish(FlushPoint::Final).await;
         self.notify_release(cx, mm, Point::TeardownEnd).await;
         self.touch_lines(cx, work::UNLINK_VMA * vmas.len() as u64);
+        self.hugetlb_vm_close(&vmas);
         let mut st = self.st();
         for vma in vmas {
             let start = st.vma(vma).range.start();

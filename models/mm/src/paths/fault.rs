@@ -94,6 +94,9 @@ impl Kernel {
             }
             (v.backing, st.tables.leaf_table(st.mm(mm).pgd, va.vpn()))
         };
+        if let Backing::Huge(file) = backing {
+            return self.hugetlb_fault(cx, mm, (vma, file), va, access).await;
+        }
         let table = match table {
             Some(table) => table,
             None => self.pte_alloc(cx, mm, va).await,
@@ -118,12 +121,17 @@ impl Kernel {
         match backing {
             Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
             Backing::File(file) => self.do_linear_fault(cx, fault, file).await,
-            Backing::Driver => unreachable!("refused above"),
+            Backing::Huge(_) | Backing::Driver => unreachable!("served or refused above"),
         }
     }
 
     /// `pud_alloc`, `pmd_alloc`, `pte_alloc_map`.
     pub(crate) async fn pte_alloc(&self, cx: &Cx, mm: MmId, va: Va) -> TableId {
+        self.alloc_tables(cx, mm, va, Level::Pte).await
+    }
+
+    /// The table of a level that covers an address, with those above it.
+    pub(crate) async fn alloc_tables(&self, cx: &Cx, mm: MmId, va: Va, lowest: Level) -> TableId {
         let lock = self.st().mm(mm).page_table_lock;
         let _lock = cx.lock(lock).await;
         let mut new_tables = 0;
@@ -132,7 +140,7 @@ impl Kernel {
         let st = &mut *st;
         let pgd = st.mm(mm).pgd;
         let walks = &mut st.walks;
-        let table = st.tables.populate(pgd, va.vpn(), |_, made| {
+        let table = st.tables.populate_to(pgd, va.vpn(), lowest, |_, made| {
             walks.made(&self.machine, cpu, made);
             new_tables += 1;
         });
@@ -145,7 +153,7 @@ impl Kernel {
         if st.pte_locks.len() <= slot {
             st.pte_locks.resize(slot + 1, None);
         }
-        if st.pte_locks[slot].is_none() {
+        if lowest == Level::Pte && st.pte_locks[slot].is_none() {
             st.pte_locks[slot] = Some(match self.profile.pte_locks {
                 PteLocks::PerTable => self.engine.new_lock(self.classes.pte),
                 PteLocks::PerMm => lock,

@@ -10,7 +10,9 @@
 //! Locks of copy_pte_range: the child's pte lock, then the parent's, nested; every 32 units of
 //! progress (8 an entry copied, 1 a none entry) it looks for a reason to let go of both.
 //!
-//! Deviations: no DONTCOPY, hugetlb or special mappings; driver mappings are not inherited (the only
+//! Mappings of huge pages are always copied, without a bracket (hugetlb.rs).
+//!
+//! Deviations: no DONTCOPY or special mappings; driver mappings are not inherited (the only
 //! ones, XPMEM's, are DONTCOPY).
 
 use std::rc::Rc;
@@ -20,12 +22,13 @@ use x86::{EntryFlags, Level, TableId, VaRange, Vpn};
 
 use crate::account::{ENTRY, PAGE_TABLE};
 use crate::frame::Owner;
+use crate::hugetlb::Reserve;
 use crate::i_mmap::{IntervalIndex as _, Sibling};
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::Path;
 use crate::profile::{FORK_PROGRESS_ENTRY, FORK_PROGRESS_LIMIT, work};
-use crate::vma::{Backing, VmaId};
+use crate::vma::{Backing, Vma, VmaId};
 
 /// One page table's worth of copy_page_range.
 struct CopyPtes {
@@ -88,7 +91,12 @@ impl Kernel {
         self.touch_lines(cx, work::LINK_VMA);
         let copy = {
             let mut st = self.st();
-            let copy = st.vma(vma).clone();
+            // Promised huge pages stay the parent's (`reset_vma_resv_huge_pages`).
+            let reserve = Reserve::None;
+            let copy = Vma {
+                reserve,
+                ..st.vma(vma).clone()
+            };
             st.add_vma(child, copy)
         };
         let (anon, file) = {
@@ -125,6 +133,9 @@ impl Kernel {
             let v = st.vma(vma);
             (v.range, v.is_cow(), v.anon_vma.is_some())
         };
+        if self.st().is_huge(vma) {
+            return self.copy_hugetlb_page_range(cx, parent, child, vma).await;
+        }
         if !copied {
             return;
         }

@@ -2,7 +2,8 @@
 //!
 //! Follows mm/madvise.c of 2.6.27 (host-mm-paths B.9): mmap_sem for read; each VMA is zapped with a
 //! gather, a bracket and a flush of its own; page tables stay. Driver mappings are passed
-//! over (the kernel ends with -EINVAL at a VM_PFNMAP mapping).
+//! over (the kernel ends with -EINVAL at a VM_PFNMAP mapping); at a mapping of huge pages the call ends, as
+//! with -EINVAL.
 
 use sim::Cx;
 use x86::VaRange;
@@ -24,7 +25,8 @@ impl Kernel {
         let parts: Vec<_> = {
             let st = self.st();
             let clip = |v| (v, st.vma(v).range.intersect(&range));
-            let parts = st.mm(mm).vmas.overlapping(range).map(clip);
+            let vmas = st.mm(mm).vmas.overlapping(range);
+            let parts = vmas.take_while(|v| !st.is_huge(*v)).map(clip);
             parts
                 .filter(|(v, _)| st.vma(*v).backing != Backing::Driver)
                 .collect()

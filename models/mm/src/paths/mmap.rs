@@ -11,6 +11,7 @@ use x86::{PAGE_SIZE, Pgoff, PgoffRange, Va, VaRange};
 
 use crate::FileId;
 use crate::account::ENTRY;
+use crate::hugetlb::Reserve;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::profile::{MAX_MAP_COUNT, work};
@@ -42,6 +43,10 @@ pub enum MapError {
     TooManyMappings,
     /// No gap in the address space is large enough (-ENOMEM).
     NoSpace,
+    /// The pool has not enough huge pages that are promised to nobody (-ENOMEM).
+    NoHugePages,
+    /// What lies there are huge pages, and the range begins or ends inside one (-ENOMEM).
+    CutsHugePage,
 }
 
 /// A range inside the user half.
@@ -79,12 +84,16 @@ impl Kernel {
         };
         let range = user_range(start, request.pages)?;
         PgoffRange::from_pages(request.pgoff, request.pages).ok_or(MapError::BadRange)?;
+        self.hugetlb_get_unmapped_area(request.backing, range)?;
+        if self.st().cuts_huge_page(mm, range) {
+            return Err(MapError::CutsHugePage);
+        }
         self.do_munmap(cx, mm, range).await;
         if self.st().mm(mm).vmas.len() >= MAX_MAP_COUNT {
             return Err(MapError::TooManyMappings);
         }
         let pgoff = match request.backing {
-            Backing::File(_) | Backing::Driver => request.pgoff,
+            Backing::File(_) | Backing::Huge(_) | Backing::Driver => request.pgoff,
             Backing::Anonymous => Pgoff::new(start.vpn().get()),
         };
         let vma = Vma {
@@ -95,7 +104,9 @@ impl Kernel {
             pgoff,
             anon_vma: None,
             truncate_count: 0,
+            reserve: Reserve::None,
         };
+        let vma = self.hugetlbfs_file_mmap(cx, vma).await?;
         if self.vma_merge(cx, mm, &vma).await.is_none() {
             self.vma_link(cx, mm, vma).await;
         }
@@ -106,6 +117,7 @@ impl Kernel {
     fn backing_of(&self, request: &MapRequest) -> Backing {
         match (request.backing, request.sharing) {
             (Backing::Anonymous, Sharing::Shared) => Backing::File(self.shmem_file(request.pages)),
+            (Backing::File(file), _) if self.st().is_hugetlbfs(file) => Backing::Huge(file),
             (backing, _) => backing,
         }
     }

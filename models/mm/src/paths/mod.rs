@@ -5,6 +5,9 @@ mod fault;
 mod fork;
 mod free_pgtables;
 mod gup;
+mod hugetlb;
+mod hugetlb_fault;
+mod hugetlbfs;
 mod madvise;
 mod mmap;
 mod mprotect;
@@ -16,6 +19,7 @@ mod vma_adjust;
 mod zap;
 
 pub use gup::Gup;
+pub use hugetlb_fault::KERNEL_BUG;
 pub use mmap::{MapError, MapRequest};
 pub use pfnmap::{Attempt, Inserted, Mapped};
 pub(crate) use zap::ZapDetails;

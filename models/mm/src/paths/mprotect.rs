@@ -6,7 +6,8 @@
 //! was present or rights only grew. VMAs whose rights stay are left alone.
 //!
 //! Deviations: neighbours that become alike are not merged again (that only changes `map_count`); a hole in
-//! the range is passed over (the kernel returns -ENOMEM there, having changed what lies before it).
+//! the range is passed over (the kernel returns -ENOMEM there, having changed what lies before it); a range
+//! that ends inside a huge page is refused as a whole (-EINVAL, after what lies before).
 
 use sim::Cx;
 use x86::{Entry, Level, Rights, TableId, VaRange, VpnRange};
@@ -25,6 +26,9 @@ impl Kernel {
         cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
         let _sem = cx.lock(self.mmap_sem(mm)).await;
         self.touch_lines(cx, work::FIND_VMA);
+        if self.st().cuts_huge_page(mm, range) {
+            return;
+        }
         let vmas: Vec<VmaId> = self.st().mm(mm).vmas.overlapping(range).collect();
         for vma in vmas {
             let (same, part) = {
@@ -51,7 +55,11 @@ impl Kernel {
             .expect("the part was just split off");
         self.st().vma_mut(vma).prot = prot;
         let bracket = self.notify_open(cx, mm, Path::Mprotect, part).await;
-        self.change_protection(cx, mm, vma, part).await;
+        if self.st().is_huge(vma) {
+            self.hugetlb_change_protection(cx, mm, vma, part).await;
+        } else {
+            self.change_protection(cx, mm, vma, part).await;
+        }
         self.flush_tlb_mm(cx, mm).await;
         self.notify_close(cx, bracket).await;
     }

@@ -12,6 +12,7 @@ use sim::Cx;
 use x86::{Entry, Level, PT_SPAN_PAGES, PgoffRange, Va, VaRange};
 
 use crate::account::{ENTRY, PAGE_TABLE};
+use crate::hugetlb::is_huge_aligned;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
@@ -41,15 +42,18 @@ impl Kernel {
             return Err(MapError::BadRange);
         }
         let stays = user_range(old.start(), new_pages)?;
-        let (pgoff, driver) = {
+        let (pgoff, driver, huge) = {
             let st = self.st();
             (
                 st.vma(vma).pgoff_of(old.start()),
                 st.vma(vma).backing == Backing::Driver,
+                st.is_huge(vma),
             )
         };
-        // A driver's mapping neither moves nor grows (-EFAULT).
-        if driver || PgoffRange::from_pages(pgoff, new_pages).is_none() {
+        // A driver's mapping neither moves nor grows (-EFAULT), nor does one of huge pages (-EINVAL), which
+        // can still lose its end.
+        let shrinks = to.is_none() && new_pages <= old.pages() && is_huge_aligned(stays.end());
+        if driver || (huge && !shrinks) || PgoffRange::from_pages(pgoff, new_pages).is_none() {
             return Err(MapError::BadRange);
         }
         if to.is_none() {

@@ -2,7 +2,8 @@
 //!
 //! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.2). mmap_sem is held for write from start to end,
 //! flushes and frees included. VMAs are hidden from faults first (detached), but stay on the reverse
-//! maps until free_pgtables, so that truncate and reclaim still find them.
+//! maps until free_pgtables, so that truncate and reclaim still find them. A range that ends inside a huge page
+//! is left alone (-EINVAL of `split_vma`; the kernel has split at its start by then).
 
 use sim::Cx;
 use x86::VaRange;
@@ -28,7 +29,8 @@ impl Kernel {
     pub(crate) async fn do_munmap(&self, cx: &Cx, mm: MmId, range: VaRange) {
         let _span = cx.span("do_munmap");
         self.touch_lines(cx, work::FIND_VMA);
-        if self.st().mm(mm).vmas.overlapping(range).next().is_none() {
+        let mapped = self.st().mm(mm).vmas.overlapping(range).next().is_some();
+        if !mapped || self.st().cuts_huge_page(mm, range) {
             return;
         }
         self.split_at(cx, mm, range.start()).await;
@@ -36,6 +38,7 @@ impl Kernel {
         let vmas = self.detach_vmas(cx, mm, range);
         self.unmap_region(cx, mm, &vmas, range).await;
         self.touch_lines(cx, work::UNLINK_VMA * vmas.len() as u64);
+        self.hugetlb_vm_close(&vmas);
     }
 
     /// `detach_vmas_to_be_unmapped`.

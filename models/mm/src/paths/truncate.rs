@@ -55,6 +55,9 @@ impl Kernel {
         };
         let _inode = cx.lock(i_mutex).await;
         let _alloc = cx.lock(i_alloc_sem).await;
+        if self.st().is_hugetlbfs(file) {
+            return self.hugetlb_vmtruncate(cx, file, pages).await;
+        }
         self.vmtruncate(cx, file, pages).await;
     }
 
@@ -116,7 +119,7 @@ impl Kernel {
     }
 
     /// VMAs that map some of the pages, in the tree's order; charged by nodes visited.
-    fn mappers(&self, cx: &Cx, file: FileId, pages: &PgoffRange) -> Vec<VmaId> {
+    pub(super) fn mappers(&self, cx: &Cx, file: FileId, pages: &PgoffRange) -> Vec<VmaId> {
         let mut st = self.st();
         let visit = st
             .file(file)
@@ -214,7 +217,12 @@ impl Kernel {
     }
 
     /// `pagevec_lookup`: up to 14 pages, each with a reference for us.
-    async fn pagevec_lookup(&self, cx: &Cx, file: FileId, from: Pgoff) -> Vec<(Pgoff, CachedPage)> {
+    pub(super) async fn pagevec_lookup(
+        &self,
+        cx: &Cx,
+        file: FileId,
+        from: Pgoff,
+    ) -> Vec<(Pgoff, CachedPage)> {
         let _tree = self.page_cache_read(cx, file).await;
         let mut st = self.st();
         let batch = st.file(file).pages.gang_lookup(from.get(), PAGEVEC_SIZE);

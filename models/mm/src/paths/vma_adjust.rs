@@ -12,7 +12,7 @@ use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::profile::work;
-use crate::vma::{Backing, Vma, VmaId};
+use crate::vma::{Vma, VmaId};
 
 impl Kernel {
     /// `vma_link`.
@@ -184,5 +184,5 @@ impl Kernel {
 
 /// `is_mergeable_vma`: same rights, sharing and source.
 fn alike(a: &Vma, b: &Vma) -> bool {
-    a.prot == b.prot && a.sharing == b.sharing && a.backing == b.backing && a.backing != Backing::Driver
+    a.prot == b.prot && a.sharing == b.sharing && a.backing == b.backing && a.may_merge()
 }

@@ -11,15 +11,18 @@
 //! Locks: the caller holds mmap_sem (munmap, madvise), i_mmap_lock (truncate), or nothing (exit).
 //! Inside: one pte lock at a time, never across page tables.
 //!
-//! Deviations: no huge pages, swap, nonlinear or special entries yet; entries of driver mappings have
+//! A mapping of huge pages is unmapped in one go, whatever its length (hugetlb.rs).
+//!
+//! Deviations: no swap, nonlinear or special entries yet; entries of driver mappings have
 //! no page and only need the flush. `set_page_dirty` sets the page's flag.
 
 use sim::{Action, Cx, LockId, Object};
-use x86::{Entry, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
+use x86::{Entry, PAGE_SIZE, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
 
 use crate::account::PAGE_TABLE;
 use crate::frame::{Owner, PageFlags};
 use crate::gather::{FlushPoint, Gather, Room};
+use crate::hugetlb::HPAGE_PAGES;
 use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
@@ -130,10 +133,17 @@ impl Kernel {
         let mut left = self.profile.zap_block_bytes();
         for &(vma, part) in parts {
             let mut at = part.start();
+            let huge = self.st().is_huge(vma);
             while at < part.end() {
-                at = self
-                    .unmap_page_range(cx, &mut gather, vma, at, part.end(), &mut left, details)
-                    .await;
+                at = if huge {
+                    // A huge page counts a page against the block, after the fact.
+                    left -= (part.pages() / HPAGE_PAGES * PAGE_SIZE) as i64;
+                    self.unmap_hugepage_range(cx, vma, part, None).await;
+                    part.end()
+                } else {
+                    self.unmap_page_range(cx, &mut gather, vma, at, part.end(), &mut left, details)
+                        .await
+                };
                 if left > 0 {
                     break;
                 }

@@ -7,6 +7,8 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod huge;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
