@@ -97,7 +97,7 @@ fn copy_then_free(secondary: bool) -> End {
             .get_user_page(&cx, mm, BASE.add_pages(9), Access::Write)
             .await
             .expect("mapped");
-        k.put_page(&cx, page.pfn);
+        k.put_page(&cx, page.pfn).await;
         k.mmu_notifier_register(&cx, mm, Rc::new(Listener::default()))
             .await;
         if secondary {
@@ -175,7 +175,7 @@ fn the_owner_of_a_private_mapping_gets_what_it_was_promised_and_its_child_nothin
         let _ = k
             .get_user_page(&cx, child, va(1), Access::Write)
             .await
-            .map(|g| k.put_page(&cx, g.pfn));
+            .map(|g| k.put_page(&cx, g.pfn)).await;
         assert_eq!(k.huge_pool(), state(2, 2));
         let refused = k.get_user_page(&cx, child, va(2), Access::Write).await;
         assert_eq!(refused, Err(Refused::OutOfMemory));
@@ -296,7 +296,7 @@ fn a_reference_to_any_part_holds_the_whole_huge_page() {
             .expect("mapped");
         assert_eq!(last.pfn.get() - first.pfn.get(), 511);
         assert_eq!(k.peek_pte(mm, part(511)).pfn(), last.pfn);
-        k.put_page(&cx, first.pfn);
+        k.put_page(&cx, first.pfn).await;
         k.keep_as_pin(&cx, last.pfn);
         assert_eq!(k.metrics().pages_pinned_end, 1);
         let generation = k.generation(last.pfn);

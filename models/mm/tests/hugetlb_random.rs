@@ -84,7 +84,7 @@ async fn step(cx: &Cx, k: &Kernel, mm: MmId, file: FileId, step: Step) -> Option
             // Not through the CPU, which runs in another address space.
             let _sem = cx.lock_shared(k.mmap_sem(mm)).await;
             if let Ok(page) = k.get_user_page(cx, mm, place(at).add_pages(17), access).await {
-                k.put_page(cx, page.pfn);
+                k.put_page(cx, page.pfn).await;
             }
         }
         Step::Protect { at, pages, write } => {
