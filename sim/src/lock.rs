@@ -211,6 +211,15 @@ impl Lock {
 }
 
 impl Engine {
+    /// Whether somebody holds a lock at this moment, or is being handed it.
+    #[must_use]
+    pub fn is_locked(&self, lock: LockId) -> bool {
+        let inner = self.inner.borrow();
+        let state = &inner.locks[lock.0 as usize];
+        let free = state.admits(Mode::Exclusive) && state.waiters.is_empty();
+        !free || state.free_from(Mode::Exclusive) > self.clock.get()
+    }
+
     /// An interrupt handler on `cpu` takes a spinlock, works for a while and lets it go; one that was
     /// released in the releaser's future is spun for. Returns when the handler has let go, or `None`
     /// if a task owns the lock, or is about to, for nobody knows until when.

@@ -7,7 +7,7 @@
 //! a page that is not cached is made at once; no reference counts I/O. Files account dirty pages, as disk
 //! file systems do: a shared page is mapped read-only until it is written (`vma_wants_writenotify`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sim::LockId;
 use x86::{Pfn, Pgoff};
@@ -28,6 +28,15 @@ pub struct CachedPage {
     pub lock: LockId,
 }
 
+/// A mark on a cached page, include/linux/fs.h 2.6.27.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tag {
+    /// `PAGECACHE_TAG_DIRTY`.
+    Dirty,
+    /// `PAGECACHE_TAG_WRITEBACK`.
+    Writeback,
+}
+
 /// A file's pages and mappings.
 #[derive(Clone, Debug)]
 pub struct AddressSpace {
@@ -37,6 +46,8 @@ pub struct AddressSpace {
     pub size: u64,
     /// The page cache.
     pub pages: BTreeMap<Pgoff, CachedPage>,
+    /// The tree's tags: pages of the cache that have each.
+    pub(crate) tags: [BTreeSet<Pgoff>; 2],
     /// VMAs by file pages.
     pub i_mmap: PrioTree<VmaId>,
     /// `truncate_count`.
@@ -49,4 +60,43 @@ pub struct AddressSpace {
     pub i_mutex: LockId,
     /// i_alloc_sem of the inode.
     pub i_alloc_sem: LockId,
+}
+
+impl AddressSpace {
+    /// `radix_tree_tag_set`; the page is cached, tree_lock is held.
+    pub(crate) fn tag_set(&mut self, index: Pgoff, tag: Tag) {
+        debug_assert!(self.pages.contains_key(&index), "only what is cached has tags");
+        self.tags[tag as usize].insert(index);
+    }
+
+    /// `radix_tree_tag_clear`; tree_lock is held.
+    pub(crate) fn tag_clear(&mut self, index: Pgoff, tag: Tag) {
+        self.tags[tag as usize].remove(&index);
+    }
+
+    /// `radix_tree_delete`: out of the cache, tags and all; tree_lock is held.
+    pub(crate) fn delete(&mut self, index: Pgoff) {
+        self.pages.remove(&index);
+        for tag in &mut self.tags {
+            tag.remove(&index);
+        }
+    }
+
+    /// Whether a page has a tag (`radix_tree_tag_get`).
+    #[must_use]
+    pub fn tagged(&self, index: Pgoff, tag: Tag) -> bool {
+        self.tags[tag as usize].contains(&index)
+    }
+
+    /// Whether any page has a tag (`mapping_tagged`).
+    #[must_use]
+    pub fn any_tagged(&self, tag: Tag) -> bool {
+        !self.tags[tag as usize].is_empty()
+    }
+
+    /// `radix_tree_gang_lookup_tag`: up to `max` pages with a tag, from an index on.
+    pub(crate) fn gang_lookup_tag(&self, from: Pgoff, max: usize, tag: Tag) -> Vec<(Pgoff, CachedPage)> {
+        let tagged = self.tags[tag as usize].range(from..).take(max);
+        tagged.map(|index| (*index, self.pages[index])).collect()
+    }
 }
