@@ -58,13 +58,13 @@ pub struct DiskSpec {
 }
 
 impl DiskSpec {
-    /// Intel X25-M of 2008, flash (hardware-costs K2). The default: its latency does not depend on
+    /// Intel X25-M of 2008, flash (hardware-costs BD2). The default: its latency does not depend on
     /// where a page lies, and neither does the model's.
     pub const X25_M: DiskSpec = DiskSpec {
         read_ns: 85_000,
         write_ns: 115_000,
     };
-    /// A disk of 7200 rpm: average seek and half a revolution (hardware-costs K1).
+    /// A disk of 7200 rpm: average seek and half a revolution (hardware-costs BD1).
     pub const SATA_7200: DiskSpec = DiskSpec {
         read_ns: 12_670_000,
         write_ns: 13_670_000,
