@@ -62,7 +62,7 @@ impl Kernel {
     fn audit_into(&self, counted: &mut Counted, frames: &Frames, wrong: &mut Vec<String>) {
         let st = self.state.borrow();
         for file in &st.files {
-            for page in file.pages.values() {
+            for (_, page) in file.pages.iter() {
                 *counted.cached.entry(page.pfn).or_default() += 1;
             }
         }

@@ -25,11 +25,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use sim::{Action, CpuId, Cx, Cycles, Interrupt, LockId, Object, QueueId};
 use x86::Pfn;
 
-use crate::account::BOOKKEEPING;
-use crate::file::Tag;
 use crate::frame::{Owner, PageFlags};
 use crate::kernel::Kernel;
 use crate::profile::work;
+use crate::radix_tree::Tag;
 
 /// `FIRST_DEVICE_VECTOR`, 2.6.27 include/asm-x86/irq_vectors.h: the disk controller's.
 pub const DISK_VECTOR: u8 = 0x41;
@@ -58,13 +57,13 @@ pub struct DiskSpec {
 }
 
 impl DiskSpec {
-    /// Intel X25-M of 2008, flash (hardware-costs BD2). The default: its latency does not depend on
+    /// Intel X25-M of 2008, flash (hardware-costs D2). The default: its latency does not depend on
     /// where a page lies, and neither does the model's.
     pub const X25_M: DiskSpec = DiskSpec {
         read_ns: 85_000,
         write_ns: 115_000,
     };
-    /// A disk of 7200 rpm: average seek and half a revolution (hardware-costs BD1).
+    /// A disk of 7200 rpm: average seek and half a revolution (hardware-costs D1).
     pub const SATA_7200: DiskSpec = DiskSpec {
         read_ns: 12_670_000,
         write_ns: 13_670_000,
@@ -173,6 +172,15 @@ impl Kernel {
         }
     }
 
+    /// Nodes on the way to a page in its tree: one in the swap cache, whose tree is no tree here.
+    fn page_tree_height(&self, pfn: Pfn) -> u64 {
+        let owner = self.frames.borrow().get(pfn).owner();
+        match owner {
+            Owner::File(file) => u64::from(self.state.borrow().file(file).pages.height()),
+            Owner::Anon(_) | Owner::None => 1,
+        }
+    }
+
     /// `test_set_page_writeback`; a page that was not dirtied again loses its dirty tag.
     async fn test_set_page_writeback(&self, cx: &Cx, pfn: Pfn) {
         let tree_lock = self.page_tree_lock(pfn);
@@ -181,7 +189,6 @@ impl Kernel {
             Some(lock) => Some(cx.lock(lock).await),
             None => None,
         };
-        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
         let (owner, index, dirty) = {
             let mut frames = self.frames();
             let frame = frames.get_mut(pfn);
@@ -194,11 +201,13 @@ impl Kernel {
         };
         if let Owner::File(file) = owner {
             let mut st = self.st();
-            let tags = st.file_mut(file);
-            tags.tag_set(index, Tag::Writeback);
+            let tree = &mut st.file_mut(file).pages;
+            let mut nodes = tree.tag_set(index.get(), Tag::Writeback).nodes;
             if !dirty {
-                tags.tag_clear(index, Tag::Dirty);
+                nodes += tree.tag_clear(index.get(), Tag::Dirty).nodes;
             }
+            drop(st);
+            self.touch_lines(cx, nodes * work::PAGE_CACHE_NODE);
         }
     }
 
@@ -287,7 +296,8 @@ impl Kernel {
         let now = self.engine.now();
         let mut spent = Cycles::ZERO;
         if let Some(lock) = self.page_tree_lock(pfn) {
-            let work = self.machine.costs.cacheline_touch * work::PAGE_CACHE;
+            let nodes = self.page_tree_height(pfn);
+            let work = self.machine.costs.cacheline_touch * (nodes * work::PAGE_CACHE_NODE);
             let Some(end) = self.engine.hold_in_interrupt(lock, cpu, work) else {
                 // A task is being handed the lock. Spinning for it is coming again a little later.
                 let again = self.machine.costs.lock_uncontended;
@@ -308,7 +318,8 @@ impl Kernel {
             )
         };
         if let Owner::File(file) = owner {
-            self.st().file_mut(file).tag_clear(index, Tag::Writeback);
+            let mut st = self.st();
+            let _ = st.file_mut(file).pages.tag_clear(index.get(), Tag::Writeback);
         }
         if reclaim {
             spent += self.rotate_reclaimable_page(cpu, pfn);

@@ -312,9 +312,8 @@ impl Kernel {
         st.files.push(AddressSpace {
             name: name.to_owned(),
             size: pages,
-            pages: std::collections::BTreeMap::new(),
-            tags: Default::default(),
-            i_mmap: crate::i_mmap::PrioTree::new(),
+            pages: crate::radix_tree::RadixTree::new(),
+            i_mmap: crate::i_mmap::IMmap::new(self.profile.i_mmap_index),
             // Not page aligned, as the counter must never look like a restart address.
             truncate_count: 1,
             i_mmap_lock: lock(self.classes.i_mmap_lock),

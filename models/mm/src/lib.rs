@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod account;
+mod arena;
 mod check;
 pub mod disk;
 pub mod file;
@@ -23,6 +24,7 @@ pub mod page;
 mod page_lock;
 pub mod paths;
 pub mod profile;
+pub mod radix_tree;
 mod rmap;
 mod rotate;
 pub mod swap;

@@ -38,6 +38,15 @@ pub enum TruncateBreak {
     Never,
 }
 
+/// What finds the VMAs of a file (`address_space.i_mmap`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IMmapIndex {
+    /// The radix priority search tree, until 3.6 (host-mm-paths D.1).
+    PrioTree,
+    /// The augmented red-black interval tree, since 3.7 (host-mm-paths 0.1, D.2).
+    IntervalTree,
+}
+
 /// A kernel to imitate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KernelProfile {
@@ -53,6 +62,8 @@ pub struct KernelProfile {
     pub gather: GatherKind,
     /// Truncate.
     pub truncate_break: TruncateBreak,
+    /// Index of a file's VMAs.
+    pub i_mmap_index: IMmapIndex,
 }
 
 /// `FREE_PTE_NR` on SMP: pages a gather holds before it flushes, include/asm-generic/tlb.h 2.6.27.
@@ -88,6 +99,7 @@ impl KernelProfile {
         rmap_locks: RmapLocks::Spin,
         gather: GatherKind::PerCpu,
         truncate_break: TruncateBreak::AtBlockEnds,
+        i_mmap_index: IMmapIndex::PrioTree,
     };
 
     /// Linux 2.6.27 with the sleepable-notifier series on top.
@@ -133,8 +145,8 @@ pub mod work {
     pub const UNLINK_VMA: u64 = 16;
     /// Reverse map and rss of one page: the page's line and the mm's.
     pub const RMAP: u64 = 2;
-    /// Page-cache lookup: radix-tree levels of a file of some thousand pages.
-    pub const PAGE_CACHE: u64 = 3;
+    /// One node of the page cache's radix tree: the line of its slots.
+    pub const PAGE_CACHE_NODE: u64 = 1;
     /// One node of the i_mmap tree.
     pub const I_MMAP_NODE: u64 = 1;
     /// Finding and testing one subscriber of the notifier list.

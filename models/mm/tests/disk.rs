@@ -9,7 +9,7 @@ use common::{BASE, Bench, Setup, range, shared_file, touch, wait};
 use mm::frame::{LruList, PageFlags};
 use mm::{Device, DiskSpec, FileId, Kernel};
 use sim::{Cx, End, RandomWalk, Schedule};
-use x86::{Access, Pfn, Pgoff};
+use x86::{Access, Pfn};
 
 const READ_NS: u64 = 1_000_000;
 const WRITE_NS: u64 = 3_000_000;
@@ -40,11 +40,11 @@ async fn cached(cx: &Cx, k: &Kernel, mm: mm::MmId, file: FileId, pages: u64) -> 
 }
 
 fn frame(k: &Kernel, file: FileId, index: u64) -> Pfn {
-    k.st().file(file).pages[&Pgoff::new(index)].pfn
+    k.st().file(file).pages.get(index).expect("cached").pfn
 }
 
 fn lock(k: &Kernel, file: FileId, index: u64) -> sim::LockId {
-    k.st().file(file).pages[&Pgoff::new(index)].lock
+    k.st().file(file).pages.get(index).expect("cached").lock
 }
 
 /// Writes a page as reclaim does, which wants it at the end of the list afterwards.

@@ -30,6 +30,7 @@ use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
 use crate::profile::work;
+use crate::radix_tree::Occupied;
 use crate::vma::{Backing, Sharing, VmaId};
 
 /// Where a fault happened.
@@ -344,7 +345,7 @@ impl Kernel {
             let page = self.find_or_create_page(cx, file, index).await?;
             let locked = cx.lock(page.lock).await;
             let st = self.st();
-            let cached = st.file(file).pages.get(&index) == Some(&page);
+            let cached = st.file(file).pages.get(index.get()) == Some(page);
             let inside = index.get() < st.file(file).size;
             drop(st);
             match (cached, inside) {
@@ -368,42 +369,50 @@ impl Kernel {
 
     /// `find_or_create_page`, with a reference for the caller taken before anything else can happen:
     /// look-ups are lockless since 2.6.27 (`page_cache_get_speculative`), insertion takes tree_lock
-    /// with interrupts off.
+    /// with interrupts off. Whoever finds that somebody else inserted first looks up again.
     async fn find_or_create_page(&self, cx: &Cx, file: FileId, index: Pgoff) -> Result<CachedPage, Refused> {
-        self.touch_lines(cx, work::PAGE_CACHE);
-        let cached = self.st().file(file).pages.get(&index).copied();
-        if let Some(page) = cached {
-            self.frames().get_page(page.pfn);
-            return Ok(page);
-        }
-        let pfn = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory)?;
-        cx.charge(PAGE_COPY, self.machine.costs.clear_page);
-        let page = CachedPage {
-            pfn,
-            lock: self.page_lock(pfn),
-        };
-        let tree_lock = self.st().file(file).tree_lock;
-        {
-            let _irqs = cx.irq_disable();
-            let _tree = cx.lock(tree_lock).await;
-            let mut st = self.st();
-            if let Some(winner) = st.file(file).pages.get(&index).copied() {
-                drop(st);
-                self.frames().get_page(winner.pfn);
-                self.put_page(cx, pfn).await;
-                return Ok(winner);
+        loop {
+            let cached = self.st().file(file).pages.lookup(index.get());
+            self.touch_lines(cx, cached.nodes * work::PAGE_CACHE_NODE);
+            if let Some(page) = cached.found {
+                self.frames().get_page(page.pfn);
+                return Ok(page);
             }
-            st.file_mut(file).pages.insert(index, page);
-            let mut frames = self.frames();
-            let frame = frames.get_mut(pfn);
-            // One reference for the cache, one for the caller.
-            frame.count += 1;
-            frame.set_owner(Owner::File(file));
-            frame.set_index(index);
-            frame.flags.set(PageFlags::CACHED);
+            let pfn = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory)?;
+            cx.charge(PAGE_COPY, self.machine.costs.clear_page);
+            let page = CachedPage {
+                pfn,
+                lock: self.page_lock(pfn),
+            };
+            if self.add_to_page_cache(cx, file, index, page).await.is_ok() {
+                self.lru_cache_add(cx, pfn, LruList::Inactive).await;
+                return Ok(page);
+            }
+            self.put_page(cx, pfn).await;
         }
-        self.lru_cache_add(cx, pfn, LruList::Inactive).await;
-        Ok(page)
+    }
+
+    /// `add_to_page_cache`: one reference for the cache, beside the caller's.
+    async fn add_to_page_cache(
+        &self,
+        cx: &Cx,
+        file: FileId,
+        index: Pgoff,
+        page: CachedPage,
+    ) -> Result<(), Occupied<CachedPage>> {
+        let tree_lock = self.st().file(file).tree_lock;
+        let _irqs = cx.irq_disable();
+        let _tree = cx.lock(tree_lock).await;
+        let inserted = self.st().file_mut(file).pages.insert(index.get(), page);
+        self.touch_lines(cx, inserted.nodes * work::PAGE_CACHE_NODE);
+        inserted.found?;
+        let mut frames = self.frames();
+        let frame = frames.get_mut(page.pfn);
+        frame.count += 1;
+        frame.set_owner(Owner::File(file));
+        frame.set_index(index);
+        frame.flags.set(PageFlags::CACHED);
+        Ok(())
     }
 
     /// `handle_pte_fault` for a present entry.

@@ -20,7 +20,7 @@ use sim::{Cx, Guard, LockId};
 use x86::{PAGE_SIZE, Pgoff, PgoffRange, Va, VaRange};
 
 use crate::FileId;
-use crate::account::{BOOKKEEPING, ENTRY};
+use crate::account::ENTRY;
 use crate::file::CachedPage;
 use crate::frame::{Owner, PageFlags};
 use crate::i_mmap::IntervalIndex as _;
@@ -215,21 +215,15 @@ impl Kernel {
 
     /// `pagevec_lookup`: up to 14 pages, each with a reference for us.
     fn pagevec_lookup(&self, cx: &Cx, file: FileId, from: Pgoff) -> Vec<(Pgoff, CachedPage)> {
-        self.touch_lines(cx, work::PAGE_CACHE);
         let mut st = self.st();
-        let batch: Vec<_> = st
-            .file(file)
-            .pages
-            .range(from..)
-            .take(PAGEVEC_SIZE)
-            .map(|(i, p)| (*i, *p))
-            .collect();
+        let batch = st.file(file).pages.gang_lookup(from.get(), PAGEVEC_SIZE);
+        self.touch_lines(cx, batch.nodes * work::PAGE_CACHE_NODE);
         let mut frames = self.frames();
-        for (_, page) in &batch {
+        for (_, page) in &batch.found {
             frames.get_page(page.pfn);
         }
-        st.metrics.truncate_batches += u64::from(!batch.is_empty());
-        batch
+        st.metrics.truncate_batches += u64::from(!batch.found.is_empty());
+        batch.found.into_iter().map(|(i, p)| (Pgoff::new(i), p)).collect()
     }
 
     /// `truncate_complete_page`: unmap if it was faulted in again, out of the cache, drop the cache's
@@ -246,7 +240,7 @@ impl Kernel {
             let st = self.st();
             let frames = self.frames.borrow();
             (
-                st.file(file).pages.get(&index) == Some(&page),
+                st.file(file).pages.get(index.get()) == Some(page),
                 frames.get(page.pfn).mapcount > 0,
             )
         };
@@ -261,8 +255,8 @@ impl Kernel {
         {
             let _irqs = cx.irq_disable();
             let _tree = cx.lock(tree_lock).await;
-            cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
-            self.st().file_mut(file).delete(index);
+            let removed = self.st().file_mut(file).pages.remove(index.get());
+            self.touch_lines(cx, removed.nodes * work::PAGE_CACHE_NODE);
             let mut frames = self.frames();
             let frame = frames.get_mut(page.pfn);
             debug_assert_eq!(frame.mapcount, 0, "a page leaves the cache unmapped (F14)");
