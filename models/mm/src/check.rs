@@ -77,6 +77,9 @@ impl Kernel {
                     *counted.waiting.entry(*pfn).or_default() += 1;
                 }
             }
+            for pfn in cpu.pagevecs.rotate() {
+                *counted.waiting.entry(*pfn).or_default() += 1;
+            }
             let global = self.cpu(n as u32);
             let allowed = cpu
                 .active_mm

@@ -15,7 +15,7 @@
 //! in it follows from its place in the file, `i_mmap_nonlinear` if not ([`crate::vma::Linearity`]). The
 //! second is a plain list: new members go to its tail, a forked one behind its parent (F13).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sim::LockId;
 use x86::{Pfn, Pgoff};
@@ -71,6 +71,15 @@ pub struct CachedPage {
     pub lock: LockId,
 }
 
+/// A mark on a cached page, include/linux/fs.h 2.6.27.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tag {
+    /// `PAGECACHE_TAG_DIRTY`.
+    Dirty,
+    /// `PAGECACHE_TAG_WRITEBACK`.
+    Writeback,
+}
+
 /// A file's pages and mappings.
 #[derive(Clone, Debug)]
 pub struct AddressSpace {
@@ -82,6 +91,8 @@ pub struct AddressSpace {
     pub size: u64,
     /// The page cache.
     pub pages: BTreeMap<Pgoff, CachedPage>,
+    /// The tree's tags: pages of the cache that have each.
+    pub(crate) tags: [BTreeSet<Pgoff>; 2],
     /// Linear VMAs by file pages.
     pub i_mmap: PrioTree<VmaId>,
     /// Nonlinear VMAs.
@@ -111,6 +122,43 @@ impl AddressSpace {
         let at = self.i_mmap_nonlinear.iter().position(|v| *v == parent);
         let at = at.expect("the parent's VMA is linked");
         self.i_mmap_nonlinear.insert(at + 1, child);
+    }
+
+    /// `radix_tree_tag_set`; the page is cached, tree_lock is held.
+    pub(crate) fn tag_set(&mut self, index: Pgoff, tag: Tag) {
+        debug_assert!(self.pages.contains_key(&index), "only what is cached has tags");
+        self.tags[tag as usize].insert(index);
+    }
+
+    /// `radix_tree_tag_clear`; tree_lock is held.
+    pub(crate) fn tag_clear(&mut self, index: Pgoff, tag: Tag) {
+        self.tags[tag as usize].remove(&index);
+    }
+
+    /// `radix_tree_delete`: out of the cache, tags and all; tree_lock is held.
+    pub(crate) fn delete(&mut self, index: Pgoff) {
+        self.pages.remove(&index);
+        for tag in &mut self.tags {
+            tag.remove(&index);
+        }
+    }
+
+    /// Whether a page has a tag (`radix_tree_tag_get`).
+    #[must_use]
+    pub fn tagged(&self, index: Pgoff, tag: Tag) -> bool {
+        self.tags[tag as usize].contains(&index)
+    }
+
+    /// Whether any page has a tag (`mapping_tagged`).
+    #[must_use]
+    pub fn any_tagged(&self, tag: Tag) -> bool {
+        !self.tags[tag as usize].is_empty()
+    }
+
+    /// `radix_tree_gang_lookup_tag`: up to `max` pages with a tag, from an index on.
+    pub(crate) fn gang_lookup_tag(&self, from: Pgoff, max: usize, tag: Tag) -> Vec<(Pgoff, CachedPage)> {
+        let tagged = self.tags[tag as usize].range(from..).take(max);
+        tagged.map(|index| (*index, self.pages[index])).collect()
     }
 }
 

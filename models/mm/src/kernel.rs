@@ -16,6 +16,7 @@ use x86::psc::Psc;
 use x86::{Asid, CpuIndex, Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, Vector, Vpn};
 
 use crate::access::Cached;
+use crate::disk::{DISK_VECTOR, Disks};
 use crate::file::{AddressSpace, FileKind};
 use crate::frame::{Frames, Zone};
 use crate::lru::Pagevecs;
@@ -117,6 +118,8 @@ pub struct State {
     pub metrics: MmMetrics,
     /// The swap device and the swap cache.
     pub swap: Swap,
+    /// Block devices, and who waits for pages.
+    pub(crate) disks: Disks,
     /// PG_locked of the pages that were ever locked.
     pub(crate) page_locks: PageLocks,
     /// What the walkers of all CPUs share.
@@ -144,6 +147,8 @@ pub(crate) struct Classes {
 pub(crate) struct Locks {
     pub(crate) lru_lock: LockId,
     pub(crate) mm_all_locks: LockId,
+    /// tree_lock of `swapper_space`.
+    pub(crate) swapper_tree_lock: LockId,
     pub(crate) tlb_slots: Vec<LockId>,
 }
 
@@ -314,6 +319,7 @@ impl Kernel {
             kind,
             size: pages,
             pages: std::collections::BTreeMap::new(),
+            tags: Default::default(),
             i_mmap: crate::i_mmap::PrioTree::new(),
             i_mmap_nonlinear: Vec::new(),
             // Not page aligned, as the counter must never look like a restart address.
@@ -538,6 +544,7 @@ impl World {
         let locks = Locks {
             lru_lock: spin("zone->lru_lock", Nesting::Forbidden),
             mm_all_locks: engine.new_lock(mutex),
+            swapper_tree_lock: engine.new_lock(classes.tree_lock),
             tlb_slots: (0..TLB_SLOTS)
                 .map(|_| spin("tlbstate_lock", Nesting::Forbidden))
                 .collect(),
@@ -580,6 +587,7 @@ impl World {
                 subscriptions: Vec::new(),
                 metrics: MmMetrics::default(),
                 swap: Swap::default(),
+                disks: Disks::default(),
                 page_locks: PageLocks::default(),
                 walks: Walks::new(&self.machine, spec.cpus),
                 tlb_before: TlbStats::default(),
@@ -632,6 +640,7 @@ impl Platform for WorldPlatform {
         let exit = kernel.interrupt_exit(cpu);
         let body = match Vector::new(interrupt.vector).slot() {
             Some(_) => kernel.smp_invalidate_interrupt(cpu, interrupt),
+            None if interrupt.vector == DISK_VECTOR => kernel.disk_interrupt(cpu, interrupt),
             None => kernel.machine.costs.atomic_op,
         };
         Handled {

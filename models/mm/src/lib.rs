@@ -9,6 +9,7 @@
 pub mod access;
 pub mod account;
 mod check;
+pub mod disk;
 pub mod file;
 pub mod frame;
 mod gather;
@@ -23,6 +24,7 @@ mod page_lock;
 pub mod paths;
 pub mod profile;
 mod rmap;
+mod rotate;
 pub mod swap;
 pub mod swapops;
 mod tlbflush;
@@ -31,6 +33,7 @@ mod walk;
 
 pub use access::{Now, Refused};
 pub use check::CONSERVATION;
+pub use disk::{DISK_VECTOR, Device, DiskSpec};
 pub use file::{FileId, FileKind};
 pub use frame::{Frames, OutOfMemory, Owner};
 pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, World};

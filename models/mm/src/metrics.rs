@@ -44,6 +44,10 @@ sim::metric_set! {
         rmap_cleaned: Counter, "rmap.cleaned", "count", "entries that page_mkclean write-protected";
         notifier_young: Counter, "notifier.clear_flush_young.calls", "count", "calls of clear_flush_young (age_page of V1) into subscribers";
         lru_activated: Counter, "lru.activated", "pages", "pages moved from the inactive to the active list";
+        lru_rotated: Counter, "lru.rotated", "pages", "pages moved to the end of the inactive list when they had been written";
+        io_reads: Counter, "io.reads", "pages", "pages read from block devices";
+        io_writes: Counter, "io.writes", "pages", "pages written to block devices";
+        io_wait_cycles: Counter, "io.wait_cycles", "cycles", "time tasks slept for pages to be read or written";
         tables_freed: Counter, "page_tables.freed", "pages", "page-table pages freed";
         pages_forked: Counter, "pages.forked", "pages", "entries copied by copy_page_range";
         pages_remapped: Counter, "pages.remapped", "pages", "file-offset entries stored by remap_file_pages";

@@ -101,6 +101,7 @@ fn each_page_that_was_present_is_flushed_by_itself() {
             .await
             .expect("free");
         touch(&cx, &k, mm, range(BASE, 12), Access::Write).await;
+        k.lru_add_drain_all(&cx).await;
         let frame = k.peek_pte(mm, BASE).pfn();
         assert_eq!(k.frames().get(frame).count, 2, "the cache and the entry");
         let before = k.metrics();

@@ -333,7 +333,7 @@ impl Kernel {
             let _irqs = cx.irq_disable();
             let _tree = cx.lock(tree_lock).await;
             cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
-            self.st().file_mut(file).pages.remove(&index);
+            self.st().file_mut(file).delete(index);
             let mut frames = self.frames();
             let frame = frames.get_mut(page.pfn);
             debug_assert_eq!(frame.mapcount, 0, "a page leaves the cache unmapped (F14)");
