@@ -6,6 +6,11 @@
 //! as they do in 2.6.2x. Ownership is handed over to the waiter at release; the kernel's mutex may
 //! be stolen in between, which changes who waits but not what is counted.
 //!
+//! A writer of a rwsem may go on as a reader ([`Guard::downgrade`](crate::Guard::downgrade)): readers
+//! at the head of the queue join it, a writer there goes on waiting. Its hold as a writer ends at that
+//! moment and one as a reader begins, and both are counted; the kernel's lock_stat counts one hold of a
+//! writer to the end, which would not show when others could get in.
+//!
 //! A release does not synchronise: the lock remembers until when it was held, and a taker that
 //! comes earlier in virtual time waits for that moment. So a guard can be dropped like any value.
 
@@ -493,6 +498,36 @@ impl Inner {
             .hold
             .record((now - held.since).get());
         if lock.waiters.is_empty() {
+            return Waited::Nobody;
+        }
+        self.grant(id, now);
+        Waited::Somebody
+    }
+
+    /// Turns a writer into a reader without letting another writer in between. Says whether somebody
+    /// was waiting for the lock.
+    pub(crate) fn downgrade(&mut self, id: LockId, holder: TaskId, now: Cycles) -> Waited {
+        let lock = &mut self.locks[id.0 as usize];
+        assert!(
+            lock.kind == LockKind::RwSem && lock.writer == Some(holder),
+            "only the writer of a rwsem can become a reader of it"
+        );
+        lock.writer = None;
+        lock.exclusive_until = now;
+        lock.readers += 1;
+        let class = lock.class;
+        let task = &mut self.tasks[holder.index()];
+        let own = |h: &&mut Held| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id);
+        let held = task.held.iter_mut().rfind(own).expect("a guard's lock is held");
+        let since = std::mem::replace(&mut held.since, now);
+        if let HeldKind::Lock { mode, .. } = &mut held.what {
+            *mode = Mode::Shared;
+        }
+        self.classes[class.index()]
+            .exclusive
+            .hold
+            .record((now - since).get());
+        if self.locks[id.0 as usize].waiters.is_empty() {
             return Waited::Nobody;
         }
         self.grant(id, now);

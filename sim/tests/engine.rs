@@ -130,6 +130,87 @@ fn readers_of_a_semaphore_share_it_but_queue_behind_a_writer() {
 }
 
 #[test]
+fn a_writer_that_becomes_a_reader_is_joined_by_readers_at_the_head_but_by_no_writer() {
+    for (arrivals, expected) in [
+        // Two readers came first, then a writer, then a reader that must wait behind it.
+        (
+            [(1u16, false), (2, false), (3, true), (4, false)],
+            [(10, 1), (10, 2), (30, 3), (40, 4)],
+        ),
+        // A writer came first: nobody gets in.
+        (
+            [(1, true), (2, false), (3, false), (4, true)],
+            [(30, 1), (40, 2), (40, 3), (50, 4)],
+        ),
+    ] {
+        let e = engine(5);
+        let sem = e.new_lock(e.lock_class(class("sem", LockKind::RwSem)));
+        let order = Rc::new(RefCell::new(Vec::new()));
+        e.spawn(on(0, "downgrades"), move |cx| async move {
+            let guard = cx.lock(sem).await;
+            work(&cx, 10).await;
+            let guard = guard.downgrade();
+            work(&cx, 20).await;
+            drop(guard);
+        });
+        for (cpu, write) in arrivals {
+            let order = Rc::clone(&order);
+            e.spawn(on(cpu, "t"), move |cx| async move {
+                work(&cx, u64::from(cpu)).await;
+                let guard = if write {
+                    cx.lock(sem).await
+                } else {
+                    cx.lock_shared(sem).await
+                };
+                order.borrow_mut().push((cx.now().get(), cpu));
+                work(&cx, 10).await;
+                drop(guard);
+            });
+        }
+        assert_eq!(e.run(), End::Completed);
+        assert_eq!(*order.borrow(), expected);
+        let stat = e.lock_stat().remove(0);
+        let (write, read) = (&stat.exclusive.hold, &stat.shared.hold);
+        assert_eq!(write.min(), 10, "as a writer it held the semaphore for 10");
+        assert_eq!(read.max(), 20, "and as a reader for 20");
+    }
+}
+
+#[test]
+fn a_lock_downgraded_in_a_tasks_own_future_is_shared_from_then_on() {
+    let e = engine(2);
+    let sem = e.new_lock(e.lock_class(class("sem", LockKind::RwSem)));
+    let got = Rc::new(Cell::new(0));
+    e.spawn(on(0, "runs ahead"), move |cx| async move {
+        let guard = cx.lock(sem).await;
+        cx.charge(WORK, Cycles::new(50));
+        let guard = guard.downgrade();
+        cx.charge(WORK, Cycles::new(50));
+        drop(guard);
+    });
+    let seen = Rc::clone(&got);
+    e.spawn(on(1, "comes at 20"), move |cx| async move {
+        work(&cx, 20).await;
+        let _guard = cx.lock_shared(sem).await;
+        seen.set(cx.now().get());
+    });
+    assert_eq!(e.run(), End::Completed);
+    assert_eq!(got.get(), 50);
+}
+
+#[test]
+#[should_panic(expected = "only the writer of a rwsem")]
+fn a_reader_has_nothing_to_downgrade() {
+    let e = engine(1);
+    let sem = e.new_lock(e.lock_class(class("sem", LockKind::RwSem)));
+    e.spawn(on(0, "reads"), move |cx| async move {
+        let guard = cx.lock_shared(sem).await;
+        drop(guard.downgrade());
+    });
+    e.run();
+}
+
+#[test]
 fn a_lock_released_in_a_tasks_own_future_is_still_held_for_others() {
     let e = engine(2);
     let lock = e.new_lock(e.lock_class(class("l", LockKind::Spin)));

@@ -17,7 +17,7 @@ use x86::{Asid, CpuIndex, Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, 
 
 use crate::access::Cached;
 use crate::disk::{DISK_VECTOR, Disks};
-use crate::file::AddressSpace;
+use crate::file::{AddressSpace, FileKind};
 use crate::frame::{Frames, Zone};
 use crate::lru::Pagevecs;
 use crate::metrics::MmMetrics;
@@ -305,15 +305,22 @@ impl Kernel {
         MmId((st.mms.len() - 1) as u32)
     }
 
-    /// Creates a file of `pages` pages, nothing of it cached.
+    /// Creates a file of `pages` pages on a disk, nothing of it cached.
     pub fn new_file(&self, name: &str, pages: u64) -> FileId {
+        self.new_file_of(FileKind::Disk, name, pages)
+    }
+
+    /// Creates a file of `pages` pages, nothing of it cached.
+    pub fn new_file_of(&self, kind: FileKind, name: &str, pages: u64) -> FileId {
         let lock = |class| self.engine.new_lock(class);
         let mut st = self.st();
         st.files.push(AddressSpace {
             name: name.to_owned(),
+            kind,
             size: pages,
             pages: crate::radix_tree::RadixTree::new(),
             i_mmap: crate::i_mmap::IMmap::new(self.profile.i_mmap_index),
+            i_mmap_nonlinear: Vec::new(),
             // Not page aligned, as the counter must never look like a restart address.
             truncate_count: 1,
             i_mmap_lock: lock(self.classes.i_mmap_lock),

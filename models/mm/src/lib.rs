@@ -36,13 +36,15 @@ mod walk;
 pub use access::{Now, Refused};
 pub use check::CONSERVATION;
 pub use disk::{DISK_VECTOR, Device, DiskSpec};
-pub use file::FileId;
+pub use file::{FileId, FileKind};
 pub use frame::{Frames, OutOfMemory, Owner};
 pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, World};
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
-pub use paths::{Attempt, Gup, Inserted, MapError, MapRequest, Mapped};
+pub use paths::{
+    Attempt, Gup, Inserted, MapError, MapRequest, Mapped, Prefault, RemapError, RemapRequest, RemoveError,
+};
 pub use profile::KernelProfile;
 pub use sim::KernelPreemption;
 pub use swapops::{MigrationAccess, NonPresent, SwapSlot};
-pub use vma::{Backing, Prot, Sharing, VmaId};
+pub use vma::{Backing, Linearity, Prot, Sharing, VmaId};

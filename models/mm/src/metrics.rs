@@ -27,6 +27,7 @@ sim::metric_set! {
         icr_writes: Counter, "tlb.shootdown.icr_writes", "count", "writes to the interrupt command register";
         faults_anon: Counter, "faults.host.anon", "count", "first touches of anonymous memory";
         faults_file: Counter, "faults.host.file", "count", "faults that mapped a page of the page cache";
+        faults_nonlinear: Counter, "faults.host.nonlinear", "count", "faults on an entry that says which page of the file belongs there";
         faults_cow: Counter, "faults.host.cow", "count", "writes that copied a page (do_wp_page or private file write)";
         faults_reuse: Counter, "faults.host.reuse", "count", "writes that made a present page writable without a copy";
         faults_spurious: Counter, "faults.host.spurious", "count", "faults that found nothing to change";
@@ -49,12 +50,15 @@ sim::metric_set! {
         io_wait_cycles: Counter, "io.wait_cycles", "cycles", "time tasks slept for pages to be read or written";
         tables_freed: Counter, "page_tables.freed", "pages", "page-table pages freed";
         pages_forked: Counter, "pages.forked", "pages", "entries copied by copy_page_range";
+        pages_remapped: Counter, "pages.remapped", "pages", "file-offset entries stored by remap_file_pages";
+        zap_compared: Counter, "zap.nonlinear.compared", "pages", "present entries of nonlinear mappings whose page index was compared with the range to unmap";
         zap_blocks: Counter, "zap.blocks", "count", "zap blocks used up (ZAP_BLOCK_SIZE)";
         ptl_holds: Counter, "zap.ptl_holds", "count", "page tables visited by zap_pte_range, each one hold of the pte lock";
         truncate_restarts: Counter, "truncate.restarts", "count", "times unmap_mapping_range dropped i_mmap_lock and walked the tree again";
         truncate_batches: Counter, "truncate.batches", "count", "pagevecs of truncate_inode_pages";
         i_mmap_nodes: Counter, "i_mmap.nodes_visited", "count", "tree nodes visited by walks of i_mmap";
         i_mmap_members: Counter, "i_mmap.members_visited", "count", "list members visited by walks of i_mmap";
+        i_mmap_nonlinear: Counter, "i_mmap.nonlinear_visited", "count", "members visited by walks of the list of nonlinear mappings";
         notifier_page: Counter, "notifier.invalidate_page.calls", "count", "calls of invalidate_page into subscribers";
         notifier_start: Counter, "notifier.invalidate_range_start.calls", "count", "calls of invalidate_range_start into subscribers";
         notifier_end: Counter, "notifier.invalidate_range_end.calls", "count", "calls of invalidate_range_end into subscribers";
