@@ -23,6 +23,27 @@ impl Guard<'_> {
     pub fn lock(&self) -> LockId {
         self.lock
     }
+
+    /// `downgrade_write`: the writer of a rwsem goes on as a reader, together with the readers that
+    /// wait at the head of the queue. No writer comes in between.
+    ///
+    /// # Panics
+    /// If the guard is not that of a rwsem's writer.
+    #[must_use = "the lock is released as soon as the guard is dropped"]
+    pub fn downgrade(mut self) -> Self {
+        let cx = self.cx;
+        let engine = &*cx.engine;
+        cx.charge(Account::LOCK, engine.lock_release_cost);
+        let waited = engine
+            .inner
+            .borrow_mut()
+            .downgrade(self.lock, cx.task, engine.clock.get());
+        self.mode = Mode::Shared;
+        if waited == Waited::Somebody {
+            engine.refresh_resched(cx.task);
+        }
+        self
+    }
 }
 
 impl Drop for Guard<'_> {

@@ -1,10 +1,11 @@
-//! Inter-processor interrupts with acknowledgement.
+//! Inter-processor interrupts with acknowledgement, and interrupts of devices.
 //!
 //! The sender names a set of CPUs and waits, spinning with interrupts on, until every target's
 //! handler has acknowledged. A target with interrupts disabled handles the interrupt when it
 //! enables them; one that is in another handler, afterwards. The handler itself is the platform's:
 //! it changes the target CPU's state and says how long it takes. Its time is stolen from whatever
-//! the target was doing.
+//! the target was doing. Nobody waits for the handler of a device's interrupt, and it comes at the
+//! moment the device was asked for; otherwise it is treated alike.
 
 use std::future::Future;
 use std::panic::Location;
@@ -13,7 +14,7 @@ use std::task::{Context, Poll};
 
 use crate::Cx;
 use crate::engine::Engine;
-use crate::inner::EventKind;
+use crate::inner::{EventKind, Inner};
 use crate::task::{State, TaskId};
 use crate::{Account, Action, CpuId, CpuSet, Cycles, Object, Step, ViolationKind};
 
@@ -40,10 +41,21 @@ pub struct Handled {
 #[derive(Debug)]
 pub(crate) struct Call {
     interrupt: Interrupt,
-    sender: TaskId,
-    from: CpuId,
-    waiting: u32,
-    last_ack: Cycles,
+    origin: Origin,
+}
+
+/// Who asked for an interrupt.
+#[derive(Debug)]
+enum Origin {
+    /// A task, which spins until all targets have acknowledged.
+    Sender {
+        task: TaskId,
+        cpu: CpuId,
+        waiting: u32,
+        last_ack: Cycles,
+    },
+    /// A device, which goes on at once.
+    Device,
 }
 
 impl Engine {
@@ -78,16 +90,55 @@ impl Engine {
         if running {
             slot.stolen += end - start;
         }
-        let call_state = &mut inner.calls[call];
-        call_state.waiting -= 1;
-        call_state.last_ack = call_state.last_ack.max(ack);
-        if call_state.waiting == 0 {
-            let (sender, from, at) = (call_state.sender, call_state.from, call_state.last_ack);
-            let seen = at + inner.config.transfer(cpu, from);
-            inner.free_calls.push(call);
-            inner.tasks[sender.index()].state = State::Running;
-            inner.push(seen, EventKind::Resume(sender));
+        inner.acknowledge(call, cpu, ack);
+    }
+
+    /// A device interrupts a CPU at a moment that is not past. In explored mode the chooser says when,
+    /// as for everything that is pending.
+    pub fn interrupt_at(&self, at: Cycles, cpu: CpuId, interrupt: Interrupt) {
+        let call = self.inner.borrow_mut().add_call(Call {
+            interrupt,
+            origin: Origin::Device,
+        });
+        self.push(at.max(self.clock.get()), EventKind::Interrupt(call, cpu));
+    }
+}
+
+impl Inner {
+    fn add_call(&mut self, call: Call) -> usize {
+        if let Some(id) = self.free_calls.pop() {
+            self.calls[id] = call;
+            id
+        } else {
+            self.calls.push(call);
+            self.calls.len() - 1
         }
+    }
+
+    /// The handler of `cpu` has acknowledged; whoever waits for the last one goes on.
+    fn acknowledge(&mut self, call: usize, cpu: CpuId, ack: Cycles) {
+        let (task, seen) = match &mut self.calls[call].origin {
+            Origin::Device => {
+                self.free_calls.push(call);
+                return;
+            }
+            Origin::Sender {
+                task,
+                cpu: from,
+                waiting,
+                last_ack,
+            } => {
+                *waiting -= 1;
+                *last_ack = (*last_ack).max(ack);
+                if *waiting > 0 {
+                    return;
+                }
+                (*task, *last_ack + self.config.transfer(cpu, *from))
+            }
+        };
+        self.free_calls.push(call);
+        self.tasks[task.index()].state = State::Running;
+        self.push(seen, EventKind::Resume(task));
     }
 }
 
@@ -157,20 +208,15 @@ impl Future for IpiCall<'_> {
             inner.violate(task, ViolationKind::WaitWithIrqsOff, text, None);
         }
         let from = inner.tasks[task.index()].cpu;
-        let call = Call {
+        let id = inner.add_call(Call {
             interrupt: self.interrupt,
-            sender: task,
-            from,
-            waiting: self.targets.len(),
-            last_ack: Cycles::ZERO,
-        };
-        let id = if let Some(id) = inner.free_calls.pop() {
-            inner.calls[id] = call;
-            id
-        } else {
-            inner.calls.push(call);
-            inner.calls.len() - 1
-        };
+            origin: Origin::Sender {
+                task,
+                cpu: from,
+                waiting: self.targets.len(),
+                last_ack: Cycles::ZERO,
+            },
+        });
         let mut arrival = now + inner.config.ipi_latency;
         for target in self.targets.iter() {
             inner.push(arrival, EventKind::Interrupt(id, target));

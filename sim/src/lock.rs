@@ -6,12 +6,18 @@
 //! as they do in 2.6.2x. Ownership is handed over to the waiter at release; the kernel's mutex may
 //! be stolen in between, which changes who waits but not what is counted.
 //!
+//! A writer of a rwsem may go on as a reader ([`Guard::downgrade`](crate::Guard::downgrade)): readers
+//! at the head of the queue join it, a writer there goes on waiting. Its hold as a writer ends at that
+//! moment and one as a reader begins, and both are counted; the kernel's lock_stat counts one hold of a
+//! writer to the end, which would not show when others could get in.
+//!
 //! A release does not synchronise: the lock remembers until when it was held, and a taker that
 //! comes earlier in virtual time waits for that moment. So a guard can be dropped like any value.
 
 use std::collections::VecDeque;
 
 use crate::context::{Edge, Held, HeldKind};
+use crate::engine::Engine;
 use crate::inner::{EventKind, Inner};
 use crate::task::{State, Waiting};
 use crate::{Account, CpuId, Cycles, Histogram, KernelPreemption, TaskId, ViolationKind};
@@ -118,6 +124,19 @@ pub struct ClassStats {
     pub sites: Vec<(&'static str, &'static str, u64)>,
 }
 
+impl ClassStats {
+    fn contended(&mut self, waiter: &'static str, holder: &'static str) {
+        self.contentions += 1;
+        match self.sites.binary_search_by(|s| (s.0, s.1).cmp(&(waiter, holder))) {
+            Ok(at) => self.sites[at].2 += 1,
+            Err(at) => self.sites.insert(at, (waiter, holder, 1)),
+        }
+    }
+}
+
+/// Contention point of interrupt handlers, which have no spans.
+const INTERRUPT_SITE: &str = "interrupt";
+
 /// A class with its statistics.
 #[derive(Clone, Debug)]
 pub struct Class {
@@ -193,6 +212,27 @@ impl Lock {
             Mode::Shared => self.readers += 1,
         }
         self.last_holder = task;
+    }
+}
+
+impl Engine {
+    /// Whether somebody holds a lock at this moment, or is being handed it.
+    #[must_use]
+    pub fn is_locked(&self, lock: LockId) -> bool {
+        let inner = self.inner.borrow();
+        let state = &inner.locks[lock.0 as usize];
+        let free = state.admits(Mode::Exclusive) && state.waiters.is_empty();
+        !free || state.free_from(Mode::Exclusive) > self.clock.get()
+    }
+
+    /// An interrupt handler on `cpu` takes a spinlock, works for a while and lets it go; one that was
+    /// released in the releaser's future is spun for. Returns when the handler has let go, or `None`
+    /// if a task owns the lock, or is about to, for nobody knows until when.
+    pub fn hold_in_interrupt(&self, lock: LockId, cpu: CpuId, work: Cycles) -> Option<Cycles> {
+        let work = Cycles::new(work.get() & self.cost_mask);
+        self.inner
+            .borrow_mut()
+            .hold_in_interrupt(lock, cpu, self.clock.get(), work)
     }
 }
 
@@ -398,14 +438,7 @@ impl Inner {
         let holder_site = self.holder_site(id, holder);
         let waiter_site = self.tasks[task.index()].innermost_span();
         let stats = self.classes[class.index()].stats(mode);
-        stats.contentions += 1;
-        match stats
-            .sites
-            .binary_search_by(|s| (s.0, s.1).cmp(&(waiter_site, holder_site)))
-        {
-            Ok(at) => stats.sites[at].2 += 1,
-            Err(at) => stats.sites.insert(at, (waiter_site, holder_site, 1)),
-        }
+        stats.contended(waiter_site, holder_site);
         self.tasks[task.index()].waits_on = Account::LOCK_WAIT;
         self.tasks[task.index()].suspended_at = now;
         if kind.sleeps() {
@@ -471,6 +504,36 @@ impl Inner {
         Waited::Somebody
     }
 
+    /// Turns a writer into a reader without letting another writer in between. Says whether somebody
+    /// was waiting for the lock.
+    pub(crate) fn downgrade(&mut self, id: LockId, holder: TaskId, now: Cycles) -> Waited {
+        let lock = &mut self.locks[id.0 as usize];
+        assert!(
+            lock.kind == LockKind::RwSem && lock.writer == Some(holder),
+            "only the writer of a rwsem can become a reader of it"
+        );
+        lock.writer = None;
+        lock.exclusive_until = now;
+        lock.readers += 1;
+        let class = lock.class;
+        let task = &mut self.tasks[holder.index()];
+        let own = |h: &&mut Held| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id);
+        let held = task.held.iter_mut().rfind(own).expect("a guard's lock is held");
+        let since = std::mem::replace(&mut held.since, now);
+        if let HeldKind::Lock { mode, .. } = &mut held.what {
+            *mode = Mode::Shared;
+        }
+        self.classes[class.index()]
+            .exclusive
+            .hold
+            .record((now - since).get());
+        if self.locks[id.0 as usize].waiters.is_empty() {
+            return Waited::Nobody;
+        }
+        self.grant(id, now);
+        Waited::Somebody
+    }
+
     /// Classes with their statistics; a lock still held counts as taken.
     pub(crate) fn lock_stat(&self) -> Vec<Class> {
         let mut classes = self.classes.clone();
@@ -484,6 +547,27 @@ impl Inner {
             }
         }
         classes
+    }
+
+    /// See [`Engine::hold_in_interrupt`].
+    fn hold_in_interrupt(&mut self, id: LockId, cpu: CpuId, now: Cycles, work: Cycles) -> Option<Cycles> {
+        let lock = &mut self.locks[id.0 as usize];
+        if !lock.waiters.is_empty() || !lock.admits(Mode::Exclusive) {
+            return None;
+        }
+        let from = lock.free_from(Mode::Exclusive).max(now);
+        let cost = self.config.lock_acquire + self.config.transfer(lock.last_cpu, cpu);
+        let hold = cost + work + self.config.lock_release;
+        lock.exclusive_until = from + hold;
+        let before = std::mem::replace(&mut lock.last_site, INTERRUPT_SITE);
+        (lock.last_cpu, lock.last_holder) = (cpu, TaskId::MACHINE);
+        let stats = &mut self.classes[lock.class.index()].exclusive;
+        stats.hold.record(hold.get());
+        if from > now {
+            stats.contended(INTERRUPT_SITE, before);
+            stats.wait.record((from - now).get());
+        }
+        Some(from + hold)
     }
 
     /// Names of the tasks that hold a lock.

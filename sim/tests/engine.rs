@@ -130,6 +130,87 @@ fn readers_of_a_semaphore_share_it_but_queue_behind_a_writer() {
 }
 
 #[test]
+fn a_writer_that_becomes_a_reader_is_joined_by_readers_at_the_head_but_by_no_writer() {
+    for (arrivals, expected) in [
+        // Two readers came first, then a writer, then a reader that must wait behind it.
+        (
+            [(1u16, false), (2, false), (3, true), (4, false)],
+            [(10, 1), (10, 2), (30, 3), (40, 4)],
+        ),
+        // A writer came first: nobody gets in.
+        (
+            [(1, true), (2, false), (3, false), (4, true)],
+            [(30, 1), (40, 2), (40, 3), (50, 4)],
+        ),
+    ] {
+        let e = engine(5);
+        let sem = e.new_lock(e.lock_class(class("sem", LockKind::RwSem)));
+        let order = Rc::new(RefCell::new(Vec::new()));
+        e.spawn(on(0, "downgrades"), move |cx| async move {
+            let guard = cx.lock(sem).await;
+            work(&cx, 10).await;
+            let guard = guard.downgrade();
+            work(&cx, 20).await;
+            drop(guard);
+        });
+        for (cpu, write) in arrivals {
+            let order = Rc::clone(&order);
+            e.spawn(on(cpu, "t"), move |cx| async move {
+                work(&cx, u64::from(cpu)).await;
+                let guard = if write {
+                    cx.lock(sem).await
+                } else {
+                    cx.lock_shared(sem).await
+                };
+                order.borrow_mut().push((cx.now().get(), cpu));
+                work(&cx, 10).await;
+                drop(guard);
+            });
+        }
+        assert_eq!(e.run(), End::Completed);
+        assert_eq!(*order.borrow(), expected);
+        let stat = e.lock_stat().remove(0);
+        let (write, read) = (&stat.exclusive.hold, &stat.shared.hold);
+        assert_eq!(write.min(), 10, "as a writer it held the semaphore for 10");
+        assert_eq!(read.max(), 20, "and as a reader for 20");
+    }
+}
+
+#[test]
+fn a_lock_downgraded_in_a_tasks_own_future_is_shared_from_then_on() {
+    let e = engine(2);
+    let sem = e.new_lock(e.lock_class(class("sem", LockKind::RwSem)));
+    let got = Rc::new(Cell::new(0));
+    e.spawn(on(0, "runs ahead"), move |cx| async move {
+        let guard = cx.lock(sem).await;
+        cx.charge(WORK, Cycles::new(50));
+        let guard = guard.downgrade();
+        cx.charge(WORK, Cycles::new(50));
+        drop(guard);
+    });
+    let seen = Rc::clone(&got);
+    e.spawn(on(1, "comes at 20"), move |cx| async move {
+        work(&cx, 20).await;
+        let _guard = cx.lock_shared(sem).await;
+        seen.set(cx.now().get());
+    });
+    assert_eq!(e.run(), End::Completed);
+    assert_eq!(got.get(), 50);
+}
+
+#[test]
+#[should_panic(expected = "only the writer of a rwsem")]
+fn a_reader_has_nothing_to_downgrade() {
+    let e = engine(1);
+    let sem = e.new_lock(e.lock_class(class("sem", LockKind::RwSem)));
+    e.spawn(on(0, "reads"), move |cx| async move {
+        let guard = cx.lock_shared(sem).await;
+        drop(guard.downgrade());
+    });
+    e.run();
+}
+
+#[test]
 fn a_lock_released_in_a_tasks_own_future_is_still_held_for_others() {
     let e = engine(2);
     let lock = e.new_lock(e.lock_class(class("l", LockKind::Spin)));
@@ -323,6 +404,133 @@ fn an_interrupt_waits_until_its_target_enables_interrupts() {
         assert_eq!(e.run(), End::Completed);
         assert_eq!(*handler.0.borrow(), [(300, 1)]);
     }
+}
+
+#[test]
+fn a_device_interrupts_when_it_said_it_would_and_nobody_waits_for_it() {
+    let e = engine(1);
+    let handler = Rc::new(FlushHandler(RefCell::default()));
+    e.set_platform(handler.clone());
+    let ends = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&ends);
+    e.spawn(on(0, "busy"), move |cx| async move {
+        let asked = |at| cx.engine().interrupt_at(Cycles::new(at), cx.cpu(), FLUSH);
+        asked(150);
+        // The past cannot be asked for: that is at once.
+        work(&cx, 50).await;
+        asked(10);
+        work(&cx, 250).await;
+        log.borrow_mut().push(cx.now().get());
+    });
+    assert_eq!(e.run(), End::Completed);
+    assert_eq!(*handler.0.borrow(), [(50, 0), (150, 0)]);
+    assert_eq!(*ends.borrow(), [350], "two handlers of 25 cycles came in between");
+    assert_eq!(e.ipi_matrix()[0], [0], "no CPU sent one");
+}
+
+#[test]
+fn a_device_waits_until_its_target_enables_interrupts() {
+    let e = engine(1);
+    let handler = Rc::new(FlushHandler(RefCell::default()));
+    e.set_platform(handler.clone());
+    e.spawn(on(0, "irqs off"), |cx| async move {
+        let off = cx.irq_disable();
+        cx.engine().interrupt_at(Cycles::new(100), cx.cpu(), FLUSH);
+        work(&cx, 300).await;
+        drop(off);
+        work(&cx, 1000).await;
+    });
+    assert_eq!(e.run(), End::Completed);
+    assert_eq!(*handler.0.borrow(), [(300, 0)]);
+}
+
+#[test]
+fn when_a_device_interrupts_is_a_choice_in_explored_mode() {
+    let before = |first: u64| {
+        let e = Engine::new(
+            EngineConfig::without_costs(1),
+            Schedule::Explored(Box::new(sim::Replay::new([0, 0, first]))),
+        );
+        let handler = Rc::new(FlushHandler(RefCell::default()));
+        e.set_platform(handler.clone());
+        let seen = Rc::new(std::cell::Cell::new(usize::MAX));
+        let log = Rc::clone(&seen);
+        e.spawn(on(0, "t"), move |cx| async move {
+            cx.engine().interrupt_at(Cycles::new(1_000_000), cx.cpu(), FLUSH);
+            cx.step(Object::None, Action::Run).await;
+            log.set(handler.0.borrow().len());
+        });
+        assert_eq!(e.run(), End::Completed);
+        seen.get()
+    };
+    let seen: Vec<usize> = (0..2).map(before).collect();
+    assert_eq!(
+        seen.iter().sum::<usize>(),
+        1,
+        "before or after the step: {seen:?}"
+    );
+}
+
+/// A handler that takes a lock for 30 cycles.
+struct LockHandler {
+    lock: sim::LockId,
+    ends: RefCell<Vec<Option<u64>>>,
+}
+
+impl Platform for LockHandler {
+    fn switch(&self, _: &Engine, _: CpuId, _: Option<TaskId>, _: Option<TaskId>) -> Cycles {
+        Cycles::ZERO
+    }
+
+    fn interrupt(&self, engine: &Engine, cpu: CpuId, _: Interrupt) -> Handled {
+        let end = engine.hold_in_interrupt(self.lock, cpu, Cycles::new(30));
+        self.ends.borrow_mut().push(end.map(Cycles::get));
+        Handled {
+            until_ack: Cycles::ZERO,
+            after_ack: Cycles::ZERO,
+        }
+    }
+}
+
+#[test]
+fn a_handler_takes_its_turn_at_a_lock() {
+    let e = engine(2);
+    let lock = e.new_lock(e.lock_class(class("lru_lock", LockKind::Spin)));
+    let handler = Rc::new(LockHandler {
+        lock,
+        ends: RefCell::default(),
+    });
+    e.set_platform(handler.clone());
+    let got = Rc::new(std::cell::Cell::new(0));
+    let log = Rc::clone(&got);
+    e.spawn(on(0, "holder"), move |cx| async move {
+        for at in [10, 60, 200] {
+            cx.engine().interrupt_at(Cycles::new(at), CpuId::new(1), FLUSH);
+        }
+        // Runs ahead to 100 and lets go there.
+        {
+            let _held = cx.lock(lock).await;
+            cx.charge(WORK, Cycles::new(5));
+        }
+        work(&cx, 20).await;
+        {
+            let _held = cx.lock(lock).await;
+            cx.charge(WORK, Cycles::new(75));
+        }
+        // At 130 the handler has let go again.
+        let held = cx.lock(lock).await;
+        log.set(cx.now().get());
+        work(&cx, 170).await;
+        drop(held);
+    });
+    assert_eq!(e.run(), End::Completed);
+    // Free at 10; held until 115 at 60, as the lock was taken at 40; owned by a task at 200.
+    assert_eq!(*handler.ends.borrow(), [Some(40), Some(145), None]);
+    assert_eq!(got.get(), 145);
+    let stat = e.lock_stat();
+    let class = stat.iter().find(|c| c.def.name == "lru_lock").expect("declared");
+    assert_eq!(class.exclusive.acquisitions, 5);
+    assert_eq!(class.exclusive.contentions, 3);
 }
 
 #[test]

@@ -16,7 +16,8 @@ use x86::psc::Psc;
 use x86::{Asid, CpuIndex, Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, Vector, Vpn};
 
 use crate::access::Cached;
-use crate::file::AddressSpace;
+use crate::disk::{DISK_VECTOR, Disks};
+use crate::file::{AddressSpace, FileKind};
 use crate::frame::{Frames, Zone};
 use crate::hugetlb::Hugetlb;
 use crate::lru::Pagevecs;
@@ -118,6 +119,8 @@ pub struct State {
     pub metrics: MmMetrics,
     /// The swap device and the swap cache.
     pub swap: Swap,
+    /// Block devices, and who waits for pages.
+    pub(crate) disks: Disks,
     /// PG_locked of the pages that were ever locked.
     pub(crate) page_locks: PageLocks,
     /// What the walkers of all CPUs share.
@@ -150,6 +153,8 @@ pub(crate) struct Locks {
     pub(crate) mm_all_locks: LockId,
     /// `hugetlb_instantiation_mutex`.
     pub(crate) hugetlb: LockId,
+    /// tree_lock of `swapper_space`.
+    pub(crate) swapper_tree_lock: LockId,
     pub(crate) tlb_slots: Vec<LockId>,
 }
 
@@ -313,15 +318,22 @@ impl Kernel {
         MmId((st.mms.len() - 1) as u32)
     }
 
-    /// Creates a file of `pages` pages, nothing of it cached.
+    /// Creates a file of `pages` pages on a disk, nothing of it cached.
     pub fn new_file(&self, name: &str, pages: u64) -> FileId {
+        self.new_file_of(FileKind::Disk, name, pages)
+    }
+
+    /// Creates a file of `pages` pages, nothing of it cached.
+    pub fn new_file_of(&self, kind: FileKind, name: &str, pages: u64) -> FileId {
         let lock = |class| self.engine.new_lock(class);
         let mut st = self.st();
         st.files.push(AddressSpace {
             name: name.to_owned(),
+            kind,
             size: pages,
             pages: crate::radix_tree::RadixTree::new(),
             i_mmap: crate::i_mmap::IMmap::new(self.profile.i_mmap_index),
+            i_mmap_nonlinear: Vec::new(),
             // Not page aligned, as the counter must never look like a restart address.
             truncate_count: 1,
             i_mmap_lock: lock(self.classes.i_mmap_lock),
@@ -548,6 +560,7 @@ impl World {
             lru_lock: spin("zone->lru_lock", Nesting::Forbidden),
             mm_all_locks: mutex("mm_all_locks_mutex"),
             hugetlb: mutex("hugetlb_instantiation_mutex"),
+            swapper_tree_lock: engine.new_lock(classes.tree_lock),
             tlb_slots: (0..TLB_SLOTS)
                 .map(|_| spin("tlbstate_lock", Nesting::Forbidden))
                 .collect(),
@@ -590,6 +603,7 @@ impl World {
                 subscriptions: Vec::new(),
                 metrics: MmMetrics::default(),
                 swap: Swap::default(),
+                disks: Disks::default(),
                 page_locks: PageLocks::default(),
                 walks: Walks::new(&self.machine, spec.cpus),
                 hugetlb: Hugetlb::default(),
@@ -643,6 +657,7 @@ impl Platform for WorldPlatform {
         let exit = kernel.interrupt_exit(cpu);
         let body = match Vector::new(interrupt.vector).slot() {
             Some(_) => kernel.smp_invalidate_interrupt(cpu, interrupt),
+            None if interrupt.vector == DISK_VECTOR => kernel.disk_interrupt(cpu, interrupt),
             None => kernel.machine.costs.atomic_op,
         };
         Handled {

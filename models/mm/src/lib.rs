@@ -10,6 +10,7 @@ pub mod access;
 pub mod account;
 mod arena;
 mod check;
+pub mod disk;
 pub mod file;
 pub mod frame;
 mod gather;
@@ -26,6 +27,7 @@ pub mod paths;
 pub mod profile;
 pub mod radix_tree;
 mod rmap;
+mod rotate;
 pub mod swap;
 pub mod swapops;
 mod tlbflush;
@@ -34,13 +36,17 @@ mod walk;
 
 pub use access::{Now, Refused};
 pub use check::CONSERVATION;
-pub use file::FileId;
+pub use disk::{DISK_VECTOR, Device, DiskSpec};
+pub use file::{FileId, FileKind};
 pub use frame::{Frames, OutOfMemory, Owner};
 pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, World};
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
-pub use paths::{Attempt, Gup, Inserted, KERNEL_BUG, MapError, MapRequest, Mapped};
+pub use paths::{
+    Attempt, Gup, Inserted, KERNEL_BUG, MapError, MapRequest, Mapped, Prefault, RemapError, RemapRequest,
+    RemoveError,
+};
 pub use profile::KernelProfile;
 pub use sim::KernelPreemption;
 pub use swapops::{MigrationAccess, NonPresent, SwapSlot};
-pub use vma::{Backing, Prot, Sharing, VmaId};
+pub use vma::{Backing, Linearity, Prot, Sharing, VmaId};

@@ -55,6 +55,8 @@ impl Pagevec {
 pub struct Pagevecs {
     /// `lru_add_pvecs`, indexed by list: to the inactive, to the active one.
     lists: [Pagevec; 2],
+    /// `lru_rotate_pvecs`.
+    rotate: Vec<Pfn>,
 }
 
 impl Pagevecs {
@@ -62,6 +64,16 @@ impl Pagevecs {
     #[must_use]
     pub fn of(&self, list: LruList) -> &Pagevec {
         &self.lists[list as usize]
+    }
+
+    /// Pages on their way to the end of the inactive list (see [`crate::rotate`]).
+    #[must_use]
+    pub fn rotate(&self) -> &[Pfn] {
+        &self.rotate
+    }
+
+    pub(crate) fn rotate_mut(&mut self) -> &mut Vec<Pfn> {
+        &mut self.rotate
     }
 }
 
@@ -98,6 +110,7 @@ impl Kernel {
                 self.drain_pagevec(cx, list).await;
             }
         }
+        self.drain_rotated(cx, self.local(cx.cpu())).await;
     }
 
     /// `lru_add_drain_all`: what waits on any CPU goes to the lists.
@@ -111,6 +124,7 @@ impl Kernel {
                 let pages = self.take_pagevec(cpu, list);
                 self.pages_to_list(cx, &pages, list).await;
             }
+            self.drain_rotated(cx, cpu).await;
         }
     }
 

@@ -5,7 +5,7 @@
 //! Deviation: the free lists have no lock of their own, because no path holds one across anything and no
 //! rank of host-mm-paths E names it.
 
-use sim::{CpuSet, Cx, Mark, Scope};
+use sim::{CpuId, CpuSet, Cx, Mark, Scope};
 use x86::{Generation, Pfn, TableId};
 
 use crate::account::PAGE_ALLOC;
@@ -72,6 +72,12 @@ impl Kernel {
 
     /// `free_hot_page`: a page without references, and on no list, returns to the allocator.
     pub(crate) fn free_page(&self, cx: &Cx, pfn: Pfn, order: FreeOrder) {
+        self.return_frame(cx.cpu(), pfn, order);
+        cx.charge(PAGE_ALLOC, self.machine.costs.page_free);
+    }
+
+    /// [`Kernel::free_page`] for whoever is no task.
+    pub(crate) fn return_frame(&self, cpu: CpuId, pfn: Pfn, order: FreeOrder) {
         let mut frames = self.frames();
         let pfn = frames.head(pfn);
         let frame = frames.get(pfn);
@@ -81,20 +87,24 @@ impl Kernel {
             1
         };
         debug_assert_eq!(frame.mapcount, 0, "{pfn} freed while mapped by a pte");
+        debug_assert!(
+            !frame.flags.has(PageFlags::WRITEBACK),
+            "{pfn} freed on its way to a device"
+        );
         let reachable =
             frames.secondary(pfn).usable > 0 || (frame.tlb_slots > 0 && order == FreeOrder::Flushed);
         let generation = frame.generation;
         frames.free(pfn);
         drop(frames);
         if reachable {
-            self.report_reachable(cx, pfn, parts);
+            self.report_reachable(pfn, parts);
         }
-        cx.mark(&FREE, [u64::from(pfn.get()), u64::from(generation.get()), 0]);
-        cx.charge(PAGE_ALLOC, self.machine.costs.page_free);
+        let args = [u64::from(pfn.get()), u64::from(generation.get()), 0];
+        self.engine.mark(cpu, &FREE, args);
     }
 
     /// A freed page of so many frames can still be reached: say by whom.
-    fn report_reachable(&self, cx: &Cx, pfn: Pfn, parts: u64) {
+    fn report_reachable(&self, pfn: Pfn, parts: u64) {
         let frames = || (pfn.get()..pfn.get() + parts as u32).map(Pfn::new);
         let mut who = Vec::new();
         let st = self.st();
@@ -121,7 +131,7 @@ impl Kernel {
             who.join(", ")
         };
         let text = format!("{pfn} returns to the allocator while {who} can still reach it");
-        cx.engine()
+        self.engine
             .violate(FREE_WHILE_MAPPED, text, Some(("pfn", u64::from(pfn.get()))));
     }
 

@@ -20,6 +20,11 @@ pub(crate) struct PageLocks {
 }
 
 impl PageLocks {
+    fn get(&self, pfn: Pfn) -> Option<LockId> {
+        let chunk = self.chunks.get(pfn.index() / CHUNK)?.as_ref()?;
+        chunk[pfn.index() % CHUNK]
+    }
+
     fn get_or_make(&mut self, pfn: Pfn, make: impl FnOnce() -> LockId) -> LockId {
         let (chunk, place) = (pfn.index() / CHUNK, pfn.index() % CHUNK);
         if self.chunks.len() <= chunk {
@@ -31,6 +36,13 @@ impl PageLocks {
 }
 
 impl Kernel {
+    /// `PageLocked`.
+    #[must_use]
+    pub(crate) fn page_is_locked(&self, pfn: Pfn) -> bool {
+        let lock = self.state.borrow().page_locks.get(pfn);
+        lock.is_some_and(|lock| self.engine.is_locked(lock))
+    }
+
     /// PG_locked of a page.
     pub(crate) fn page_lock(&self, pfn: Pfn) -> LockId {
         let make = || self.engine.new_lock(self.classes.page_locked);

@@ -220,6 +220,10 @@ pub mod work {
     pub const I_MMAP_NODE: u64 = 1;
     /// Finding and testing one subscriber of the notifier list.
     pub const SUBSCRIBER: u64 = 2;
+    /// Making a bio of one page and queueing its request: bio, request, queue, scheduler and scatter list.
+    pub const SUBMIT_BIO: u64 = 20;
+    /// Completing a request: request, bio, the page's flags and wait queue.
+    pub const END_BIO: u64 = 8;
     /// Adding a page to, or taking it from, an LRU list.
     pub const LRU: u64 = 1;
 }

@@ -25,6 +25,17 @@ pub enum Sharing {
     Private,
 }
 
+/// Whether the place of a page in a mapping follows from its place in the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Linearity {
+    /// It does (`linear_page_index`).
+    #[default]
+    Linear,
+    /// It need not (VM_NONLINEAR): remap_file_pages has put pages elsewhere. Entries without a page say
+    /// which file page belongs there, or, empty ones, that it is the linear one. Never taken back.
+    Nonlinear,
+}
+
 /// What the pages of a mapping come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Backing {
@@ -115,6 +126,11 @@ pub struct Vma {
     pub pgoff: Pgoff,
     /// Family for anonymous reverse maps, set at the first anonymous page.
     pub anon_vma: Option<AnonVmaId>,
+    /// VM_NONLINEAR.
+    pub linearity: Linearity,
+    /// `vm_private_data` of a nonlinear mapping: bytes from its start at which the next scan for pages to
+    /// reclaim goes on (`try_to_unmap_cluster`).
+    pub scan_cursor: u64,
     /// `vm_truncate_count`: done (the file's counter) or resume here (a page aligned address).
     pub truncate_count: u64,
     /// What a private mapping of huge pages may count on (`vm_private_data`).
@@ -138,7 +154,13 @@ impl Vma {
         Pgoff::new(self.pgoff.get() + ((va.get() - self.range.start().get()) >> PAGE_SHIFT))
     }
 
-    /// File pages it maps.
+    /// Whether it is nonlinear.
+    #[must_use]
+    pub fn is_nonlinear(&self) -> bool {
+        self.linearity == Linearity::Nonlinear
+    }
+
+    /// File pages it maps, as long as it is linear.
     #[must_use]
     pub fn pgoffs(&self) -> PgoffRange {
         PgoffRange::from_pages(self.pgoff, self.range.pages()).expect("a VMA is not empty")

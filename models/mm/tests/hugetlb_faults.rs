@@ -172,10 +172,9 @@ fn the_owner_of_a_private_mapping_gets_what_it_was_promised_and_its_child_nothin
         let child = k.sys_fork(&cx, mm, "child".into()).await;
         let va = |n| BASE.add_pages(n * HPAGE_PAGES);
         // One page is promised to nobody.
-        let _ = k
-            .get_user_page(&cx, child, va(1), Access::Write)
-            .await
-            .map(|g| k.put_page(&cx, g.pfn)).await;
+        if let Ok(page) = k.get_user_page(&cx, child, va(1), Access::Write).await {
+            k.put_page(&cx, page.pfn).await;
+        }
         assert_eq!(k.huge_pool(), state(2, 2));
         let refused = k.get_user_page(&cx, child, va(2), Access::Write).await;
         assert_eq!(refused, Err(Refused::OutOfMemory));

@@ -8,7 +8,10 @@ use std::rc::Rc;
 use common::{BASE, Bench, Listener, Setup, anonymous, range, wait};
 use mm::notifier::Design;
 use mm::profile::{PteLocks, RmapLocks};
-use mm::{Backing, FileId, Kernel, KernelPreemption, KernelProfile, MapRequest, MmId, Prot, Sharing};
+use mm::{
+    Backing, FileId, FileKind, Kernel, KernelPreemption, KernelProfile, MapRequest, MmId, Prefault, Prot,
+    RemapRequest, Sharing,
+};
 use sim::{Cx, End, RandomWalk, Schedule, Seeded};
 use x86::{Access, Pgoff, Va};
 
@@ -67,7 +70,7 @@ async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: 
     let mut subscribed = Vec::new();
     for _ in 0..OPERATIONS {
         let (at, pages) = (dice.place(), 1 + dice.below(60));
-        match dice.below(14) {
+        match dice.below(17) {
             0 | 1 => {
                 let request = mapping(&mut dice, at, pages, &files);
                 let _ = k.sys_mmap(&cx, mm, request).await;
@@ -109,6 +112,18 @@ async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: 
                 );
             }
             12 => k.mmu_notifier_unregister(&cx, subscribed.remove(0)).await,
+            13 | 14 => {
+                let request = RemapRequest {
+                    range: range(at.add_pages(dice.below(8)), 1 + dice.below(12)),
+                    prot: Prot::NONE,
+                    pgoff: Pgoff::new(dice.below(70)),
+                    prefault: dice.of(&[Prefault::Yes, Prefault::No]),
+                };
+                let _ = k.sys_remap_file_pages(&cx, mm, request).await;
+            }
+            15 => {
+                let _ = k.madvise_remove(&cx, mm, range(at, pages)).await;
+            }
             _ => wait(&cx, dice.below(5_000)).await,
         }
     }
@@ -129,7 +144,8 @@ fn build(seed: u64, schedule: Schedule) -> Bench {
     setup.profile.pte_locks = dice.of(&[PteLocks::PerTable, PteLocks::PerMm]);
     setup.cpus = CPUS;
     let b = setup.build_with(schedule);
-    let files: Vec<FileId> = (0..2).map(|i| b.kernel.new_file(&format!("f{i}"), 64)).collect();
+    let kinds = [FileKind::Disk, FileKind::Tmpfs];
+    let files: Vec<FileId> = kinds.map(|kind| b.kernel.new_file_of(kind, "f", 64)).to_vec();
     let spaces = [b.mm, b.kernel.new_mm("second".into())];
     for thread in 0..THREADS {
         let mm = spaces[(thread % 2) as usize];

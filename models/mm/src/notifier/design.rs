@@ -19,6 +19,8 @@ pub enum Path {
     Mprotect,
     /// move_ptes of mremap, old range.
     Mremap,
+    /// remap_file_pages.
+    Remap,
     /// exit_mmap as a whole.
     Exit,
     /// page_referenced, and the test for young entries of try_to_unmap.
@@ -171,6 +173,7 @@ const V1_BINDINGS: &[Binding] = &[
     bind(Path::Fork, Point::PteBlock, Callback::InvalidatePages),
     bind(Path::Mprotect, Point::PteBlock, Callback::InvalidatePages),
     bind(Path::Mremap, Point::AfterFlush, Callback::InvalidatePage),
+    bind(Path::Remap, Point::AfterFlush, Callback::InvalidatePage),
     bind(Path::Exit, Point::TeardownEnd, Callback::Release),
     bind(Path::Age, Point::AfterFlush, Callback::ClearFlushYoung),
     bind(Path::Unmap, Point::AfterFlush, Callback::InvalidatePage),
@@ -187,6 +190,8 @@ const V8_BINDINGS: &[Binding] = &[
     bind(Path::Mprotect, Point::Close, Callback::InvalidateRangeEnd),
     bind(Path::Mremap, Point::Open, Callback::InvalidateRangeStart),
     bind(Path::Mremap, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Remap, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Remap, Point::Close, Callback::InvalidateRangeEnd),
     bind(Path::Exit, Point::TeardownBegin, Callback::Release),
     bind(Path::Age, Point::AfterFlush, Callback::ClearFlushYoung),
     bind(Path::Unmap, Point::AfterFlush, Callback::InvalidatePage),
@@ -203,6 +208,8 @@ const V9_BINDINGS: &[Binding] = &[
     bind(Path::Mprotect, Point::Close, Callback::InvalidateRangeEnd),
     bind(Path::Mremap, Point::Open, Callback::InvalidateRangeStart),
     bind(Path::Mremap, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Remap, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Remap, Point::Close, Callback::InvalidateRangeEnd),
     bind(Path::Exit, Point::TeardownBegin, Callback::Release),
     bind(Path::Age, Point::AfterPtl, Callback::ClearFlushYoung),
     bind(Path::Unmap, Point::AfterPtl, Callback::InvalidatePage),

@@ -10,6 +10,9 @@
 //! flush the pte; tell the secondary MMUs; only then set the new pte. Under the sleepable design
 //! they are told after the lock was dropped, while the old page is still held.
 //!
+//! An entry of a nonlinear mapping that holds a file offset is served with that page of the file, an
+//! empty one with the linear page (host-mm-paths B.15).
+//!
 //! Deviations: `anon_vma_prepare` does not look for a neighbour's anon_vma to share
 //! (`find_mergeable_anon_vma`) and anon_vmas are not freed; `do_wp_page` does not try PG_locked of an
 //! anonymous page (only swap needs it); an access without memory is refused instead of killing the
@@ -31,6 +34,7 @@ use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
 use crate::profile::{PageCacheLookup, PteLocks, work};
 use crate::radix_tree::Occupied;
+use crate::swapops::NonPresent;
 use crate::vma::{Backing, Sharing, VmaId};
 
 /// Where a fault happened.
@@ -117,6 +121,9 @@ impl Kernel {
         };
         if entry.present() {
             return self.handle_pte_fault(cx, fault, entry).await;
+        }
+        if let Some(NonPresent::File(index)) = NonPresent::of(entry) {
+            return self.do_nonlinear_fault(cx, fault, index).await;
         }
         match backing {
             Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
@@ -262,16 +269,41 @@ impl Kernel {
         self.touch_lines(cx, work::RMAP);
     }
 
-    /// `do_linear_fault`, `__do_fault`: a page of a file.
+    /// `do_linear_fault`: the page's place in the file follows from its address.
     async fn do_linear_fault(&self, cx: &Cx, fault: Fault, file: FileId) -> Result<(), Refused> {
-        let _span = cx.span("__do_fault");
-        let (index, private_write) = {
-            let st = self.st();
+        let index = self.st().vma(fault.vma).pgoff_of(fault.va);
+        self.do_fault(cx, fault, file, index, Entry::NONE).await
+    }
+
+    /// `do_nonlinear_fault`: the entry says which page of the file belongs there.
+    async fn do_nonlinear_fault(&self, cx: &Cx, fault: Fault, index: Pgoff) -> Result<(), Refused> {
+        let file = {
+            let mut st = self.st();
+            st.metrics.faults_nonlinear += 1;
             let v = st.vma(fault.vma);
-            (
-                v.pgoff_of(fault.va),
-                v.sharing == Sharing::Private && fault.access.is_write(),
-            )
+            debug_assert!(
+                v.is_nonlinear(),
+                "file-offset entries are those of nonlinear mappings"
+            );
+            v.file().expect("a nonlinear mapping has a file")
+        };
+        self.do_fault(cx, fault, file, index, NonPresent::File(index).entry())
+            .await
+    }
+
+    /// `__do_fault`: a page of a file, in place of the entry that asked for it.
+    async fn do_fault(
+        &self,
+        cx: &Cx,
+        fault: Fault,
+        file: FileId,
+        index: Pgoff,
+        asked: Entry,
+    ) -> Result<(), Refused> {
+        let _span = cx.span("__do_fault");
+        let private_write = {
+            let st = self.st();
+            st.vma(fault.vma).sharing == Sharing::Private && fault.access.is_write()
         };
         let (page, locked) = self.filemap_fault(cx, file, index).await?;
         if private_write {
@@ -288,7 +320,7 @@ impl Kernel {
             self.put_page(cx, page.pfn).await;
             return Ok(());
         }
-        let (ptl, _, still) = self.relock(cx, &fault, Entry::NONE).await;
+        let (ptl, _, still) = self.relock(cx, &fault, asked).await;
         if still == Still::Same {
             self.install_file_page(cx, &fault, page.pfn);
         }
@@ -317,9 +349,11 @@ impl Kernel {
         let mut st = self.st();
         let vma = st.vma(fault.vma);
         let mut rights = vma.rights();
-        // A private page of the file itself is never writable; a shared one only after a write.
-        let write = fault.access.is_write() && vma.sharing == Sharing::Shared;
-        if !write {
+        // A private page of the file itself is never writable; a shared one only after a write, if
+        // somebody accounts dirty pages.
+        let shared = vma.sharing == Sharing::Shared;
+        let write = fault.access.is_write() && shared;
+        if !shared || (!write && st.vma_wants_writenotify(vma)) {
             rights = rights.without(x86::Rights::WRITE);
         }
         let mut entry = Entry::leaf(pfn, rights).with_accessed();

@@ -2,10 +2,13 @@
 //!
 //! Follows kernel/fork.c and mm/memory.c of 2.6.27 (host-mm-paths B.6). mmap_sem of the parent, then
 //! of the child, both for write. A child VMA joins the parent's anon_vma at the tail and, beside its
-//! parent's node, i_mmap. Pages are copied only where a VMA has an anon_vma: file mappings refault.
+//! parent's node, i_mmap. Pages are copied only where a VMA has an anon_vma: linear file mappings refault.
 //! Writable private entries become read-only in both; the parent's TLBs are flushed once, after all
 //! VMAs and after every bracket was closed, so until then other CPUs may still write through stale
 //! entries.
+//!
+//! Nonlinear VMAs are copied, too, with their file-offset entries: what belongs where cannot be told
+//! otherwise. They are shared, so there is no bracket and nothing is write-protected.
 //!
 //! Locks of copy_pte_range: the child's pte lock, then the parent's, nested; every 32 units of
 //! progress (8 an entry copied, 1 a none entry) it looks for a reason to let go of both.
@@ -18,7 +21,7 @@
 use std::rc::Rc;
 
 use sim::{Action, Cx, Object};
-use x86::{EntryFlags, Level, TableId, VaRange, Vpn};
+use x86::{Entry, EntryFlags, Level, TableId, VaRange, Vpn};
 
 use crate::account::{ENTRY, PAGE_TABLE};
 use crate::frame::Owner;
@@ -28,6 +31,7 @@ use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::Path;
 use crate::profile::{FORK_PROGRESS_ENTRY, FORK_PROGRESS_LIMIT, work};
+use crate::swapops::NonPresent;
 use crate::vma::{Backing, Vma, VmaId};
 
 /// One page table's worth of copy_page_range.
@@ -114,11 +118,16 @@ impl Kernel {
         if let Some((file, lock)) = file {
             let _i_mmap = cx.lock(lock).await;
             let mut st = self.st();
-            let pages = st.vma(vma).pgoffs();
-            let (first, last) = (pages.first().get(), pages.last().get());
-            st.file_mut(file)
-                .i_mmap
-                .insert_beside(Sibling { id: vma, first, last }, first, last, copy);
+            // Under the lock: a truncate may have changed it since the VMA was copied.
+            st.vma_mut(copy).truncate_count = st.vma(vma).truncate_count;
+            if st.vma(vma).is_nonlinear() {
+                st.file_mut(file).insert_nonlinear_behind(vma, copy);
+            } else {
+                let pages = st.vma(vma).pgoffs();
+                let (first, last) = (pages.first().get(), pages.last().get());
+                let parent = Sibling { id: vma, first, last };
+                st.file_mut(file).i_mmap.insert_beside(parent, first, last, copy);
+            }
         }
         let mut st = self.st();
         let range = st.vma(copy).range;
@@ -131,7 +140,7 @@ impl Kernel {
         let (range, cow, copied) = {
             let st = self.st();
             let v = st.vma(vma);
-            (v.range, v.is_cow(), v.anon_vma.is_some())
+            (v.range, v.is_cow(), v.anon_vma.is_some() || v.is_nonlinear())
         };
         if self.st().is_huge(vma) {
             return self.copy_hugetlb_page_range(cx, parent, child, vma).await;
@@ -247,12 +256,17 @@ impl Kernel {
             let index = Level::Pte.index_of(job.at);
             job.at = job.at.add(1);
             let entry = st.tables.get(job.src, index);
-            if !entry.maps_page() {
+            if entry.is_none() {
                 progress += 1;
                 cx.charge(PAGE_TABLE, none_cost);
                 continue;
             }
             progress += FORK_PROGRESS_ENTRY;
+            if let Some(meaning) = NonPresent::of(entry) {
+                cx.charge(PAGE_TABLE, costs.pte_access * 2);
+                st.tables.set(job.dst, index, inherit_nonpresent(meaning));
+                continue;
+            }
             cx.charge(PAGE_TABLE, copied_cost);
             let mut inherited = entry;
             if job.write_protect == WriteProtect::Cow {
@@ -273,5 +287,15 @@ impl Kernel {
             }
         }
         Pause::Done
+    }
+}
+
+/// The part of `copy_one_pte` for an entry without a page: what the child's says.
+fn inherit_nonpresent(meaning: NonPresent) -> Entry {
+    match meaning {
+        NonPresent::File(_) => meaning.entry(),
+        NonPresent::Swap(_) | NonPresent::Migration(..) => {
+            unreachable!("nothing is swapped out or migrated")
+        }
     }
 }

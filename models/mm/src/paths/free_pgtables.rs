@@ -88,9 +88,13 @@ impl Kernel {
         }
     }
 
-    /// Takes a VMA out of i_mmap; i_mmap_lock is held.
+    /// Takes a VMA out of i_mmap, or off the list of nonlinear ones; i_mmap_lock is held
+    /// (`__remove_shared_vm_struct`).
     pub(crate) fn i_mmap_remove(&self, file: crate::FileId, vma: VmaId) {
         let mut st = self.st();
+        if st.vma(vma).is_nonlinear() {
+            return st.file_mut(file).remove_nonlinear(vma);
+        }
         let pages = st.vma(vma).pgoffs();
         let removed = st
             .file_mut(file)
@@ -99,9 +103,14 @@ impl Kernel {
         debug_assert!(removed.is_ok(), "{vma:?} is in i_mmap while it is linked");
     }
 
-    /// Puts a VMA into i_mmap; i_mmap_lock is held.
+    /// Puts a VMA into i_mmap, or at the tail of the list of nonlinear ones; i_mmap_lock is held
+    /// (`__vma_link_file`).
     pub(crate) fn i_mmap_insert(&self, file: crate::FileId, vma: VmaId) {
         let mut st = self.st();
+        if st.vma(vma).is_nonlinear() {
+            st.file_mut(file).i_mmap_nonlinear.push(vma);
+            return;
+        }
         let pages = st.vma(vma).pgoffs();
         st.file_mut(file)
             .i_mmap

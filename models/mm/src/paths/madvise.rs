@@ -11,7 +11,7 @@ use x86::VaRange;
 use crate::account::ENTRY;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
-use crate::paths::ZapDetails;
+use crate::paths::{NonlinearZap, ZapDetails};
 use crate::profile::work;
 use crate::vma::Backing;
 
@@ -33,7 +33,16 @@ impl Kernel {
         };
         for (vma, part) in parts {
             let part = part.expect("an overlapping VMA intersects");
-            self.zap_page_range(cx, vma, part, ZapDetails::default()).await;
+            // What a nonlinear mapping maps where is kept in file-offset entries.
+            let details = ZapDetails {
+                nonlinear: self
+                    .st()
+                    .vma(vma)
+                    .is_nonlinear()
+                    .then(|| NonlinearZap::everything(vma)),
+                ..ZapDetails::default()
+            };
+            self.zap_page_range(cx, vma, part, details).await;
         }
     }
 }

@@ -9,13 +9,13 @@
 use sim::Cx;
 use x86::{PAGE_SIZE, Pgoff, PgoffRange, Va, VaRange};
 
-use crate::FileId;
 use crate::account::ENTRY;
 use crate::hugetlb::Reserve;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::profile::{MAX_MAP_COUNT, work};
-use crate::vma::{Backing, Prot, Sharing, Vma, VmaId};
+use crate::vma::{Backing, Linearity, Prot, Sharing, Vma, VmaId};
+use crate::{FileId, FileKind};
 
 /// What to map.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +103,8 @@ impl Kernel {
             backing: self.backing_of(&request),
             pgoff,
             anon_vma: None,
+            linearity: Linearity::Linear,
+            scan_cursor: 0,
             truncate_count: 0,
             reserve: Reserve::None,
         };
@@ -123,7 +125,7 @@ impl Kernel {
     }
 
     fn shmem_file(&self, pages: u64) -> FileId {
-        self.new_file("dev/zero", pages)
+        self.new_file_of(FileKind::SharedAnonymous, "dev/zero", pages)
     }
 
     pub(crate) fn get_unmapped_area(&self, mm: MmId, pages: u64) -> Result<Va, MapError> {

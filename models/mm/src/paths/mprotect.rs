@@ -86,12 +86,13 @@ impl Kernel {
     }
 
     /// `change_pte_range`: the write right is taken away at once but only given back by a fault,
-    /// unless the page is a shared one that is dirty already.
+    /// unless the page is a shared one that is dirty already, or nobody accounts dirty pages.
     fn change_pte_range(&self, cx: &Cx, vma: VmaId, table: TableId, pages: VpnRange) {
         let mut st = self.st();
-        let (rights, prot, shared) = {
+        let (rights, prot, shared, clean_too) = {
             let v = st.vma(vma);
-            (v.rights(), v.prot, v.sharing == Sharing::Shared)
+            let clean_too = !st.vma_wants_writenotify(v);
+            (v.rights(), v.prot, v.sharing == Sharing::Shared, clean_too)
         };
         for vpn in pages.iter() {
             let index = Level::Pte.index_of(vpn);
@@ -102,7 +103,7 @@ impl Kernel {
             cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
             // A private mapping's vm_page_prot has no write right: the next write faults and asks
             // whether to copy.
-            let write = shared && prot.can_write() && entry.dirty();
+            let write = shared && prot.can_write() && (clean_too || entry.dirty());
             let rights = if write {
                 rights
             } else {

@@ -1,4 +1,4 @@
-//! `vmtruncate`, `unmap_mapping_range`, `truncate_inode_pages`.
+//! `vmtruncate`, `vmtruncate_range`, `unmap_mapping_range`, `truncate_inode_pages_range`.
 //!
 //! Follows mm/memory.c and mm/truncate.c of 2.6.27 (host-mm-paths B.10, G.1-G.4, G.10). The caller of
 //! vmtruncate holds i_mutex and W(i_alloc_sem), and no mmap_sem: the victims' address spaces are
@@ -8,15 +8,22 @@
 //! page by page), then pass 2 unmaps once more to catch private copies made meanwhile; it walks the
 //! tree and opens a bracket a VMA even if nothing is mapped.
 //!
+//! A hole is punched the same way, only into files that have a `truncate_range` (tmpfs) and with the end of
+//! the range instead of the end of the file (host-mm-paths B.11); private copies go, too. The lock
+//! order is that of ftruncate.
+//!
+//! After the tree comes the list of nonlinear mappings (nonlinear.rs), under the same hold of the lock.
+//!
 //! Where the spinning kernel wants to reschedule (or, with CONFIG_PREEMPT, sees contention) at a
 //! block end, it ends the bracket, drops i_mmap_lock and later walks the tree again from the
 //! beginning. `truncate_count` and `vm_truncate_count` share a word: equal to the file's counter
 //! means done, page aligned means resume there.
 //!
-//! Deviations: sizes are whole pages, so there is no partial page to zero and `truncate_inode_pages`
-//! needs its second pass only for pages that were locked in the first; no writeback to wait for.
+//! Deviations: sizes are whole pages, so there is no partial page to zero and `truncate_inode_pages_range`
+//! needs its second pass only for pages that were locked in the first; no writeback to wait for; tmpfs's
+//! own `truncate_range` has nothing to do, because no page of a file is swapped out.
 
-use sim::{Cx, Guard, LockId};
+use sim::{Cx, Guard};
 use x86::{PAGE_SIZE, Pgoff, PgoffRange, Va, VaRange};
 
 use crate::FileId;
@@ -29,6 +36,10 @@ use crate::paths::ZapDetails;
 use crate::profile::{PAGEVEC_SIZE, work};
 use crate::vma::VmaId;
 
+/// The file system has no `truncate_range`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct NoTruncateRange;
+
 /// Which pages `unmap_mapping_range` removes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum EvenCows {
@@ -39,7 +50,7 @@ enum EvenCows {
 }
 
 /// How far one VMA got.
-enum Step {
+pub(super) enum Step {
     NextVma,
     Restart,
 }
@@ -74,8 +85,32 @@ impl Kernel {
         }
         let gone = PgoffRange::to_eof(Pgoff::new(pages));
         self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
-        self.truncate_inode_pages(cx, file, gone.first()).await;
+        self.truncate_inode_pages_range(cx, file, gone).await;
         self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
+    }
+
+    /// `vmtruncate_range`: a hole. The caller holds nothing.
+    pub(super) async fn vmtruncate_range(
+        &self,
+        cx: &Cx,
+        file: FileId,
+        pages: PgoffRange,
+    ) -> Result<(), NoTruncateRange> {
+        let _span = cx.span("vmtruncate_range");
+        let (kind, i_mutex, i_alloc_sem) = {
+            let st = self.st();
+            let f = st.file(file);
+            (f.kind, f.i_mutex, f.i_alloc_sem)
+        };
+        if !kind.has_truncate_range() {
+            return Err(NoTruncateRange);
+        }
+        let _inode = cx.lock(i_mutex).await;
+        let _alloc = cx.lock(i_alloc_sem).await;
+        self.unmap_mapping_range(cx, file, pages, EvenCows::Yes).await;
+        self.truncate_inode_pages_range(cx, file, pages).await;
+        self.unmap_mapping_range(cx, file, pages, EvenCows::Yes).await;
+        Ok(())
     }
 
     /// `unmap_mapping_range`.
@@ -84,20 +119,41 @@ impl Kernel {
         let lock = self.st().file(file).i_mmap_lock;
         let details = ZapDetails {
             check_mapping: (even_cows == EvenCows::No).then_some(file),
+            nonlinear: None,
             i_mmap_lock: Some(lock),
         };
-        let mut held = cx.lock(lock).await;
+        let held = cx.lock(lock).await;
         self.next_truncate_count(file);
+        let held = self
+            .unmap_mapping_range_tree(cx, held, file, &pages, details)
+            .await;
+        let held = self
+            .unmap_mapping_range_list(cx, held, file, pages, details)
+            .await;
+        drop(held);
+    }
+
+    /// `unmap_mapping_range_tree`: linear mappings of some of the pages. i_mmap_lock is held, and given
+    /// up between walks.
+    async fn unmap_mapping_range_tree<'a>(
+        &self,
+        cx: &'a Cx,
+        mut held: Guard<'a>,
+        file: FileId,
+        pages: &PgoffRange,
+        details: ZapDetails,
+    ) -> Guard<'a> {
         'restart: loop {
-            for vma in self.mappers(cx, file, &pages) {
-                if let Step::Restart = self.unmap_mapping_vma(cx, file, vma, &pages, details).await {
-                    held = self.break_lock(cx, held, lock).await;
+            for vma in self.mappers(cx, file, pages) {
+                let part = self.st().vma(vma).addresses_of(pages);
+                let part = part.expect("the tree visits mappers only");
+                if let Step::Restart = self.unmap_mapping_vma(cx, file, vma, part, details).await {
+                    held = self.break_lock(cx, held).await;
                     continue 'restart;
                 }
             }
-            break;
+            return held;
         }
-        drop(held);
     }
 
     /// `truncate_count++`, skipping values that look like restart addresses; at the wrap all VMAs
@@ -111,7 +167,9 @@ impl Kernel {
             next
         };
         if next == 1 {
-            for vma in st.file(file).i_mmap.visit(0, u64::MAX).ids {
+            let mut vmas = st.file(file).i_mmap.visit(0, u64::MAX).ids;
+            vmas.extend(&st.file(file).i_mmap_nonlinear);
+            for vma in vmas {
                 st.vma_mut(vma).truncate_count = 0;
             }
         }
@@ -134,18 +192,17 @@ impl Kernel {
     }
 
     /// `unmap_mapping_range_vma`.
-    async fn unmap_mapping_vma(
+    pub(super) async fn unmap_mapping_vma(
         &self,
         cx: &Cx,
         file: FileId,
         vma: VmaId,
-        pages: &PgoffRange,
+        part: VaRange,
         details: ZapDetails,
     ) -> Step {
         let (done, mut at, end) = {
             let st = self.st();
             let v = st.vma(vma);
-            let part = v.addresses_of(pages).expect("the tree visits mappers only");
             let resumed =
                 v.truncate_count.is_multiple_of(PAGE_SIZE) && v.truncate_count >= part.start().get();
             let start = if resumed {
@@ -174,46 +231,60 @@ impl Kernel {
     }
 
     /// Lets go of i_mmap_lock for a moment.
-    async fn break_lock<'a>(&self, cx: &'a Cx, held: Guard<'a>, lock: LockId) -> Guard<'a> {
+    pub(super) async fn break_lock<'a>(&self, cx: &'a Cx, held: Guard<'a>) -> Guard<'a> {
+        let lock = held.lock();
         self.st().metrics.truncate_restarts += 1;
         drop(held);
         cx.cond_resched().await;
         cx.lock(lock).await
     }
 
-    /// `truncate_inode_pages`: pagevecs of 14; the first pass skips locked pages, the second waits
-    /// for them.
-    async fn truncate_inode_pages(&self, cx: &Cx, file: FileId, from: Pgoff) {
+    /// `truncate_inode_pages_range`: pagevecs of 14; the first pass skips locked pages, the second waits
+    /// for them and begins again until it finds nothing. A pagevec that reaches beyond the range holds
+    /// references to pages behind it, too, until it is released.
+    async fn truncate_inode_pages_range(&self, cx: &Cx, file: FileId, pages: PgoffRange) {
         let _span = cx.span("truncate_inode_pages");
-        let mut at = from;
-        loop {
-            let batch = self.pagevec_lookup(cx, file, at).await;
+        let mut next = Some(pages.first());
+        while let Some(from) = next {
+            let batch = self.pagevec_lookup(cx, file, from).await;
             let Some((last, _)) = batch.last() else { break };
-            at = Pgoff::new(last.get() + 1);
-            let mut released = Vec::with_capacity(PAGEVEC_SIZE);
-            for (index, page) in batch {
+            next = last.get().checked_add(1).map(Pgoff::new);
+            next = next.filter(|next| pages.contains(*next));
+            for &(index, page) in batch.iter().filter(|(index, _)| pages.contains(*index)) {
                 if let Some(locked) = cx.try_lock(page.lock).await {
                     self.truncate_complete_page(cx, file, index, page, locked).await;
                 }
-                released.push(page.pfn);
             }
-            self.release_pages(cx, &released).await;
+            self.pagevec_release(cx, &batch).await;
             cx.cond_resched().await;
         }
+        let mut from = pages.first();
         loop {
+            cx.cond_resched().await;
             let batch = self.pagevec_lookup(cx, file, from).await;
-            if batch.is_empty() {
-                return;
+            let Some((first, _)) = batch.first() else {
+                if from == pages.first() {
+                    return;
+                }
+                from = pages.first();
+                continue;
+            };
+            if !pages.contains(*first) {
+                return self.pagevec_release(cx, &batch).await;
             }
-            let mut released = Vec::with_capacity(PAGEVEC_SIZE);
-            for (index, page) in batch {
+            for &(index, page) in batch.iter().filter(|(index, _)| pages.contains(*index)) {
                 let locked = cx.lock(page.lock).await;
                 self.truncate_complete_page(cx, file, index, page, locked).await;
-                released.push(page.pfn);
+                from = index.get().checked_add(1).map_or(pages.first(), Pgoff::new);
             }
-            self.release_pages(cx, &released).await;
-            cx.cond_resched().await;
+            self.pagevec_release(cx, &batch).await;
         }
+    }
+
+    /// `pagevec_release`.
+    async fn pagevec_release(&self, cx: &Cx, batch: &[(Pgoff, CachedPage)]) {
+        let pages: Vec<_> = batch.iter().map(|(_, page)| page.pfn).collect();
+        self.release_pages(cx, &pages).await;
     }
 
     /// `pagevec_lookup`: up to 14 pages, each with a reference for us.

@@ -12,7 +12,7 @@ use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::profile::work;
-use crate::vma::{Vma, VmaId};
+use crate::vma::{Linearity, Vma, VmaId};
 
 impl Kernel {
     /// `vma_link`.
@@ -21,15 +21,13 @@ impl Kernel {
         self.touch_lines(cx, work::LINK_VMA);
         let id = self.st().add_vma(mm, vma);
         let _locks = self.lock_rmap(cx, id).await;
-        let mut st = self.st();
-        if let Some(file) = st.vma(id).file() {
-            let pages = st.vma(id).pgoffs();
-            let count = st.file(file).truncate_count;
-            st.vma_mut(id).truncate_count = count;
-            st.file_mut(file)
-                .i_mmap
-                .insert(pages.first().get(), pages.last().get(), id);
+        let file = self.st().vma(id).file();
+        if let Some(file) = file {
+            let count = self.st().file(file).truncate_count;
+            self.st().vma_mut(id).truncate_count = count;
+            self.i_mmap_insert(file, id);
         }
+        let mut st = self.st();
         if let Some(anon) = st.vma(id).anon_vma {
             st.anon_vma_mut(anon).vmas.push(id);
         }
@@ -89,7 +87,10 @@ impl Kernel {
         st.vma_mut(old).range = low;
         let after = st.vma(old).pgoffs();
         let new = st.add_vma(mm, upper);
-        if let Some(file) = file {
+        if let (Some(file), Linearity::Nonlinear) = (file, st.vma(new).linearity) {
+            // The lower half keeps its place on the list.
+            st.file_mut(file).i_mmap_nonlinear.push(new);
+        } else if let Some(file) = file {
             let pages = st.vma(new).pgoffs();
             let tree = &mut st.file_mut(file).i_mmap;
             let removed = tree.remove(before.first().get(), before.last().get(), old);
@@ -144,16 +145,11 @@ impl Kernel {
 
     /// Removes `next` in favour of `prev`; rmap locks of `prev` are held, and `next` has the same.
     fn absorb(&self, mm: MmId, prev: VmaId, next: VmaId) {
-        let mut st = self.st();
-        let v = st.vma(next).clone();
+        let v = self.st().vma(next).clone();
         if let Some(file) = v.file() {
-            let pages = v.pgoffs();
-            let removed = st
-                .file_mut(file)
-                .i_mmap
-                .remove(pages.first().get(), pages.last().get(), next);
-            debug_assert!(removed.is_ok(), "a linked file VMA is in i_mmap");
+            self.i_mmap_remove(file, next);
         }
+        let mut st = self.st();
         if let Some(anon) = v.anon_vma {
             st.anon_vma_mut(anon).vmas.retain(|x| *x != next);
         }
@@ -164,7 +160,12 @@ impl Kernel {
     }
 
     fn grow_to(&self, mm: MmId, vma: VmaId, end: Va) {
-        let file = self.st().vma(vma).file();
+        // A nonlinear VMA keeps its place on the list, whatever its borders.
+        let file = {
+            let st = self.st();
+            let v = st.vma(vma);
+            v.file().filter(|_| !v.is_nonlinear())
+        };
         if let Some(file) = file {
             self.i_mmap_remove(file, vma);
         }
@@ -182,7 +183,11 @@ impl Kernel {
     }
 }
 
-/// `is_mergeable_vma`: same rights, sharing and source.
+/// `is_mergeable_vma`: same rights, sharing and source, both linear or both not.
 fn alike(a: &Vma, b: &Vma) -> bool {
-    a.prot == b.prot && a.sharing == b.sharing && a.backing == b.backing && a.may_merge()
+    a.prot == b.prot
+        && a.sharing == b.sharing
+        && a.linearity == b.linearity
+        && a.backing == b.backing
+        && a.may_merge()
 }

@@ -1,7 +1,7 @@
 //! `unmap_vmas`, `zap_page_range`, `zap_pte_range`: removing page-table entries.
 //!
 //! Follows mm/memory.c of 2.6.27 (host-mm-paths B.1, B.9). Work is measured in bytes: a present
-//! entry counts a page, a none entry 1, an absent upper entry 1. When a block (8 pages with
+//! entry counts a page, one that stands for something else, too, a none entry 1, an absent upper entry 1. When a block (8 pages with
 //! CONFIG_PREEMPT, else 1024) is used up the gather is finished (flush, free) and a new one begins;
 //! that is the only place where the path lets others run. A full gather is flushed and freed inside
 //! the pte lock. The notifier bracket spans the whole range, gaps included, and closes *before* the
@@ -13,7 +13,9 @@
 //!
 //! A mapping of huge pages is unmapped in one go, whatever its length (hugetlb.rs).
 //!
-//! Deviations: no swap, nonlinear or special entries yet; entries of driver mappings have
+//! Entries without a page and nonlinear mappings: zap_nonpresent.rs.
+//!
+//! Deviations: no special entries; entries of driver mappings have
 //! no page and only need the flush. `set_page_dirty` sets the page's flag.
 
 use sim::{Action, Cx, LockId, Object};
@@ -26,7 +28,9 @@ use crate::hugetlb::HPAGE_PAGES;
 use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
+use crate::paths::NonlinearZap;
 use crate::profile::{ZAP_NONE_BYTES, work};
+use crate::swapops::NonPresent;
 use crate::vma::{Backing, VmaId};
 use crate::{FileId, KernelPreemption};
 
@@ -35,6 +39,8 @@ use crate::{FileId, KernelPreemption};
 pub(crate) struct ZapDetails {
     /// Only pages of this file: private copies stay (`check_mapping`).
     pub(crate) check_mapping: Option<FileId>,
+    /// Pages of a nonlinear mapping are compared one by one.
+    pub(crate) nonlinear: Option<NonlinearZap>,
     /// Truncating: the lock that is held throughout and given up at block ends when asked for.
     pub(crate) i_mmap_lock: Option<LockId>,
 }
@@ -66,7 +72,7 @@ struct PteRange {
     backing: Backing,
     table: TableId,
     pages: VpnRange,
-    check_mapping: Option<FileId>,
+    details: ZapDetails,
     notify: Notify,
     anon: u64,
     file: u64,
@@ -252,12 +258,11 @@ impl Kernel {
         } else {
             Notify::Nobody
         };
-        let check_mapping = details.check_mapping;
         let mut range = PteRange {
             backing,
             table,
             pages,
-            check_mapping,
+            details,
             notify,
             anon: 0,
             file: 0,
@@ -311,7 +316,7 @@ impl Kernel {
             let mut st = self.st();
             let index = x86::Level::Pte.index_of(*at);
             let entry = st.tables.get(range.table, index);
-            if !entry.maps_page() {
+            if entry.is_none() {
                 *left -= ZAP_NONE_BYTES;
                 *at = at.add(1);
                 cx.charge(PAGE_TABLE, none_cost);
@@ -320,10 +325,20 @@ impl Kernel {
             *left -= x86::PAGE_SIZE as i64;
             let va = at.va();
             *at = at.add(1);
-            if self.keeps(range, entry) {
+            if let Some(meaning) = NonPresent::of(entry) {
+                cx.charge(PAGE_TABLE, none_cost);
+                if !range.details.keep_nonpresent() {
+                    st.tables.set(range.table, index, Entry::NONE);
+                    self.forget_nonpresent(meaning);
+                }
                 continue;
             }
-            st.tables.set(range.table, index, Entry::NONE);
+            if self.keeps(&mut st, range, entry) {
+                cx.charge(PAGE_TABLE, costs.cacheline_touch);
+                continue;
+            }
+            let left_behind = self.left_behind(&st, range.details.nonlinear, va, entry);
+            st.tables.set(range.table, index, left_behind);
             cx.charge(PAGE_TABLE, present_cost);
             gather.cleared_entry();
             let page = self.forget_mapping(&mut st, range, entry);
@@ -344,12 +359,21 @@ impl Kernel {
         Pause::Done
     }
 
-    /// Whether `details.check_mapping` spares the entry (a private copy).
-    fn keeps(&self, range: &PteRange, entry: Entry) -> bool {
-        let Some(file) = range.check_mapping else {
-            return false;
-        };
-        self.frames.borrow().get(entry.pfn()).owner() != Owner::File(file)
+    /// Whether the details spare the page: a private copy, or one of a nonlinear mapping that is not
+    /// meant.
+    fn keeps(&self, st: &mut State, range: &PteRange, entry: Entry) -> bool {
+        let owner = || self.frames.borrow().get(entry.pfn()).owner();
+        if range
+            .details
+            .check_mapping
+            .is_some_and(|file| owner() != Owner::File(file))
+        {
+            return true;
+        }
+        range
+            .details
+            .nonlinear
+            .is_some_and(|zap| self.outside(st, zap, entry))
     }
 
     /// rss, dirty and accessed bits, `page_remove_rmap`. Returns the page whose reference is to be

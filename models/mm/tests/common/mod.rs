@@ -8,6 +8,7 @@
 )]
 
 pub mod huge;
+pub mod probe;
 
 use std::cell::Cell;
 use std::future::Future;
