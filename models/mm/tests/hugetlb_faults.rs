@@ -301,7 +301,7 @@ fn a_reference_to_any_part_holds_the_whole_huge_page() {
         let generation = k.generation(last.pfn);
         k.sys_munmap(&cx, mm, huge_range(BASE, 1)).await;
         assert_eq!((k.huge_pool().free, k.generation(last.pfn)), (1, generation));
-        k.unpin_page(&cx, last.pfn);
+        k.unpin_page(&cx, last.pfn).await;
         assert_eq!((k.huge_pool().free, k.metrics().pages_freed), (2, 0));
         assert_ne!(k.generation(first.pfn), generation);
     });
