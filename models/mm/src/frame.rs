@@ -76,6 +76,9 @@ pub struct Frame {
     pub usable: u32,
     /// References held by secondary MMUs.
     pub pins: u32,
+    /// Whether a CPU could store to it through a translation since it was allocated, or last cleaned:
+    /// whoever clears PG_dirty and the entries' dirty bits (writeback) resets it.
+    pub stored: bool,
     /// `page->index`.
     pub index: Pgoff,
     /// `page->mapping`.
@@ -157,6 +160,7 @@ impl Frames {
         frame.generation = frame.generation.next();
         frame.owner = Owner::None;
         frame.flags = PageFlags::default();
+        frame.stored = false;
         let zone = &mut self.zones[frame.zone.0 as usize];
         zone.in_use -= 1;
         zone.freed += 1;

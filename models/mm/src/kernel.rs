@@ -8,8 +8,8 @@ use std::cell::{RefCell, RefMut};
 use std::rc::{Rc, Weak};
 
 use sim::{
-    ClassDef, ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, Handled, Interrupt, LockId, LockKind,
-    Nesting, Platform, ReaderKind, TaskId,
+    ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, Handled, Interrupt, LockId, Platform, ReaderKind,
+    TaskId,
 };
 use x86::cache::Served;
 use x86::psc::Psc;
@@ -18,12 +18,14 @@ use x86::{Asid, CpuIndex, Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, 
 use crate::access::Cached;
 use crate::file::AddressSpace;
 use crate::frame::{Frames, Zone};
+use crate::lock_order::{self, HostLock};
 use crate::metrics::MmMetrics;
 use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified};
 use crate::notifier::{Design, Subscription, Table};
-use crate::profile::{KernelProfile, RmapLocks};
+use crate::profile::KernelProfile;
 use crate::vma::{Vma, VmaId, VmaTree};
 use crate::walk::Walks;
+use crate::watch::OpenBracket;
 use crate::{FileId, Owner, account};
 
 /// Number of a kernel in its world.
@@ -110,6 +112,8 @@ pub struct State {
     pub task_mm: Vec<Option<MmId>>,
     /// Subscribers of all address spaces.
     pub subscriptions: Vec<Subscription>,
+    /// Brackets that subscribers heard open and not close yet.
+    pub(crate) open_brackets: Vec<OpenBracket>,
     /// Counters.
     pub metrics: MmMetrics,
     /// What the walkers of all CPUs share.
@@ -185,26 +189,29 @@ const MMAP_BASE: u64 = 0x7f00_0000_0000;
 
 impl Classes {
     fn declare(engine: &Engine, profile: &KernelProfile) -> Self {
-        use LockKind::{Mutex, RwSem, Spin};
-        use Nesting::{ByCaller, Forbidden};
-        let class = |name, kind, nesting| engine.lock_class(ClassDef { name, kind, nesting });
-        let (i_mmap, anon) = match profile.rmap_locks {
-            RmapLocks::Spin => (("i_mmap_lock", Spin), ("anon_vma->lock", Spin)),
-            RmapLocks::RwSem => (("i_mmap_sem", RwSem), ("anon_vma->sem", RwSem)),
-        };
+        let class = |lock| engine.lock_class(lock_order::row_of(lock, profile).class());
         Classes {
-            // Fork takes the child's after the parent's; XPMEM those of two partitions.
-            mmap_sem: class("mmap_sem", RwSem, ByCaller),
-            page_table_lock: class("page_table_lock", Spin, Forbidden),
-            // Fork takes the child's and then the parent's, mremap the old and then the new one.
-            pte: class("ptl", Spin, ByCaller),
-            i_mmap_lock: class(i_mmap.0, i_mmap.1, ByCaller),
-            anon_vma: class(anon.0, anon.1, ByCaller),
-            page_locked: class("PG_locked", Mutex, ByCaller),
-            i_mutex: class("i_mutex", Mutex, Forbidden),
-            i_alloc_sem: class("i_alloc_sem", RwSem, Forbidden),
-            tree_lock: class("tree_lock", Spin, Forbidden),
-            notifier: class("mmu_notifier_mm->lock", Spin, Forbidden),
+            mmap_sem: class(HostLock::MmapSem),
+            page_table_lock: class(HostLock::PageTable),
+            pte: class(HostLock::Pte),
+            i_mmap_lock: class(HostLock::IMmap),
+            anon_vma: class(HostLock::AnonVma),
+            page_locked: class(HostLock::PageLocked),
+            i_mutex: class(HostLock::IMutex),
+            i_alloc_sem: class(HostLock::IAllocSem),
+            tree_lock: class(HostLock::Tree),
+            notifier: class(HostLock::Notifier),
+        }
+    }
+}
+
+impl Locks {
+    fn make(engine: &Engine, profile: &KernelProfile) -> Self {
+        let lock = |lock| engine.new_lock(engine.lock_class(lock_order::row_of(lock, profile).class()));
+        Locks {
+            lru_lock: lock(HostLock::Lru),
+            mm_all_locks: lock(HostLock::MmAllLocks),
+            tlb_slots: (0..TLB_SLOTS).map(|_| lock(HostLock::TlbState)).collect(),
         }
     }
 }
@@ -509,25 +516,7 @@ impl World {
     pub fn add_kernel(&self, spec: KernelSpec) -> Rc<Kernel> {
         let engine = &self.engine;
         let classes = Classes::declare(engine, &spec.profile);
-        let spin = |name, nesting| {
-            engine.new_lock(engine.lock_class(ClassDef {
-                name,
-                kind: LockKind::Spin,
-                nesting,
-            }))
-        };
-        let mutex = engine.lock_class(ClassDef {
-            name: "mm_all_locks_mutex",
-            kind: LockKind::Mutex,
-            nesting: Nesting::Forbidden,
-        });
-        let locks = Locks {
-            lru_lock: spin("zone->lru_lock", Nesting::Forbidden),
-            mm_all_locks: engine.new_lock(mutex),
-            tlb_slots: (0..TLB_SLOTS)
-                .map(|_| spin("tlbstate_lock", Nesting::Forbidden))
-                .collect(),
-        };
+        let locks = Locks::make(engine, &spec.profile);
         let cpu = || CpuState {
             tlb: Tlb::new(&self.machine.tlb),
             psc: Psc::new(&self.machine.psc),
@@ -564,6 +553,7 @@ impl World {
                 cpus: (0..spec.cpus).map(|_| cpu()).collect(),
                 task_mm: Vec::new(),
                 subscriptions: Vec::new(),
+                open_brackets: Vec::new(),
                 metrics: MmMetrics::default(),
                 walks: Walks::new(&self.machine, spec.cpus),
                 tlb_before: TlbStats::default(),

@@ -13,7 +13,9 @@ pub mod file;
 pub mod frame;
 mod gather;
 pub mod i_mmap;
+pub mod invariants;
 pub mod kernel;
+pub mod lock_order;
 pub mod metrics;
 pub mod mm;
 pub mod notifier;
@@ -23,6 +25,7 @@ pub mod profile;
 mod tlbflush;
 pub mod vma;
 mod walk;
+mod watch;
 
 pub use access::{Now, Refused};
 pub use check::CONSERVATION;

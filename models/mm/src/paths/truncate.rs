@@ -73,6 +73,7 @@ impl Kernel {
         self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
         self.truncate_inode_pages(cx, file, gone.first()).await;
         self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
+        self.check_truncated(cx, file, pages);
     }
 
     /// `unmap_mapping_range`.
@@ -262,10 +263,10 @@ impl Kernel {
             let _irqs = cx.irq_disable();
             let _tree = cx.lock(tree_lock).await;
             cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
+            self.check_uncached(cx, &page);
             self.st().file_mut(file).pages.remove(&index);
             let mut frames = self.frames();
             let frame = frames.get_mut(page.pfn);
-            debug_assert_eq!(frame.mapcount, 0, "a page leaves the cache unmapped (F14)");
             frame.owner = Owner::None;
             frame.flags.clear(PageFlags::CACHED);
             frame.flags.clear(PageFlags::DIRTY);

@@ -258,6 +258,9 @@ impl Kernel {
                 Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
                 Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
                 Pause::Notify(va, pfn) => {
+                    if let Some(pfn) = pfn {
+                        self.check_page_notice(cx, mm, Path::Zap, Point::AfterClear, va, pfn);
+                    }
                     self.notify_page(cx, mm, Path::Zap, Point::AfterClear, va).await;
                     if pfn.map(|p| gather.remove_page(p)) == Some(Room::Full) {
                         gather.flush_mmu(FlushPoint::Full).await;
@@ -306,7 +309,7 @@ impl Kernel {
             if self.keeps(range, entry) {
                 continue;
             }
-            st.tables.set(range.table, index, Entry::NONE);
+            self.set_pte(cx, &mut st, range.table, index, Entry::NONE);
             cx.charge(PAGE_TABLE, present_cost);
             gather.cleared_entry();
             let page = self.forget_mapping(&mut st, range, entry);
@@ -342,6 +345,7 @@ impl Kernel {
         let pfn = entry.pfn();
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
+        frame.mapcount -= 1;
         if let Owner::Anon(_) = frame.owner {
             range.anon += 1;
         } else {
@@ -352,8 +356,8 @@ impl Kernel {
             if entry.accessed() {
                 frame.flags.set(PageFlags::REFERENCED);
             }
+            self.check_dirty_kept(pfn, frame);
         }
-        frame.mapcount -= 1;
         Some(pfn)
     }
 }
