@@ -183,8 +183,11 @@ impl Kernel {
             cpu.page_fault(&mut frames, vpn, cached);
             return Tried::Fault;
         };
-        let generation = frames.get(entry.frame(size)).generation;
+        let pfn = entry.frame(size);
+        self.check_fill(cx, st, &mut frames, (mm, vpn), pfn, access);
+        let generation = frames.get(pfn).generation;
         let filled = TlbEntry::of_leaf(entry, size, generation);
+        let cpu = &mut st.cpus[slot];
         cpu.tlb.fill(access, Context::UNTAGGED, vpn, filled, &mut *frames);
         Tried::Hit
     }

@@ -1,10 +1,12 @@
 //! Conservation: what must add up when nothing is in flight.
 //!
-//! Checked at the end of every run (host-mm-paths F5, F6, F13, F18, F23, F24): map counts equal the
-//! present entries, reference counts equal map count + page cache + pagevecs + pins, rss counters equal the
-//! entries counted as such, every linked file VMA is in i_mmap, or, if it is nonlinear, on the list
-//! of those, exactly once, VMAs are disjoint, and no CPU holds translations
-//! or upper-level entries of an address space whose mask it is not in.
+//! Checked at the end of every run (host-mm-paths F5, F6, F7, F13, F18, F21, F23, F24, F27): map counts
+//! equal the present entries, reference counts equal map count + page cache + pagevecs + pins, rss counters
+//! equal the entries counted as such, every linked file VMA is in i_mmap, or, if it is nonlinear, on the list
+//! of those, exactly once, VMAs are disjoint and found
+//! where they are, what a private mapping may write is its own, no bracket is open, no CPU holds
+//! translations or upper-level entries of an address space whose mask it is not in, and every loaded
+//! address space has its top-level table. Each line ends in the number of the invariant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +49,7 @@ impl World {
             let cached = counted.cached.get(&pfn).copied().unwrap_or(0);
             if frame.mapcount != maps {
                 wrong.push(format!(
-                    "{pfn}: mapcount {} but {maps} entries map it",
+                    "{pfn}: mapcount {} but {maps} entries map it (F5)",
                     frame.mapcount
                 ));
             }
@@ -57,7 +59,7 @@ impl World {
             let pins = frames.secondary(pfn).pins;
             if frame.count != maps + cached + waiting + pins {
                 wrong.push(format!(
-                    "{pfn}: count {} but {maps} entries + {cached} page cache + {waiting} pagevecs + {pins} pins",
+                    "{pfn}: count {} but {maps} entries + {cached} page cache + {waiting} pagevecs + {pins} pins (F6)",
                     frame.count
                 ));
             }
@@ -80,6 +82,13 @@ impl Kernel {
             self.audit_mm(&st, MmId(index as u32), counted, frames, wrong);
         }
         audit_i_mmap(&st, wrong);
+        for open in &st.open_brackets {
+            let name = st.subscriptions[open.subscriber.0 as usize].handler.name();
+            let (start, end) = (open.range.start().get(), open.range.end().get());
+            wrong.push(format!(
+                "{name}: the bracket {start:#x}-{end:#x} is still open (F7)"
+            ));
+        }
         for (n, cpu) in st.cpus.iter().enumerate() {
             for list in [LruList::Inactive, LruList::Active] {
                 for pfn in cpu.pagevecs.of(list).pages() {
@@ -90,6 +99,11 @@ impl Kernel {
                 *counted.waiting.entry(*pfn).or_default() += 1;
             }
             let global = self.cpu(n as u32);
+            if cpu.active_mm.is_some_and(|mm| !st.tables.is_live(st.mm(mm).pgd)) {
+                wrong.push(format!(
+                    "{global:?} has an address space loaded whose top-level table is gone (F27)"
+                ));
+            }
             let allowed = cpu
                 .active_mm
                 .is_some_and(|mm| st.mm(mm).cpu_vm_mask.contains(global));
@@ -122,6 +136,12 @@ impl Kernel {
                 ));
             }
             end = v.range.end().get();
+            if mm.vmas.overlapping(v.range).ne([vma]) {
+                wrong.push(format!(
+                    "{}: the tree does not have {vma:?} where it lies (F24)",
+                    mm.name
+                ));
+            }
             if st.is_huge(vma) {
                 count_huge(st, mm.pgd, v.range, counted);
                 continue;
@@ -134,7 +154,17 @@ impl Kernel {
                         continue;
                     }
                     *counted.maps.entry(entry.pfn()).or_default() += 1;
-                    match frames.get(entry.pfn()).owner() {
+                    let frame = frames.get(entry.pfn());
+                    let own = frame.is_anon() && frame.mapcount == 1;
+                    if entry.writable() && v.is_cow() && !own {
+                        wrong.push(format!(
+                            "{}: {:#x} may write {}, which is not its own (F21)",
+                            mm.name,
+                            vpn.va().get(),
+                            entry.pfn()
+                        ));
+                    }
+                    match frame.owner() {
                         Owner::Anon(_) => anon += 1,
                         Owner::File(_) | Owner::None => file += 1,
                     }

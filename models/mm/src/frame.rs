@@ -58,6 +58,9 @@ impl PageFlags {
     pub const RECLAIM: PageFlags = PageFlags(1 << 7);
     /// Part of a huge page of the pool (PG_compound): the first of its frames carries the counts.
     pub(crate) const HUGE: PageFlags = PageFlags(1 << 8);
+    /// A CPU could store to the page through a translation since it was allocated, or last cleaned: whoever
+    /// clears PG_dirty and the entries' dirty bits (writeback) resets it. No flag of the kernel's.
+    pub(crate) const STORED: PageFlags = PageFlags(1 << 9);
 
     /// Sets a bit.
     pub fn set(&mut self, bit: PageFlags) {

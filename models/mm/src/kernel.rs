@@ -8,8 +8,8 @@ use std::cell::{RefCell, RefMut};
 use std::rc::{Rc, Weak};
 
 use sim::{
-    ClassDef, ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, Handled, Interrupt, LockId, LockKind,
-    Nesting, Platform, ReaderKind, TaskId,
+    ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, Handled, Interrupt, LockId, Platform, ReaderKind,
+    TaskId,
 };
 use x86::cache::Served;
 use x86::psc::Psc;
@@ -20,15 +20,17 @@ use crate::disk::{DISK_VECTOR, Disks};
 use crate::file::{AddressSpace, FileKind};
 use crate::frame::{Frames, Zone};
 use crate::hugetlb::Hugetlb;
+use crate::lock_order::{self, HostLock};
 use crate::lru::Pagevecs;
 use crate::metrics::MmMetrics;
 use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified};
 use crate::notifier::{Design, Subscription, Table};
 use crate::page_lock::PageLocks;
-use crate::profile::{KernelProfile, PageCacheLookup, RmapLocks};
+use crate::profile::KernelProfile;
 use crate::swap::Swap;
 use crate::vma::{Vma, VmaId, VmaTree};
 use crate::walk::Walks;
+use crate::watch::OpenBracket;
 use crate::{FileId, Owner, account};
 
 /// Number of a kernel in its world.
@@ -115,6 +117,8 @@ pub struct State {
     pub task_mm: Vec<Option<MmId>>,
     /// Subscribers of all address spaces.
     pub subscriptions: Vec<Subscription>,
+    /// Brackets that subscribers heard open and not close yet.
+    pub(crate) open_brackets: Vec<OpenBracket>,
     /// Counters.
     pub metrics: MmMetrics,
     /// The swap device and the swap cache.
@@ -203,33 +207,32 @@ const MMAP_BASE: u64 = 0x7f00_0000_0000;
 
 impl Classes {
     fn declare(engine: &Engine, profile: &KernelProfile) -> Self {
-        use LockKind::{Mutex, RwSem, Spin};
-        use Nesting::{ByCaller, Forbidden};
-        let class = |name, kind, nesting| engine.lock_class(ClassDef { name, kind, nesting });
-        let tree = match profile.page_cache_lookup {
-            PageCacheLookup::UnderTreeLock => LockKind::RwLock,
-            PageCacheLookup::Lockless => Spin,
-        };
-        let (i_mmap, anon) = match profile.rmap_locks {
-            RmapLocks::Spin => (("i_mmap_lock", Spin), ("anon_vma->lock", Spin)),
-            RmapLocks::RwSem => (("i_mmap_sem", RwSem), ("anon_vma->sem", RwSem)),
-        };
+        let class = |lock| engine.lock_class(lock_order::row_of(lock, profile).class());
         Classes {
-            // Fork takes the child's after the parent's; XPMEM those of two partitions.
-            mmap_sem: class("mmap_sem", RwSem, ByCaller),
-            // As pte locks, where they are not split; fork of huge pages takes the child's and then the
-            // parent's.
-            page_table_lock: class("page_table_lock", Spin, ByCaller),
-            // Fork takes the child's and then the parent's, mremap the old and then the new one.
-            pte: class("ptl", Spin, ByCaller),
-            i_mmap_lock: class(i_mmap.0, i_mmap.1, ByCaller),
-            anon_vma: class(anon.0, anon.1, ByCaller),
-            page_locked: class("PG_locked", Mutex, ByCaller),
-            i_mutex: class("i_mutex", Mutex, Forbidden),
-            hugetlbfs_i_mutex: class("i_mutex (hugetlbfs)", Mutex, Forbidden),
-            i_alloc_sem: class("i_alloc_sem", RwSem, Forbidden),
-            tree_lock: class("tree_lock", tree, Forbidden),
-            notifier: class("mmu_notifier_mm->lock", Spin, Forbidden),
+            mmap_sem: class(HostLock::MmapSem),
+            page_table_lock: class(HostLock::PageTable),
+            pte: class(HostLock::Pte),
+            i_mmap_lock: class(HostLock::IMmap),
+            anon_vma: class(HostLock::AnonVma),
+            page_locked: class(HostLock::PageLocked),
+            i_mutex: class(HostLock::IMutex),
+            hugetlbfs_i_mutex: class(HostLock::HugetlbfsIMutex),
+            i_alloc_sem: class(HostLock::IAllocSem),
+            tree_lock: class(HostLock::Tree),
+            notifier: class(HostLock::Notifier),
+        }
+    }
+}
+
+impl Locks {
+    fn make(engine: &Engine, profile: &KernelProfile) -> Self {
+        let lock = |lock| engine.new_lock(engine.lock_class(lock_order::row_of(lock, profile).class()));
+        Locks {
+            lru_lock: lock(HostLock::Lru),
+            mm_all_locks: lock(HostLock::MmAllLocks),
+            hugetlb: lock(HostLock::HugetlbInstantiation),
+            swapper_tree_lock: lock(HostLock::Tree),
+            tlb_slots: (0..TLB_SLOTS).map(|_| lock(HostLock::TlbState)).collect(),
         }
     }
 }
@@ -542,29 +545,7 @@ impl World {
     pub fn add_kernel(&self, spec: KernelSpec) -> Rc<Kernel> {
         let engine = &self.engine;
         let classes = Classes::declare(engine, &spec.profile);
-        let spin = |name, nesting| {
-            engine.new_lock(engine.lock_class(ClassDef {
-                name,
-                kind: LockKind::Spin,
-                nesting,
-            }))
-        };
-        let mutex = |name| {
-            engine.new_lock(engine.lock_class(ClassDef {
-                name,
-                kind: LockKind::Mutex,
-                nesting: Nesting::Forbidden,
-            }))
-        };
-        let locks = Locks {
-            lru_lock: spin("zone->lru_lock", Nesting::Forbidden),
-            mm_all_locks: mutex("mm_all_locks_mutex"),
-            hugetlb: mutex("hugetlb_instantiation_mutex"),
-            swapper_tree_lock: engine.new_lock(classes.tree_lock),
-            tlb_slots: (0..TLB_SLOTS)
-                .map(|_| spin("tlbstate_lock", Nesting::Forbidden))
-                .collect(),
-        };
+        let locks = Locks::make(engine, &spec.profile);
         let cpu = || CpuState {
             tlb: Tlb::new(&self.machine.tlb),
             psc: Psc::new(&self.machine.psc),
@@ -601,6 +582,7 @@ impl World {
                 cpus: (0..spec.cpus).map(|_| cpu()).collect(),
                 task_mm: Vec::new(),
                 subscriptions: Vec::new(),
+                open_brackets: Vec::new(),
                 metrics: MmMetrics::default(),
                 swap: Swap::default(),
                 disks: Disks::default(),

@@ -16,7 +16,9 @@ pub mod frame;
 mod gather;
 pub mod hugetlb;
 pub mod i_mmap;
+pub mod invariants;
 pub mod kernel;
+pub mod lock_order;
 pub mod lru;
 pub mod metrics;
 pub mod mm;
@@ -33,6 +35,7 @@ pub mod swapops;
 mod tlbflush;
 pub mod vma;
 mod walk;
+mod watch;
 
 pub use access::{Now, Refused};
 pub use check::CONSERVATION;

@@ -61,6 +61,7 @@ impl Kernel {
     async fn exit_mmap(&self, cx: &Cx, mm: MmId) {
         let _span = cx.span("exit_mmap");
         self.notify_release(cx, mm, Point::TeardownBegin).await;
+        self.check_released(cx, mm);
         self.lru_add_drain(cx).await;
         let vmas: Vec<VmaId> = self.st().mm(mm).vmas.iter().collect();
         let parts: Vec<(VmaId, VaRange)> = vmas.iter().map(|v| (*v, self.st().vma(*v).range)).collect();

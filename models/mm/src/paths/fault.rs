@@ -151,6 +151,7 @@ impl Kernel {
             walks.made(&self.machine, cpu, made);
             new_tables += 1;
         });
+        self.check_populated(cx, st, mm);
         for _ in 0..new_tables {
             cx.charge(PAGE_ALLOC, self.machine.costs.page_alloc);
             cx.charge(PAGE_COPY, self.machine.costs.clear_page);
@@ -257,7 +258,7 @@ impl Kernel {
         if vma.prot.can_write() {
             entry = entry.with_dirty();
         }
-        st.tables.set(fault.table, fault.index, entry);
+        self.set_pte(cx, &mut st, fault.table, fault.index, entry);
         drop(st);
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
@@ -360,7 +361,7 @@ impl Kernel {
         if write {
             entry = entry.with_dirty();
         }
-        st.tables.set(fault.table, fault.index, entry);
+        self.set_pte(cx, &mut st, fault.table, fault.index, entry);
         st.metrics.faults_file += 1;
         st.mm_mut(fault.mm).file_rss += 1;
         drop(st);
@@ -489,7 +490,7 @@ impl Kernel {
         // `ptep_set_access_flags`: young (and dirty); a read fault does not even write.
         if fault.access.is_write() {
             let updated = now.with_accessed().with_dirty();
-            self.st().tables.set(fault.table, fault.index, updated);
+            self.set_pte(cx, &mut self.st(), fault.table, fault.index, updated);
             self.flush_tlb_page(cx, fault.mm, fault.va).await;
         }
         self.st().metrics.faults_spurious += 1;
@@ -509,7 +510,7 @@ impl Kernel {
         };
         if shared || sole_owner {
             let writable = entry.with_write().with_accessed().with_dirty();
-            self.st().tables.set(fault.table, fault.index, writable);
+            self.set_pte(cx, &mut self.st(), fault.table, fault.index, writable);
             if shared {
                 self.frames().get_mut(old).flags.set(PageFlags::DIRTY);
             }
@@ -540,8 +541,10 @@ impl Kernel {
             return Ok(());
         }
         // ptep_clear_flush, and whom the design tells here.
-        self.st().tables.set(fault.table, fault.index, Entry::NONE);
+        self.set_pte(cx, &mut self.st(), fault.table, fault.index, Entry::NONE);
         self.flush_tlb_page(cx, fault.mm, fault.va).await;
+        self.check_page_notice(cx, fault.mm, Path::Cow, Point::AfterFlush, fault.va, old);
+        self.check_flushed(cx, fault.mm, fault.va, old);
         self.notify_page(cx, fault.mm, Path::Cow, Point::AfterFlush, fault.va)
             .await;
         self.install_anon(cx, &fault, anon, new);
@@ -549,6 +552,7 @@ impl Kernel {
         self.account_copy(cx, &fault, now.pfn());
         if self.table.at(Path::Cow, Point::AfterPtl).is_some() {
             drop(ptl);
+            self.check_page_notice(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va, old);
             self.notify_page(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va)
                 .await;
         }
@@ -564,6 +568,9 @@ impl Kernel {
         let frame = frames.get_mut(old);
         frame.mapcount -= 1;
         let was_file = !frame.is_anon();
+        if was_file {
+            self.check_dirty_kept(old, frame);
+        }
         drop(frames);
         self.touch_lines(cx, work::RMAP);
         let mut st = self.st();

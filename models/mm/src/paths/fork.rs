@@ -89,6 +89,7 @@ impl Kernel {
         }
         drop(new);
         self.flush_tlb_mm(cx, parent).await;
+        self.check_forked(cx, parent);
     }
 
     async fn dup_vma(&self, cx: &Cx, child: MmId, vma: VmaId) -> VmaId {
@@ -264,19 +265,19 @@ impl Kernel {
             progress += FORK_PROGRESS_ENTRY;
             if let Some(meaning) = NonPresent::of(entry) {
                 cx.charge(PAGE_TABLE, costs.pte_access * 2);
-                st.tables.set(job.dst, index, inherit_nonpresent(meaning));
+                self.set_pte(cx, &mut st, job.dst, index, inherit_nonpresent(meaning));
                 continue;
             }
             cx.charge(PAGE_TABLE, copied_cost);
             let mut inherited = entry;
             if job.write_protect == WriteProtect::Cow {
                 inherited = entry.without_write();
-                st.tables.set(job.src, index, inherited);
+                self.set_pte(cx, &mut st, job.src, index, inherited);
             } else {
                 inherited = inherited.without_dirty();
             }
-            st.tables
-                .set(job.dst, index, inherited.without(EntryFlags::ACCESSED));
+            let copied = inherited.without(EntryFlags::ACCESSED);
+            self.set_pte(cx, &mut st, job.dst, index, copied);
             st.metrics.pages_forked += 1;
             let frame = frames.get_mut(entry.pfn());
             frame.count += 1;

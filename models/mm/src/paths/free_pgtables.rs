@@ -42,6 +42,7 @@ impl Kernel {
                 last += 1;
                 self.unlink_vma(cx, vmas[last]).await;
             }
+            self.check_hidden(cx, mm, &vmas[first..=last]);
             let next = ranges.get(last + 1).map(VaRange::start).or(ceiling);
             let detached = self.detach_tables(mm, ranges[first].start(), ranges[last].end(), floor, next);
             for table in detached {

@@ -209,7 +209,7 @@ impl Kernel {
         let old = self.st().tables.get(table, index);
         if old.maps_page() {
             // `zap_pte`: ptep_clear_flush, then the page.
-            self.st().tables.set(table, index, x86::Entry::NONE);
+            self.set_pte(cx, &mut self.st(), table, index, x86::Entry::NONE);
             self.flush_tlb_page(cx, mm, va).await;
             self.notify_page(cx, mm, Path::Remap, Point::AfterFlush, va).await;
             self.touch_lines(cx, work::RMAP);
@@ -219,7 +219,7 @@ impl Kernel {
             self.forget_nonpresent(meaning);
         }
         let mut st = self.st();
-        st.tables.set(table, index, file_page.entry());
+        self.set_pte(cx, &mut st, table, index, file_page.entry());
         st.metrics.pages_remapped += 1;
     }
 

@@ -64,7 +64,7 @@ impl Kernel {
         } else {
             entry.with_accessed()
         };
-        st.tables.set(table, index, marked);
+        self.set_pte(cx, &mut st, table, index, marked);
         self.frames().get_page(entry.pfn());
         let access = if entry.writable() {
             Access::Write

@@ -119,7 +119,7 @@ impl Kernel {
             if !prot.can_read() {
                 changed = changed.with_no_access();
             }
-            st.tables.set(table, index, changed);
+            self.set_pte(cx, &mut st, table, index, changed);
         }
     }
 }

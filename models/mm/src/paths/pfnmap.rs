@@ -121,7 +121,7 @@ impl Kernel {
             );
             return Ok(Inserted::AlreadyThere);
         }
-        st.tables.set(table, index, Entry::leaf(pfn, rights));
+        self.set_pte(cx, &mut st, table, index, Entry::leaf(pfn, rights));
         Ok(Inserted::New)
     }
 

@@ -87,6 +87,7 @@ impl Kernel {
         self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
         self.truncate_inode_pages_range(cx, file, gone).await;
         self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
+        self.check_truncated(cx, file, pages);
     }
 
     /// `vmtruncate_range`: a hole. The caller holds nothing.
@@ -335,11 +336,11 @@ impl Kernel {
         {
             let _irqs = cx.irq_disable();
             let _tree = cx.lock(tree_lock).await;
+            self.check_uncached(cx, &page);
             let removed = self.st().file_mut(file).pages.remove(index.get());
             self.touch_lines(cx, removed.nodes * work::PAGE_CACHE_NODE);
             let mut frames = self.frames();
             let frame = frames.get_mut(page.pfn);
-            debug_assert_eq!(frame.mapcount, 0, "a page leaves the cache unmapped (F14)");
             frame.set_owner(Owner::None);
             frame.flags.clear(PageFlags::CACHED);
             frame.flags.clear(PageFlags::DIRTY);

@@ -276,6 +276,9 @@ impl Kernel {
                 Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
                 Pause::Free(pfn) => gather.free_now(pfn).await,
                 Pause::Notify(va, pfn) => {
+                    if let Some(pfn) = pfn {
+                        self.check_page_notice(cx, mm, Path::Zap, Point::AfterClear, va, pfn);
+                    }
                     self.notify_page(cx, mm, Path::Zap, Point::AfterClear, va).await;
                     if let Some(pfn) = pfn {
                         match gather.remove_page(pfn) {
@@ -328,7 +331,7 @@ impl Kernel {
             if let Some(meaning) = NonPresent::of(entry) {
                 cx.charge(PAGE_TABLE, none_cost);
                 if !range.details.keep_nonpresent() {
-                    st.tables.set(range.table, index, Entry::NONE);
+                    self.set_pte(cx, &mut st, range.table, index, Entry::NONE);
                     self.forget_nonpresent(meaning);
                 }
                 continue;
@@ -338,7 +341,7 @@ impl Kernel {
                 continue;
             }
             let left_behind = self.left_behind(&st, range.details.nonlinear, va, entry);
-            st.tables.set(range.table, index, left_behind);
+            self.set_pte(cx, &mut st, range.table, index, left_behind);
             cx.charge(PAGE_TABLE, present_cost);
             gather.cleared_entry();
             let page = self.forget_mapping(&mut st, range, entry);
@@ -387,6 +390,7 @@ impl Kernel {
         let pfn = entry.pfn();
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
+        frame.mapcount -= 1;
         if frame.is_anon() {
             range.anon += 1;
         } else {
@@ -397,8 +401,8 @@ impl Kernel {
             if entry.accessed() {
                 frame.flags.set(PageFlags::REFERENCED);
             }
+            self.check_dirty_kept(pfn, frame);
         }
-        frame.mapcount -= 1;
         Some(pfn)
     }
 }
