@@ -121,3 +121,14 @@ pub fn measure(work: impl FnOnce()) -> Duration {
     work();
     begin.elapsed()
 }
+
+/// Numbers without pattern, the same on every host (xorshift64).
+pub fn dice(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}

@@ -92,9 +92,11 @@ impl Kernel {
         if self.st().mm(mm).vmas.len() >= MAX_MAP_COUNT {
             return Err(MapError::TooManyMappings);
         }
-        let pgoff = match request.backing {
-            Backing::File(_) | Backing::Huge(_) | Backing::Driver => request.pgoff,
-            Backing::Anonymous => Pgoff::new(start.vpn().get()),
+        // Shared anonymous memory is the whole of its file.
+        let pgoff = match (request.backing, request.sharing) {
+            (Backing::File(_) | Backing::Huge(_) | Backing::Driver, _) => request.pgoff,
+            (Backing::Anonymous, Sharing::Private) => Pgoff::new(start.vpn().get()),
+            (Backing::Anonymous, Sharing::Shared) => Pgoff::new(0),
         };
         let vma = Vma {
             range,
