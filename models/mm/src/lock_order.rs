@@ -81,14 +81,14 @@ impl LockRow {
 /// A lock class of the host mm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum HostLock {
+    /// `inode->i_mutex` of hugetlbfs, whose mmap takes it under mmap_sem (a class of its own in lockdep, too).
+    HugetlbfsIMutex,
     /// `inode->i_mutex`.
     IMutex,
     /// `inode->i_alloc_sem`.
     IAllocSem,
     /// `mm->mmap_sem`.
     MmapSem,
-    /// `inode->i_mutex` of hugetlbfs, whose mmap takes it under mmap_sem (a class of its own in lockdep, too).
-    HugetlbfsIMutex,
     /// `mm_all_locks_mutex`.
     MmAllLocks,
     /// `hugetlb_instantiation_mutex`.
@@ -142,15 +142,18 @@ const fn nested(name: &'static str, rank: u8, kind: LockKind, same_class: &'stat
 /// What `mm_take_all_locks` and `mm_lock` do.
 const ALL_RMAP: &str = "only in mm_take_all_locks, which excludes itself";
 
-/// The table of 2.6.27, in the order of [`HostLock`].
+/// The table of 2.6.27, in the order of [`HostLock`]; locks without a place in the order first.
 const LINUX_2_6_27: [LockRow; LOCKS] = [
+    // Its mmap takes it inside mmap_sem, its truncation outside i_alloc_sem: no place of this order fits.
+    LockRow::single(
+        "i_mutex (hugetlbfs)",
+        None,
+        Mutex,
+        "fs/hugetlbfs/inode.c 2.6.27 (hugetlbfs_file_mmap); inferred",
+    ),
     row("i_mutex", 10, Mutex),
     row("i_alloc_sem", 15, RwSem),
     nested("mmap_sem", 20, RwSem, "fork: the parent's, then the child's"),
-    LockRow {
-        source: "inferred from fs/hugetlbfs/inode.c 2.6.27 (hugetlbfs_file_mmap)",
-        ..row("i_mutex (hugetlbfs)", 22, Mutex)
-    },
     row("mm_all_locks_mutex", 25, Mutex),
     row("hugetlb_instantiation_mutex", 27, Mutex),
     nested("PG_locked", 30, Mutex, "in the order of the caller"),
@@ -220,10 +223,10 @@ pub fn rows(profile: &KernelProfile) -> Vec<LockRow> {
 
 /// All locks, outermost first.
 pub const ALL: [HostLock; LOCKS] = [
+    HostLock::HugetlbfsIMutex,
     HostLock::IMutex,
     HostLock::IAllocSem,
     HostLock::MmapSem,
-    HostLock::HugetlbfsIMutex,
     HostLock::MmAllLocks,
     HostLock::HugetlbInstantiation,
     HostLock::PageLocked,

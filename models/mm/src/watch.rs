@@ -11,7 +11,7 @@ use x86::{Context, PageTables};
 
 use crate::FileId;
 use crate::file::CachedPage;
-use crate::frame::{Frame, Frames, PageFlags};
+use crate::frame::{Frame, Frames, Owner, PageFlags};
 use crate::invariants::{
     DIRTY_BIT_LOST, FILLED_OUTSIDE_MASK, MAPPED_BEYOND_EOF, MAPPED_IN_BRACKET, PAGE_NOTICE_TOO_EARLY,
     PTE_WITHOUT_LOCK, REPLACED_WITHOUT_FLUSH, ROOT_FREED_WHILE_LOADED, TABLES_FREED_WHILE_LINKED,
@@ -259,9 +259,18 @@ impl Kernel {
                 .map(|v| st.vma(v))
                 .filter(|v| v.file() == Some(file))
             {
-                let mapped = vma
-                    .addresses_of(&gone)
-                    .and_then(|part| first_mapped(&st.tables, mm.pgd, part));
+                let mapped = if vma.is_nonlinear() {
+                    // A page of the file may be anywhere in it.
+                    let frames = self.frames.borrow();
+                    let of_gone = |entry: Entry| {
+                        let frame = frames.get(entry.pfn());
+                        frame.owner() == Owner::File(file) && gone.contains(frame.index())
+                    };
+                    first_mapped(&st.tables, mm.pgd, vma.range, of_gone)
+                } else {
+                    vma.addresses_of(&gone)
+                        .and_then(|part| first_mapped(&st.tables, mm.pgd, part, |_| true))
+                };
                 if let Some(vpn) = mapped {
                     let text = format!(
                         "{} still maps {:#x}, beyond the end of {} (F16)",
@@ -289,11 +298,20 @@ impl Kernel {
     }
 }
 
-fn first_mapped(tables: &PageTables, pgd: TableId, part: VaRange) -> Option<Vpn> {
+/// The first page of a range whose entry maps one that matters.
+fn first_mapped(
+    tables: &PageTables,
+    pgd: TableId,
+    part: VaRange,
+    matters: impl Fn(Entry) -> bool,
+) -> Option<Vpn> {
     let end = part.end().vpn();
     let mut at = part.start().vpn();
     while let Some((table, pages, _)) = tables.next_leaf_table(pgd, at, end) {
-        let maps = |vpn: &Vpn| tables.get(table, Level::Pte.index_of(*vpn)).maps_page();
+        let maps = |vpn: &Vpn| {
+            let entry = tables.get(table, Level::Pte.index_of(*vpn));
+            entry.maps_page() && matters(entry)
+        };
         if let Some(vpn) = pages.iter().find(maps) {
             return Some(vpn);
         }

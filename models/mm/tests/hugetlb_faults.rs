@@ -246,7 +246,7 @@ fn unmap_ref_private_takes_i_mmap_lock_inside_page_table_lock() {
     let End::Violation(v) = take_back(1, 0) else {
         panic!("the order of locks is wrong");
     };
-    assert_eq!(v.kind, ViolationKind::LockOrder);
+    assert_eq!(v.kind, ViolationKind::LockRank);
     assert!(v.stack.contains(&"unmap_ref_private"), "{:?}", v.stack);
     for lock in ["page_table_lock", "i_mmap_lock"] {
         assert!(v.held.iter().any(|h| h.contains(lock)), "{lock}: {:?}", v.held);

@@ -173,6 +173,8 @@ impl Program {
             }
             Op::Fork(_) | Op::Exit(_) => {}
         }
+        // Pagevecs hold references, which the naive model does not know.
+        k.lru_add_drain_all(cx).await;
         self.naive.check(&k)
     }
 
@@ -257,12 +259,14 @@ async fn run(cx: &Cx, kernel: Rc<Kernel>, mm: MmId, ops: Vec<Op>) -> Result<(), 
     }
     while !program.naive.processes.is_empty() {
         program.exit(cx, 0).await;
+        kernel.lru_add_drain_all(cx).await;
         program.naive.check(&kernel)?;
     }
     for file in 0..program.naive.files.len() {
         kernel.do_truncate(cx, program.naive.files[file].id, 0).await;
         program.naive.truncate(file, 0);
     }
+    kernel.lru_add_drain_all(cx).await;
     program.naive.check(&kernel)
 }
 

@@ -297,7 +297,7 @@ fn a_look_up_in_the_page_cache_costs_a_line_a_level() {
                 let _sem = cx.lock_shared(sem).await;
                 let begin = cx.now();
                 let found = k.get_user_page(&cx, mm, BASE.add_pages(page), Access::Read).await;
-                k.put_page(&cx, found.expect("mapped").pfn);
+                k.put_page(&cx, found.expect("mapped").pfn).await;
                 took.push(cx.now() - begin);
             }
             assert_eq!(u64::from(k.st().file(file).pages.height()), height);

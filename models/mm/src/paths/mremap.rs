@@ -215,7 +215,9 @@ impl Kernel {
             cx.charge(PAGE_TABLE, self.machine.costs.pte_access * 2);
             self.set_pte(cx, &mut self.st(), src, Level::Pte.index(va), Entry::NONE);
             self.flush_tlb_page(cx, mm, va).await;
-            self.check_page_notice(cx, mm, Path::Mremap, Point::AfterFlush, va, entry.pfn());
+            if entry.maps_page() {
+                self.check_page_notice(cx, mm, Path::Mremap, Point::AfterFlush, va, entry.pfn());
+            }
             self.notify_page(cx, mm, Path::Mremap, Point::AfterFlush, va)
                 .await;
             self.set_pte(cx, &mut self.st(), dst, Level::Pte.index(target), entry);

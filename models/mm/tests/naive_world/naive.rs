@@ -272,15 +272,15 @@ impl Naive {
                     maps + cached
                 ));
             }
-            let owned = match (held, frame.owner) {
+            let owned = match (held, frame.owner()) {
                 (Held::Anonymous(_), Owner::Anon(_)) => true,
                 (Held::Cached(file, index, _), Owner::File(id)) => {
-                    id == self.files[*file].id && frame.index.get() == *index
+                    id == self.files[*file].id && frame.index().get() == *index
                 }
                 _ => false,
             };
             if !owned {
-                return Err(format!("{held:?} belongs to {:?}", frame.owner));
+                return Err(format!("{held:?} belongs to {:?}", frame.owner()));
             }
         }
         let in_use = all.in_use(k.zone()).0;
