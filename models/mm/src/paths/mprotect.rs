@@ -85,6 +85,7 @@ impl Kernel {
             let v = st.vma(vma);
             (v.rights(), v.prot, v.sharing == Sharing::Shared)
         };
+        let ptes = self.locked_ptes(cx, &st, table);
         for vpn in pages.iter() {
             let index = Level::Pte.index_of(vpn);
             let entry = st.tables.get(table, index);
@@ -110,7 +111,7 @@ impl Kernel {
             if !prot.can_read() {
                 changed = changed.with_no_access();
             }
-            self.set_pte(cx, &mut st, table, index, changed);
+            ptes.set(&mut st, index, changed);
         }
     }
 }

@@ -289,6 +289,7 @@ impl Kernel {
         let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
         let present_cost = costs.pte_access + costs.cacheline_touch * work::RMAP;
         let first = *at;
+        let ptes = self.locked_ptes(cx, &self.st(), range.table);
         while *at < range.pages.end() && *left > 0 {
             // The caller has synchronised for the first entry.
             if *at != first && cx.must_sync() {
@@ -309,7 +310,7 @@ impl Kernel {
             if self.keeps(range, entry) {
                 continue;
             }
-            self.set_pte(cx, &mut st, range.table, index, Entry::NONE);
+            ptes.set(&mut st, index, Entry::NONE);
             cx.charge(PAGE_TABLE, present_cost);
             gather.cleared_entry();
             let page = self.forget_mapping(&mut st, range, entry);
