@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::acquire::{Acquire, TryAcquire};
-use crate::context::HeldKind;
+use crate::context::{Held, HeldKind};
 use crate::engine::Engine;
 use crate::lock::{LockId, Mode};
 use crate::record::{MARK_ARGS, Mark, Record, RecordKind};
@@ -110,11 +110,12 @@ impl Cx {
     #[must_use]
     pub fn holds(&self, lock: LockId) -> Option<Mode> {
         let inner = self.engine.inner.borrow();
-        let held = &inner.tasks[self.task.index()].held;
-        held.iter().rev().find_map(|h| match h.what {
+        let of_lock = |h: &Held| match h.what {
             HeldKind::Lock { lock: l, mode, .. } if l == lock => Some(mode),
             _ => None,
-        })
+        };
+        let (last, before) = inner.tasks[self.task.index()].held.split_last()?;
+        of_lock(last).or_else(|| before.iter().rev().find_map(of_lock))
     }
 
     /// Whether somebody waits for a lock (`spin_is_contended`).

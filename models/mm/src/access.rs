@@ -184,8 +184,7 @@ impl Kernel {
             return Tried::Fault;
         };
         let pfn = entry.frame(size);
-        self.check_fill(cx, st, &mut frames, (mm, vpn), pfn, access);
-        let generation = frames.get(pfn).generation;
+        let generation = self.check_fill(cx, st, frames.get_mut(pfn), (mm, vpn), (pfn, access));
         let filled = TlbEntry::of_leaf(entry, size, generation);
         let cpu = &mut st.cpus[slot];
         cpu.tlb.fill(access, Context::UNTAGGED, vpn, filled, &mut *frames);

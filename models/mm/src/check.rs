@@ -124,6 +124,9 @@ impl Kernel {
         wrong: &mut Vec<String>,
     ) {
         let mm = st.mm(id);
+        if !st.tables.is_live(mm.pgd) {
+            return;
+        }
         let (mut anon, mut file) = (0, 0);
         let mut end = 0;
         for vma in mm.vmas.iter() {

@@ -6,12 +6,12 @@
 //! once an operation.
 
 use sim::{Cx, Mode};
-use x86::{Access, Entry, Level, Pfn, Pgoff, PgoffRange, TableId, TlbEntry, Va, VaRange, Vpn};
+use x86::{Access, Entry, Generation, Level, Pfn, Pgoff, PgoffRange, TableId, TlbEntry, Va, VaRange, Vpn};
 use x86::{Context, PageTables};
 
 use crate::FileId;
 use crate::file::CachedPage;
-use crate::frame::{Frame, Frames, Owner, PageFlags};
+use crate::frame::{Frame, Owner, PageFlags};
 use crate::invariants::{
     DIRTY_BIT_LOST, FILLED_OUTSIDE_MASK, MAPPED_BEYOND_EOF, MAPPED_IN_BRACKET, PAGE_NOTICE_TOO_EARLY,
     PTE_WITHOUT_LOCK, REPLACED_WITHOUT_FLUSH, ROOT_FREED_WHILE_LOADED, TABLES_FREED_WHILE_LINKED,
@@ -42,36 +42,70 @@ pub(crate) enum Life {
     Released,
 }
 
+/// The right to change the leaf entries of one table; see [`Kernel::locked_ptes`].
+#[must_use = "entries are changed through it"]
+#[derive(Clone, Copy)]
+pub struct LockedPtes<'a> {
+    cx: &'a Cx,
+    table: TableId,
+}
+
+impl LockedPtes<'_> {
+    /// Stores an entry. One that maps a page does not turn into one that maps another (F26).
+    #[inline]
+    pub fn set(self, st: &mut State, index: usize, entry: Entry) {
+        if entry.present() {
+            let old = st.tables.get(self.table, index);
+            if old.present() && old.pfn() != entry.pfn() {
+                report_replaced(self.cx, old.pfn(), entry.pfn());
+            }
+        }
+        st.tables.set(self.table, index, entry);
+    }
+}
+
+#[cold]
+fn report_unlocked(cx: &Cx, table: TableId) {
+    let text = format!(
+        "entries of page table {} are changed without the table's lock (F3)",
+        table.get()
+    );
+    cx.engine().violate(PTE_WITHOUT_LOCK, text, None);
+}
+
+#[cold]
+fn report_replaced(cx: &Cx, old: Pfn, new: Pfn) {
+    let text = format!("an entry goes from {old} to {new} without having been empty and flushed (F26)");
+    cx.engine()
+        .violate(REPLACED_WITHOUT_FLUSH, text, Some(("pfn", u64::from(old.get()))));
+}
+
+#[cold]
+fn report_outside_mask(cx: &Cx, st: &State, mm: MmId) {
+    let text = format!(
+        "cpu{} gets a translation of {}, whose mask it is not in (F18)",
+        cx.cpu().index(),
+        st.mm(mm).name
+    );
+    cx.engine().violate(FILLED_OUTSIDE_MASK, text, None);
+}
+
 /// Leaf entries.
 impl Kernel {
-    /// `set_pte_at`: stores a leaf entry. The caller holds the table's lock (F3), and an entry that maps
-    /// a page does not turn into one that maps another (F26).
+    /// The right to change the leaf entries of a table, whose lock the caller holds (F3). It lasts until
+    /// the caller awaits something: loops over many entries ask once for each stretch.
+    #[inline]
+    pub fn locked_ptes<'a>(&self, cx: &'a Cx, st: &State, table: TableId) -> LockedPtes<'a> {
+        if cx.holds(st.ptl(table)).is_none() {
+            report_unlocked(cx, table);
+        }
+        LockedPtes { cx, table }
+    }
+
+    /// `set_pte_at`: stores one leaf entry of a table, whose lock the caller holds.
     #[inline]
     pub fn set_pte(&self, cx: &Cx, st: &mut State, table: TableId, index: usize, entry: Entry) {
-        let old = st.tables.get(table, index);
-        if old.present() && entry.present() && old.pfn() != entry.pfn() {
-            self.report_replaced(cx, old.pfn(), entry.pfn());
-        }
-        if cx.holds(st.ptl(table)).is_none() {
-            self.report_unlocked(cx, table, index);
-        }
-        st.tables.set(table, index, entry);
-    }
-
-    #[cold]
-    fn report_unlocked(&self, cx: &Cx, table: TableId, index: usize) {
-        let text = format!(
-            "entry {index} of page table {} is changed without the table's lock (F3)",
-            table.get()
-        );
-        cx.engine().violate(PTE_WITHOUT_LOCK, text, None);
-    }
-
-    #[cold]
-    fn report_replaced(&self, cx: &Cx, old: Pfn, new: Pfn) {
-        let text = format!("an entry goes from {old} to {new} without having been empty and flushed (F26)");
-        cx.engine()
-            .violate(REPLACED_WITHOUT_FLUSH, text, Some(("pfn", u64::from(old.get()))));
+        self.locked_ptes(cx, st, table).set(st, index, entry);
     }
 
     /// F26, second half: the entry is empty and about to map another page.
@@ -116,34 +150,32 @@ impl Kernel {
     }
 
     /// A CPU's TLB gets a translation: F18, and for a store F21 as far as the page alone can tell.
-    /// Anonymous pages are only mapped privately, so one that may be written is mapped once.
+    /// Anonymous pages are only mapped privately, so one that may be written is mapped once. Returns the
+    /// frame's generation.
     #[inline]
     pub(crate) fn check_fill(
         &self,
         cx: &Cx,
         st: &mut State,
-        frames: &mut Frames,
+        frame: &mut Frame,
         (mm, vpn): (MmId, Vpn),
-        pfn: Pfn,
-        access: Access,
-    ) {
+        (pfn, access): (Pfn, Access),
+    ) -> Generation {
         if !st.mm(mm).cpu_vm_mask.contains(cx.cpu()) {
-            self.report_outside_mask(cx, st, mm);
+            report_outside_mask(cx, st, mm);
         }
-        if !access.is_write() {
-            return;
+        if access.is_write() {
+            frame.flags.set(PageFlags::STORED);
+            if frame.mapcount > 1 && frame.is_anon() {
+                self.report_shared(cx, st, (mm, vpn), pfn, frame.mapcount);
+            }
         }
-        let frame = frames.get_mut(pfn);
-        frame.flags.set(PageFlags::STORED);
-        if frame.is_anon() && frame.mapcount > 1 {
-            let mapcount = frame.mapcount;
-            self.report_shared(cx, st, mm, vpn, pfn, mapcount);
-        }
+        frame.generation
     }
 
     /// A driver's mapping shares what its driver says.
     #[cold]
-    fn report_shared(&self, cx: &Cx, st: &mut State, mm: MmId, vpn: Vpn, pfn: Pfn, mapcount: u32) {
+    fn report_shared(&self, cx: &Cx, st: &mut State, (mm, vpn): (MmId, Vpn), pfn: Pfn, mapcount: u32) {
         let vma = st.mm_mut(mm).vmas.find(vpn.va());
         if vma.is_some_and(|v| st.vma(v).backing == Backing::Driver) {
             return;
@@ -151,16 +183,6 @@ impl Kernel {
         let text = format!("{pfn} can be written, but {mapcount} entries map it (F21)");
         cx.engine()
             .violate(WRITABLE_SHARED_PAGE, text, Some(("pfn", u64::from(pfn.get()))));
-    }
-
-    #[cold]
-    fn report_outside_mask(&self, cx: &Cx, st: &State, mm: MmId) {
-        let text = format!(
-            "cpu{} gets a translation of {}, whose mask it is not in (F18)",
-            cx.cpu().index(),
-            st.mm(mm).name
-        );
-        cx.engine().violate(FILLED_OUTSIDE_MASK, text, None);
     }
 
     /// F20: mmap_sem is held for write, the parent's flush is over.

@@ -264,6 +264,10 @@ impl Xpmem {
             access: gup.access,
         };
         segment.set(page, entry);
+        let at = segment.va(page);
+        export
+            .kernel
+            .check_secondary_map(cx, export.mm, at, &self.config.name);
         export.known.set(export.known.get() + 1);
         let known = export.known.get();
         self.count(|m| m.pages_known_max = m.pages_known_max.max(known));

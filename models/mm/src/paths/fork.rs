@@ -245,6 +245,10 @@ impl Kernel {
         let mut progress = 0;
         let mut st = self.st();
         let mut frames = self.frames();
+        let (src, dst) = (
+            self.locked_ptes(cx, &st, job.src),
+            self.locked_ptes(cx, &st, job.dst),
+        );
         let first = job.at;
         while job.at < job.end {
             // The caller has synchronised for the first entry.
@@ -272,12 +276,12 @@ impl Kernel {
             let mut inherited = entry;
             if job.write_protect == WriteProtect::Cow {
                 inherited = entry.without_write();
-                self.set_pte(cx, &mut st, job.src, index, inherited);
+                src.set(&mut st, index, inherited);
             } else {
                 inherited = inherited.without_dirty();
             }
             let copied = inherited.without(EntryFlags::ACCESSED);
-            self.set_pte(cx, &mut st, job.dst, index, copied);
+            dst.set(&mut st, index, copied);
             st.metrics.pages_forked += 1;
             let frame = frames.get_mut(entry.pfn());
             frame.count += 1;

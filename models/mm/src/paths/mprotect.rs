@@ -94,6 +94,7 @@ impl Kernel {
             let clean_too = !st.vma_wants_writenotify(v);
             (v.rights(), v.prot, v.sharing == Sharing::Shared, clean_too)
         };
+        let ptes = self.locked_ptes(cx, &st, table);
         for vpn in pages.iter() {
             let index = Level::Pte.index_of(vpn);
             let entry = st.tables.get(table, index);
@@ -119,7 +120,7 @@ impl Kernel {
             if !prot.can_read() {
                 changed = changed.with_no_access();
             }
-            self.set_pte(cx, &mut st, table, index, changed);
+            ptes.set(&mut st, index, changed);
         }
     }
 }

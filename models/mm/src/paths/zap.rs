@@ -311,6 +311,7 @@ impl Kernel {
         let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
         let present_cost = costs.pte_access + costs.cacheline_touch * work::RMAP;
         let first = *at;
+        let ptes = self.locked_ptes(cx, &self.st(), range.table);
         while *at < range.pages.end() && *left > 0 {
             // The caller has synchronised for the first entry.
             if *at != first && cx.must_sync() {
@@ -331,7 +332,7 @@ impl Kernel {
             if let Some(meaning) = NonPresent::of(entry) {
                 cx.charge(PAGE_TABLE, none_cost);
                 if !range.details.keep_nonpresent() {
-                    self.set_pte(cx, &mut st, range.table, index, Entry::NONE);
+                    ptes.set(&mut st, index, Entry::NONE);
                     self.forget_nonpresent(meaning);
                 }
                 continue;
@@ -341,7 +342,7 @@ impl Kernel {
                 continue;
             }
             let left_behind = self.left_behind(&st, range.details.nonlinear, va, entry);
-            self.set_pte(cx, &mut st, range.table, index, left_behind);
+            ptes.set(&mut st, index, left_behind);
             cx.charge(PAGE_TABLE, present_cost);
             gather.cleared_entry();
             let page = self.forget_mapping(&mut st, range, entry);

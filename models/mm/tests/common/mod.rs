@@ -80,6 +80,7 @@ impl Setup {
         let mut config = EngineConfig::without_costs(self.cpus as u16);
         config.preemption = self.profile.preemption;
         config.max_events = 3_000_000;
+        config.preempt_limit = mm::profile::PREEMPT_COUNT_LIMIT;
         let engine = Engine::new(config, schedule);
         let machine = Rc::new(Machine::preset("harpertown-2008").expect("a preset"));
         let world = World::new(Rc::clone(&engine), machine);
