@@ -3,8 +3,9 @@
 //! Rules: host-mm-paths A.3, A.7 (2.6.27 columns). The page cache is a radix tree under `tree_lock`
 //! (here an ordered map; look-ups are charged as a walk); a cached page holds one reference for
 //! the tree. `i_mmap` and `truncate_count` are protected by i_mmap_lock. Every page has PG_locked,
-//! a sleeping bit lock, here a lock made with the page. Deviation: contents are always at hand, so
-//! a page that is not cached is made at once; no reference counts I/O.
+//! a sleeping bit lock, here a lock made with the page. Deviation: a page that was never cached is a hole,
+//! and made at once; only what reclaim has dropped is read from the disk (one page, without the
+//! kernel's read-around).
 //!
 //! What a file is of ([`FileKind`]) decides three things: whether its dirty pages are accounted
 //! (`mapping_cap_account_dirty`), so that a shared page is mapped read-only until it is written
@@ -18,10 +19,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sim::LockId;
-use x86::{Pfn, Pgoff};
+use x86::{Pfn, Pgoff, PgoffRange};
 
 use crate::VmaId;
-use crate::i_mmap::PrioTree;
+use crate::i_mmap::{IntervalIndex as _, PrioTree};
 use crate::kernel::State;
 use crate::vma::{Sharing, Vma};
 
@@ -93,6 +94,9 @@ pub struct AddressSpace {
     pub pages: BTreeMap<Pgoff, CachedPage>,
     /// The tree's tags: pages of the cache that have each.
     pub(crate) tags: [BTreeSet<Pgoff>; 2],
+    /// Pages whose contents are on the disk: they were cached, and reclaim dropped them. All others are
+    /// holes, or have never left the cache.
+    pub(crate) on_disk: BTreeSet<Pgoff>,
     /// Linear VMAs by file pages.
     pub i_mmap: PrioTree<VmaId>,
     /// Nonlinear VMAs.
@@ -141,6 +145,26 @@ impl AddressSpace {
         for tag in &mut self.tags {
             tag.remove(&index);
         }
+    }
+
+    /// `__remove_from_page_cache` by reclaim: who needs the page again reads it. tree_lock is held. Pages of
+    /// tmpfs have nothing to be read from; clean ones are zeros.
+    pub(crate) fn reclaimed(&mut self, index: Pgoff) {
+        self.delete(index);
+        if self.kind == FileKind::Disk {
+            self.on_disk.insert(index);
+        }
+    }
+
+    /// Blocks that a truncate or a hole gives back to the file system.
+    pub(crate) fn forget_on_disk(&mut self, pages: &PgoffRange) {
+        self.on_disk.retain(|index| !pages.contains(*index));
+    }
+
+    /// Whether anybody maps it (`mapping_mapped`).
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        !self.i_mmap.is_empty() || !self.i_mmap_nonlinear.is_empty()
     }
 
     /// Whether a page has a tag (`radix_tree_tag_get`).

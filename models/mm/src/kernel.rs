@@ -21,9 +21,10 @@ use crate::file::{AddressSpace, FileKind};
 use crate::frame::{Frames, Zone};
 use crate::lru::Pagevecs;
 use crate::metrics::MmMetrics;
-use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified};
+use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified, OnMmlist};
 use crate::notifier::{Design, Subscription, Table};
 use crate::page_lock::PageLocks;
+use crate::paths::ReclaimState;
 use crate::profile::{KernelProfile, RmapLocks};
 use crate::swap::Swap;
 use crate::vma::{Vma, VmaId, VmaTree};
@@ -120,6 +121,8 @@ pub struct State {
     pub swap: Swap,
     /// Block devices, and who waits for pages.
     pub(crate) disks: Disks,
+    /// What reclaim remembers.
+    pub(crate) reclaim: ReclaimState,
     /// PG_locked of the pages that were ever locked.
     pub(crate) page_locks: PageLocks,
     /// What the walkers of all CPUs share.
@@ -149,6 +152,10 @@ pub(crate) struct Locks {
     pub(crate) mm_all_locks: LockId,
     /// tree_lock of `swapper_space`.
     pub(crate) swapper_tree_lock: LockId,
+    /// Slots of the swap device.
+    pub(crate) swap_lock: LockId,
+    /// Address spaces that have swap entries (`init_mm.mmlist`).
+    pub(crate) mmlist_lock: LockId,
     pub(crate) tlb_slots: Vec<LockId>,
 }
 
@@ -166,6 +173,8 @@ pub struct Kernel {
     /// Machine.
     pub machine: Rc<Machine>,
     pub(crate) engine: Rc<Engine>,
+    /// Itself, for the tasks it starts.
+    pub(crate) me: Weak<Kernel>,
     pub(crate) frames: Rc<RefCell<Frames>>,
     pub(crate) zone: Zone,
     pub(crate) first_cpu: CpuId,
@@ -301,6 +310,7 @@ impl Kernel {
             notifier_lock: lock(self.classes.notifier),
             brk: None,
             mmap_base: Va::new(MMAP_BASE),
+            on_mmlist: OnMmlist::No,
         });
         MmId((st.mms.len() - 1) as u32)
     }
@@ -320,6 +330,7 @@ impl Kernel {
             size: pages,
             pages: std::collections::BTreeMap::new(),
             tags: Default::default(),
+            on_disk: std::collections::BTreeSet::new(),
             i_mmap: crate::i_mmap::PrioTree::new(),
             i_mmap_nonlinear: Vec::new(),
             // Not page aligned, as the counter must never look like a restart address.
@@ -545,6 +556,8 @@ impl World {
             lru_lock: spin("zone->lru_lock", Nesting::Forbidden),
             mm_all_locks: engine.new_lock(mutex),
             swapper_tree_lock: engine.new_lock(classes.tree_lock),
+            swap_lock: spin("swap_lock", Nesting::Forbidden),
+            mmlist_lock: spin("mmlist_lock", Nesting::Forbidden),
             tlb_slots: (0..TLB_SLOTS)
                 .map(|_| spin("tlbstate_lock", Nesting::Forbidden))
                 .collect(),
@@ -559,7 +572,7 @@ impl World {
         };
         let zone = self.frames.borrow_mut().add_zone(self.machine.memory_pages);
         let mut kernels = self.kernels.borrow_mut();
-        let kernel = Rc::new(Kernel {
+        let kernel = Rc::new_cyclic(|me| Kernel {
             id: KernelId(kernels.len() as u8),
             name: spec.name,
             profile: spec.profile,
@@ -567,6 +580,7 @@ impl World {
             design: spec.design,
             machine: Rc::clone(&self.machine),
             engine: Rc::clone(engine),
+            me: Weak::clone(me),
             frames: Rc::clone(&self.frames),
             zone,
             first_cpu: spec.first_cpu,
@@ -588,11 +602,13 @@ impl World {
                 metrics: MmMetrics::default(),
                 swap: Swap::default(),
                 disks: Disks::default(),
+                reclaim: ReclaimState::default(),
                 page_locks: PageLocks::default(),
                 walks: Walks::new(&self.machine, spec.cpus),
                 tlb_before: TlbStats::default(),
             }),
         });
+        kernel.set_memory(self.machine.memory_pages);
         kernels.push(Rc::clone(&kernel));
         kernel
     }

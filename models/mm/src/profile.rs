@@ -143,6 +143,12 @@ pub mod work {
     pub const SUBMIT_BIO: u64 = 20;
     /// Completing a request: request, bio, the page's flags and wait queue.
     pub const END_BIO: u64 = 8;
+    /// The count of one slot of the swap device (`swap_map`).
+    pub const SWAP_MAP: u64 = 1;
+    /// Looking for a free slot of the swap device.
+    pub const SCAN_SWAP_MAP: u64 = 4;
+    /// Linking an address space into the list of those with swap entries.
+    pub const MMLIST: u64 = 3;
     /// Adding a page to, or taking it from, an LRU list.
     pub const LRU: u64 = 1;
 }
