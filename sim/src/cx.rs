@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::lock::{LockId, Mode};
 use crate::record::{MARK_ARGS, Mark, Record, RecordKind};
 use crate::task::{State, Waiting};
-use crate::{Account, Action, CpuId, Cycles, Object, Step, TaskId};
+use crate::{Account, Action, CpuId, Cycles, Object, Role, Step, TaskId};
 
 /// A task's handle on the world. Model code receives `&Cx` and awaits only what it offers.
 #[derive(Clone)]
@@ -172,6 +172,15 @@ impl Cx {
     #[must_use]
     pub fn need_resched(&self) -> bool {
         self.now() >= self.engine.resched_at.get()
+    }
+
+    /// Changes this task's role: a daemon that has begun something which others would find half done
+    /// is a worker until it has finished it.
+    pub fn set_role(&self, role: Role) {
+        let mut inner = self.engine.inner.borrow_mut();
+        let before = std::mem::replace(&mut inner.tasks[self.task.index()].role, role);
+        inner.workers += usize::from(role == Role::Worker);
+        inner.workers -= usize::from(before == Role::Worker);
     }
 
     /// Waits for a task to end.

@@ -49,7 +49,8 @@ pub enum Affinity {
 pub enum Role {
     /// The run is complete when all workers are done.
     Worker,
-    /// Serves others; may wait for ever.
+    /// Serves others; may wait for ever. While it serves it can make itself a worker
+    /// ([`crate::Cx::set_role`]).
     Daemon,
 }
 

@@ -61,6 +61,8 @@ impl PageFlags {
     /// A CPU could store to the page through a translation since it was allocated, or last cleaned: whoever
     /// clears PG_dirty and the entries' dirty bits (writeback) resets it. No flag of the kernel's.
     pub(crate) const STORED: PageFlags = PageFlags(1 << 9);
+    /// PG_uptodate is clear: what it should hold must be read from the disk first.
+    pub const NOT_UPTODATE: PageFlags = PageFlags(1 << 10);
 
     /// Sets a bit.
     pub fn set(&mut self, bit: PageFlags) {
@@ -236,11 +238,52 @@ pub enum LruList {
     Active,
 }
 
+/// How many frames must stay free when one is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Watermark {
+    /// None.
+    Nothing,
+    /// `pages_min`: what only reclaim itself may use.
+    Min,
+    /// `pages_low`: below it kswapd is woken.
+    Low,
+    /// `pages_high`: up to it kswapd frees.
+    High,
+}
+
+/// The watermarks of a zone, in frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub struct Watermarks {
+    /// `pages_min`.
+    pub min: u64,
+    /// `pages_low`.
+    pub low: u64,
+    /// `pages_high`.
+    pub high: u64,
+}
+
+impl Watermarks {
+    /// The frames that must stay free.
+    #[inline]
+    #[must_use]
+    pub fn of(&self, mark: Watermark) -> u64 {
+        match mark {
+            Watermark::Nothing => 0,
+            Watermark::Min => self.min,
+            Watermark::Low => self.low,
+            Watermark::High => self.high,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct ZoneState {
     // First free frame.
     free: u32,
     lru: [List; 2],
+    watermarks: Watermarks,
+    // `pages_scanned`: pages that reclaim looked at since a frame was last freed.
+    scanned: u64,
     limit: u64,
     in_use: u64,
     most_in_use: u64,
@@ -280,6 +323,8 @@ impl Frames {
         self.zones.push(ZoneState {
             free: NIL,
             lru: [List::default(); 2],
+            watermarks: Watermarks::default(),
+            scanned: 0,
             limit: pages,
             in_use: 0,
             most_in_use: 0,
@@ -290,16 +335,25 @@ impl Frames {
         Zone((self.zones.len() - 1) as u8)
     }
 
-    /// Takes a frame with one reference.
+    /// Says how many frames a zone has, and how many of them are kept back.
+    pub fn resize(&mut self, zone: Zone, pages: u64, watermarks: Watermarks) {
+        let state = &mut self.zones[zone.0 as usize];
+        (state.limit, state.watermarks) = (pages, watermarks);
+    }
+
+    /// Takes a frame with one reference, if more than the watermark's are free.
     ///
     /// # Errors
-    /// When the zone is used up.
+    /// When the zone is used up as far as that.
     #[inline]
-    pub fn alloc(&mut self, zone: Zone) -> Result<Pfn, OutOfMemory> {
+    pub fn alloc(&mut self, zone: Zone, mark: Watermark) -> Result<Pfn, OutOfMemory> {
         let state = &mut self.zones[zone.0 as usize];
+        if state.in_use + state.watermarks.of(mark) >= state.limit {
+            return Err(OutOfMemory);
+        }
         let pfn = if state.free != NIL {
             Pfn::new(state.free)
-        } else if state.in_use >= state.limit || self.frames.len() >= NIL as usize {
+        } else if self.frames.len() >= NIL as usize {
             return Err(OutOfMemory);
         } else {
             self.frames.push(Frame::new(zone));
@@ -383,6 +437,59 @@ impl Frames {
         zone.free = pfn.get();
         zone.in_use -= 1;
         zone.freed += 1;
+        zone.scanned = 0;
+    }
+
+    /// Whether more frames are free than a watermark asks for (`zone_watermark_ok` for one page).
+    #[inline]
+    #[must_use]
+    pub fn watermark_ok(&self, zone: Zone, mark: Watermark) -> bool {
+        let state = &self.zones[zone.0 as usize];
+        self.free_frames(zone) > state.watermarks.of(mark)
+    }
+
+    /// Frames of a zone that are free (NR_FREE_PAGES).
+    #[must_use]
+    pub fn free_frames(&self, zone: Zone) -> u64 {
+        let state = &self.zones[zone.0 as usize];
+        state.limit.saturating_sub(state.in_use)
+    }
+
+    /// Frames of a zone (`present_pages`).
+    #[must_use]
+    pub fn present_pages(&self, zone: Zone) -> u64 {
+        self.zones[zone.0 as usize].limit
+    }
+
+    /// The watermarks of a zone.
+    #[must_use]
+    pub fn watermarks(&self, zone: Zone) -> Watermarks {
+        self.zones[zone.0 as usize].watermarks
+    }
+
+    /// Pages that reclaim looked at since a frame was last freed (`pages_scanned`).
+    #[must_use]
+    pub fn scanned_in_vain(&self, zone: Zone) -> u64 {
+        self.zones[zone.0 as usize].scanned
+    }
+
+    /// Reclaim has looked at some pages; the caller holds lru_lock.
+    pub(crate) fn add_scanned(&mut self, zone: Zone, pages: u64) {
+        self.zones[zone.0 as usize].scanned += pages;
+    }
+
+    /// Takes the page at the end of a list off it, with a reference (`isolate_lru_pages` for one page).
+    /// One that is about to be freed goes to the head of the list instead, and there is none to take
+    /// this time. The caller holds lru_lock.
+    pub(crate) fn lru_isolate(&mut self, zone: Zone, list: LruList) -> Option<Pfn> {
+        let pfn = self.lru_tail(zone, list)?;
+        let _ = self.lru_del(pfn);
+        if self.get(pfn).count == 0 {
+            self.lru_add(pfn, list);
+            return None;
+        }
+        self.get_page(pfn);
+        Some(pfn)
     }
 
     /// A frame; of a huge page, the first.

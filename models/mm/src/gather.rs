@@ -105,6 +105,7 @@ impl<'a> Gather<'a> {
 
     /// What [`Room::None`] asks for: the page goes at once (`free_page_and_swap_cache`).
     pub(crate) async fn free_now(&self, pfn: Pfn) {
+        self.kernel.free_swap_cache(self.cx, pfn).await;
         self.kernel.put(self.cx, pfn, FreeOrder::FastMode).await;
     }
 
@@ -151,7 +152,8 @@ impl<'a> Gather<'a> {
         self.free_queued().await;
     }
 
-    /// `free_pages_and_swap_cache`: in chunks of a pagevec.
+    /// `free_pages_and_swap_cache`: in chunks of a pagevec; pages that are in the swap cache for nobody else
+    /// leave it.
     async fn free_queued(&mut self) {
         let mut queue = std::mem::take(&mut self.queue);
         for chunk in queue.chunks(PAGEVEC_SIZE) {
@@ -165,6 +167,9 @@ impl<'a> Gather<'a> {
                     }
                     Queued::Table(table) => self.free_table(table),
                 }
+            }
+            for &pfn in &pages[..n] {
+                self.kernel.free_swap_cache(self.cx, pfn).await;
             }
             self.kernel.release_pages(self.cx, &pages[..n]).await;
         }

@@ -23,9 +23,10 @@ use crate::hugetlb::Hugetlb;
 use crate::lock_order::{self, HostLock};
 use crate::lru::Pagevecs;
 use crate::metrics::MmMetrics;
-use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified};
+use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified, OnMmlist};
 use crate::notifier::{Design, Subscription, Table};
 use crate::page_lock::PageLocks;
+use crate::paths::ReclaimState;
 use crate::profile::KernelProfile;
 use crate::swap::Swap;
 use crate::vma::{Vma, VmaId, VmaTree};
@@ -125,6 +126,8 @@ pub struct State {
     pub swap: Swap,
     /// Block devices, and who waits for pages.
     pub(crate) disks: Disks,
+    /// What reclaim remembers.
+    pub(crate) reclaim: ReclaimState,
     /// PG_locked of the pages that were ever locked.
     pub(crate) page_locks: PageLocks,
     /// What the walkers of all CPUs share.
@@ -159,6 +162,10 @@ pub(crate) struct Locks {
     pub(crate) hugetlb: LockId,
     /// tree_lock of `swapper_space`.
     pub(crate) swapper_tree_lock: LockId,
+    /// Slots of the swap device.
+    pub(crate) swap_lock: LockId,
+    /// Address spaces that have swap entries (`init_mm.mmlist`).
+    pub(crate) mmlist_lock: LockId,
     pub(crate) tlb_slots: Vec<LockId>,
 }
 
@@ -176,6 +183,8 @@ pub struct Kernel {
     /// Machine.
     pub machine: Rc<Machine>,
     pub(crate) engine: Rc<Engine>,
+    /// Itself, for the tasks it starts.
+    pub(crate) me: Weak<Kernel>,
     pub(crate) frames: Rc<RefCell<Frames>>,
     pub(crate) zone: Zone,
     pub(crate) first_cpu: CpuId,
@@ -232,6 +241,8 @@ impl Locks {
             mm_all_locks: lock(HostLock::MmAllLocks),
             hugetlb: lock(HostLock::HugetlbInstantiation),
             swapper_tree_lock: lock(HostLock::Tree),
+            swap_lock: lock(HostLock::Swap),
+            mmlist_lock: lock(HostLock::Mmlist),
             tlb_slots: (0..TLB_SLOTS).map(|_| lock(HostLock::TlbState)).collect(),
         }
     }
@@ -317,6 +328,7 @@ impl Kernel {
             notifier_lock: lock(self.classes.notifier),
             brk: None,
             mmap_base: Va::new(MMAP_BASE),
+            on_mmlist: OnMmlist::No,
         });
         MmId((st.mms.len() - 1) as u32)
     }
@@ -335,6 +347,7 @@ impl Kernel {
             kind,
             size: pages,
             pages: crate::radix_tree::RadixTree::new(),
+            on_disk: std::collections::BTreeSet::new(),
             i_mmap: crate::i_mmap::IMmap::new(self.profile.i_mmap_index),
             i_mmap_nonlinear: Vec::new(),
             // Not page aligned, as the counter must never look like a restart address.
@@ -556,7 +569,7 @@ impl World {
         };
         let zone = self.frames.borrow_mut().add_zone(self.machine.memory_pages);
         let mut kernels = self.kernels.borrow_mut();
-        let kernel = Rc::new(Kernel {
+        let kernel = Rc::new_cyclic(|me| Kernel {
             id: KernelId(kernels.len() as u8),
             name: spec.name,
             profile: spec.profile,
@@ -564,6 +577,7 @@ impl World {
             design: spec.design,
             machine: Rc::clone(&self.machine),
             engine: Rc::clone(engine),
+            me: Weak::clone(me),
             frames: Rc::clone(&self.frames),
             zone,
             first_cpu: spec.first_cpu,
@@ -586,12 +600,14 @@ impl World {
                 metrics: MmMetrics::default(),
                 swap: Swap::default(),
                 disks: Disks::default(),
+                reclaim: ReclaimState::default(),
                 page_locks: PageLocks::default(),
                 walks: Walks::new(&self.machine, spec.cpus),
                 hugetlb: Hugetlb::default(),
                 tlb_before: TlbStats::default(),
             }),
         });
+        kernel.set_memory(self.machine.memory_pages);
         kernels.push(Rc::clone(&kernel));
         kernel
     }

@@ -44,6 +44,15 @@ pub enum Notified {
     Once,
 }
 
+/// Whether swapoff would have to look into an address space (`mm->mmlist`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnMmlist {
+    /// It never had a swap entry.
+    No,
+    /// It may have some.
+    Yes,
+}
+
 /// `struct mm_struct`.
 #[derive(Clone, Debug)]
 pub struct Mm {
@@ -77,4 +86,6 @@ pub struct Mm {
     pub brk: Option<(Va, Va)>,
     /// Where mmap looks for space, downwards.
     pub mmap_base: Va,
+    /// Whether it is on the list of those with swap entries; protected by mmlist_lock.
+    pub on_mmlist: OnMmlist,
 }

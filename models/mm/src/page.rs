@@ -1,4 +1,4 @@
-//! Taking, sharing and giving back pages, under the eyes of the coherence oracle.
+//! Sharing and giving back pages (taking them: page_alloc.rs), under the eyes of the coherence oracle.
 //!
 //! Follows `put_page` of mm/swap.c and `free_hot_page` of mm/page_alloc.c, 2.6.27 (host-mm-paths B.16).
 //! Whoever drops the last reference takes the page off the LRU (see [`crate::lru`]) and returns it.
@@ -9,7 +9,7 @@ use sim::{CpuId, CpuSet, Cx, Mark, Scope};
 use x86::{Generation, Pfn, TableId};
 
 use crate::account::PAGE_ALLOC;
-use crate::frame::{LastReference, OutOfMemory, PageFlags};
+use crate::frame::{LastReference, PageFlags};
 use crate::hugetlb::HPAGE_PAGES;
 use crate::kernel::Kernel;
 
@@ -46,16 +46,6 @@ pub(crate) enum FreeOrder {
 }
 
 impl Kernel {
-    /// `alloc_page`: a frame with one reference.
-    ///
-    /// # Errors
-    /// When memory is used up.
-    #[inline]
-    pub fn alloc_page(&self, cx: &Cx) -> Result<Pfn, OutOfMemory> {
-        cx.charge(PAGE_ALLOC, self.machine.costs.page_alloc);
-        self.frames().alloc(self.zone)
-    }
-
     /// `put_page`.
     pub async fn put_page(&self, cx: &Cx, pfn: Pfn) {
         self.put(cx, pfn, FreeOrder::Flushed).await;

@@ -216,6 +216,8 @@ pub mod work {
     pub const RMAP: u64 = 2;
     /// One node of the page cache's radix tree: the line of its slots.
     pub const PAGE_CACHE_NODE: u64 = 1;
+    /// The swap cache's radix tree: levels for a device of some hundred thousand slots.
+    pub const SWAP_CACHE: u64 = 3;
     /// One node of the i_mmap tree.
     pub const I_MMAP_NODE: u64 = 1;
     /// Finding and testing one subscriber of the notifier list.
@@ -224,6 +226,12 @@ pub mod work {
     pub const SUBMIT_BIO: u64 = 20;
     /// Completing a request: request, bio, the page's flags and wait queue.
     pub const END_BIO: u64 = 8;
+    /// The count of one slot of the swap device (`swap_map`).
+    pub const SWAP_MAP: u64 = 1;
+    /// Looking for a free slot of the swap device.
+    pub const SCAN_SWAP_MAP: u64 = 4;
+    /// Linking an address space into the list of those with swap entries.
+    pub const MMLIST: u64 = 3;
     /// Adding a page to, or taking it from, an LRU list.
     pub const LRU: u64 = 1;
 }

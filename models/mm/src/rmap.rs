@@ -71,13 +71,13 @@ enum Check {
 }
 
 /// An entry that maps the page, its lock held.
-struct Mapping<'a> {
-    mm: MmId,
-    va: Va,
-    table: TableId,
-    index: usize,
-    entry: Entry,
-    ptl: Guard<'a>,
+pub(crate) struct Mapping<'a> {
+    pub(crate) mm: MmId,
+    pub(crate) va: Va,
+    pub(crate) table: TableId,
+    pub(crate) index: usize,
+    pub(crate) entry: Entry,
+    pub(crate) ptl: Guard<'a>,
 }
 
 /// Mappings still to be found, and whether one of them settled the question.
@@ -186,9 +186,15 @@ impl Kernel {
             },
             Owner::File(file) => {
                 let lock = self.st().file(file).i_mmap_lock;
-                let _lock = cx.lock(lock).await;
+                let held = cx.lock(lock).await;
                 let vmas = self.file_mappers(cx, pfn, file);
-                self.try_to_unmap_in(cx, pfn, &vmas, purpose).await
+                let linear = self.try_to_unmap_in(cx, pfn, &vmas, purpose).await;
+                let mapped = self.frames.borrow().get(pfn).mapcount > 0;
+                if linear == Unmapped::NotAll && mapped {
+                    self.try_to_unmap_nonlinear(cx, pfn, file, held).await
+                } else {
+                    linear
+                }
             }
         };
         if self.frames.borrow().get(pfn).mapcount == 0 {
@@ -223,6 +229,9 @@ impl Kernel {
         }
         let entry = self.ptep_clear_flush(cx, &mapping).await;
         self.notify_page(cx, mm, Path::Unmap, Point::AfterFlush, va).await;
+        if purpose == UnmapFor::Reclaim {
+            self.name_slot(cx, mm, pfn).await;
+        }
         self.leave_in_place(&mapping, entry, pfn, purpose);
         self.st().metrics.rmap_unmapped += 1;
         drop(mapping);
@@ -230,6 +239,17 @@ impl Kernel {
         // The mapping's reference; the caller holds one of its own.
         self.put_page(cx, pfn).await;
         Unmapped::NotAll
+    }
+
+    /// The entry of an anonymous page will name its slot: one use more of that, and the address space
+    /// is one with swap entries.
+    async fn name_slot(&self, cx: &Cx, mm: MmId, pfn: Pfn) {
+        let slot = self.st().swap.slot_of(pfn);
+        if let Some(slot) = slot {
+            let named = self.swap_duplicate(cx, slot).await;
+            debug_assert_eq!(named, Some(slot), "the cache keeps the slot in use");
+            self.join_mmlist(cx, mm).await;
+        }
     }
 
     /// What takes the entry's place, rss and `page_remove_rmap`.
@@ -247,10 +267,7 @@ impl Kernel {
         };
         let slot = st.swap.slot_of(pfn);
         let left = match (purpose, slot) {
-            (UnmapFor::Reclaim, Some(slot)) => {
-                st.swap.duplicate(slot);
-                NonPresent::Swap(slot).entry()
-            }
+            (UnmapFor::Reclaim, Some(slot)) => NonPresent::Swap(slot).entry(),
             (UnmapFor::Reclaim, None) => Entry::NONE,
             (UnmapFor::Migration, _) => NonPresent::Migration(pfn, access).entry(),
         };
@@ -395,7 +412,7 @@ impl Kernel {
     }
 
     /// `ptep_clear_flush_young`: flushes only what was young.
-    async fn ptep_clear_flush_young(&self, cx: &Cx, mapping: &Mapping<'_>) -> Young {
+    pub(crate) async fn ptep_clear_flush_young(&self, cx: &Cx, mapping: &Mapping<'_>) -> Young {
         let entry = self.st().tables.get(mapping.table, mapping.index);
         if !entry.accessed() {
             return Young::No;
@@ -404,12 +421,13 @@ impl Kernel {
         self.st()
             .tables
             .set(mapping.table, mapping.index, entry.without_accessed());
+        self.st().metrics.rmap_young += 1;
         self.flush_tlb_page(cx, mapping.mm, mapping.va).await;
         Young::Yes
     }
 
     /// `ptep_clear_flush`: what the entry said, with what the walkers noted until now.
-    async fn ptep_clear_flush(&self, cx: &Cx, mapping: &Mapping<'_>) -> Entry {
+    pub(crate) async fn ptep_clear_flush(&self, cx: &Cx, mapping: &Mapping<'_>) -> Entry {
         let entry = {
             let mut st = self.st();
             let entry = st.tables.get(mapping.table, mapping.index);

@@ -50,6 +50,7 @@ impl Kernel {
         };
         if users == 0 {
             self.exit_mmap(cx, mm).await;
+            self.leave_mmlist(cx, mm).await;
         }
     }
 

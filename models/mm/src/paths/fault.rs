@@ -14,9 +14,8 @@
 //! empty one with the linear page (host-mm-paths B.15).
 //!
 //! Deviations: `anon_vma_prepare` does not look for a neighbour's anon_vma to share
-//! (`find_mergeable_anon_vma`) and anon_vmas are not freed; `do_wp_page` does not try PG_locked of an
-//! anonymous page (only swap needs it); an access without memory is refused instead of killing the
-//! task; page-table pages take no frame of the zone; contents are always at hand (no I/O in `->fault`), `page_mkwrite` has nothing to do,
+//! (`find_mergeable_anon_vma`) and anon_vmas are not freed; an access without memory is refused instead of killing the
+//! task; page-table pages take no frame of the zone; only what reclaim has dropped is read (no read-around), `page_mkwrite` has nothing to do,
 //! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
 //! not grow.
 
@@ -26,6 +25,7 @@ use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
 use crate::FileId;
 use crate::access::Refused;
 use crate::account::{BOOKKEEPING, ENTRY, PAGE_ALLOC, PAGE_COPY, PAGE_TABLE};
+use crate::disk::Device;
 use crate::file::CachedPage;
 use crate::frame::{LruList, Owner, PageFlags};
 use crate::kernel::Kernel;
@@ -34,18 +34,19 @@ use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
 use crate::profile::{PageCacheLookup, PteLocks, work};
 use crate::radix_tree::Occupied;
+use crate::swapfile::Shared;
 use crate::swapops::NonPresent;
 use crate::vma::{Backing, Sharing, VmaId};
 
 /// Where a fault happened.
 #[derive(Clone, Copy)]
-struct Fault {
-    mm: MmId,
-    vma: VmaId,
-    va: Va,
-    access: Access,
-    table: TableId,
-    index: usize,
+pub(super) struct Fault {
+    pub(super) mm: MmId,
+    pub(super) vma: VmaId,
+    pub(super) va: Va,
+    pub(super) access: Access,
+    pub(super) table: TableId,
+    pub(super) index: usize,
     ptl: LockId,
 }
 
@@ -122,8 +123,10 @@ impl Kernel {
         if entry.present() {
             return self.handle_pte_fault(cx, fault, entry).await;
         }
-        if let Some(NonPresent::File(index)) = NonPresent::of(entry) {
-            return self.do_nonlinear_fault(cx, fault, index).await;
+        match NonPresent::of(entry) {
+            Some(NonPresent::File(index)) => return self.do_nonlinear_fault(cx, fault, index).await,
+            Some(NonPresent::Swap(slot)) => return self.do_swap_page(cx, fault, slot).await,
+            Some(NonPresent::Migration(..)) | None => {}
         }
         match backing {
             Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
@@ -172,7 +175,12 @@ impl Kernel {
     }
 
     /// Takes the pte lock and tells whether the entry is still what it was.
-    async fn relock<'a>(&self, cx: &'a Cx, fault: &Fault, expected: Entry) -> (Guard<'a>, Entry, Still) {
+    pub(super) async fn relock<'a>(
+        &self,
+        cx: &'a Cx,
+        fault: &Fault,
+        expected: Entry,
+    ) -> (Guard<'a>, Entry, Still) {
         let guard = match cx.lock_now(fault.ptl) {
             Some(guard) => guard,
             None => cx.lock(fault.ptl).await,
@@ -227,7 +235,13 @@ impl Kernel {
             Some(anon) => anon,
             None => self.anon_vma_prepare(cx, fault.mm, fault.vma).await,
         };
-        let pfn = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory)?;
+        let pfn = match self.alloc_page(cx) {
+            Ok(pfn) => pfn,
+            Err(_) => {
+                let reclaimed = self.alloc_pages_slowpath(cx).await;
+                reclaimed.map_err(|_| Refused::OutOfMemory)?
+            }
+        };
         cx.charge(PAGE_COPY, self.machine.costs.clear_page);
         let _ptl = match cx.lock_now(fault.ptl) {
             Some(guard) => guard,
@@ -309,8 +323,7 @@ impl Kernel {
         let (page, locked) = self.filemap_fault(cx, file, index).await?;
         if private_write {
             let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
-            let copy = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory);
-            let Ok(copy) = copy else {
+            let Ok(copy) = self.alloc_page_or_reclaim(cx).await else {
                 drop(locked);
                 self.put_page(cx, page.pfn).await;
                 return Err(Refused::OutOfMemory);
@@ -396,6 +409,7 @@ impl Kernel {
             drop(st);
             match (cached, inside) {
                 (true, true) => {
+                    self.bring_uptodate(cx, page.pfn).await;
                     self.mark_page_accessed(cx, page.pfn).await;
                     return Ok((page, locked));
                 }
@@ -427,6 +441,16 @@ impl Kernel {
         Some((cx.lock_shared(lock).await, irqs))
     }
 
+    /// `readpage` of a page that reclaim had dropped; it is locked.
+    async fn bring_uptodate(&self, cx: &Cx, pfn: Pfn) {
+        let stale = self.frames.borrow().get(pfn).flags.has(PageFlags::NOT_UPTODATE);
+        if stale {
+            self.st().metrics.faults_major += 1;
+            self.read_page(cx, pfn, Device::Files).await;
+            self.frames().get_mut(pfn).flags.clear(PageFlags::NOT_UPTODATE);
+        }
+    }
+
     /// `find_or_create_page`, with a reference for the caller taken before anything else can happen:
     /// look-ups are lockless since 2.6.27 (`page_cache_get_speculative`), insertion takes tree_lock
     /// with interrupts off. Whoever finds that somebody else inserted first looks up again.
@@ -441,8 +465,11 @@ impl Kernel {
                     return Ok(page);
                 }
             }
-            let pfn = self.alloc_page(cx).map_err(|_| Refused::OutOfMemory)?;
-            cx.charge(PAGE_COPY, self.machine.costs.clear_page);
+            let pfn = self.alloc_page_or_reclaim(cx).await;
+            let pfn = pfn.map_err(|_| Refused::OutOfMemory)?;
+            if !self.st().file(file).on_disk.contains(&index) {
+                cx.charge(PAGE_COPY, self.machine.costs.clear_page);
+            }
             let page = CachedPage {
                 pfn,
                 lock: self.page_lock(pfn),
@@ -469,8 +496,12 @@ impl Kernel {
         let inserted = self.st().file_mut(file).pages.insert(index.get(), page);
         self.touch_lines(cx, inserted.nodes * work::PAGE_CACHE_NODE);
         inserted.found?;
+        let on_disk = self.st().file(file).on_disk.contains(&index);
         let mut frames = self.frames();
         let frame = frames.get_mut(page.pfn);
+        if on_disk {
+            frame.flags.set(PageFlags::NOT_UPTODATE);
+        }
         frame.count += 1;
         frame.set_owner(Owner::File(file));
         frame.set_index(index);
@@ -499,15 +530,18 @@ impl Kernel {
     }
 
     /// `do_wp_page`: a write to a present read-only entry; the pte lock is held.
-    async fn do_wp_page(&self, cx: &Cx, fault: Fault, entry: Entry, ptl: Guard<'_>) -> Result<(), Refused> {
+    pub(super) async fn do_wp_page(
+        &self,
+        cx: &Cx,
+        fault: Fault,
+        entry: Entry,
+        ptl: Guard<'_>,
+    ) -> Result<(), Refused> {
         let _span = cx.span("do_wp_page");
         let old = entry.pfn();
         let shared = self.st().vma(fault.vma).sharing == Sharing::Shared;
-        let sole_owner = {
-            let frames = self.frames.borrow();
-            let frame = frames.get(old);
-            frame.is_anon() && frame.mapcount == 1
-        };
+        let anon = self.frames.borrow().get(old).is_anon();
+        let sole_owner = anon && self.is_sole_owner(cx, old).await;
         if shared || sole_owner {
             let writable = entry.with_write().with_accessed().with_dirty();
             self.set_pte(cx, &mut self.st(), fault.table, fault.index, writable);
@@ -524,11 +558,20 @@ impl Kernel {
         self.wp_page_copy(cx, fault, entry).await
     }
 
+    /// Whether nobody else maps an anonymous page or names its slot. It takes PG_locked to know, and
+    /// does not wait for it.
+    async fn is_sole_owner(&self, cx: &Cx, pfn: Pfn) -> bool {
+        match self.trylock_page(cx, pfn).await {
+            Some(_locked) => self.can_share_swap_page(cx, pfn).await == Shared::No,
+            None => false,
+        }
+    }
+
     /// The copying half of `do_wp_page`; a reference to the old page is held.
     async fn wp_page_copy(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
         let old = entry.pfn();
         let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
-        let Ok(new) = self.alloc_page(cx) else {
+        let Ok(new) = self.alloc_page_or_reclaim(cx).await else {
             self.put_page(cx, old).await;
             return Err(Refused::OutOfMemory);
         };
@@ -585,7 +628,7 @@ impl Kernel {
 
 /// `pte_same`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Still {
+pub(super) enum Still {
     Same,
     Changed,
 }

@@ -31,7 +31,7 @@ use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::Path;
 use crate::profile::{FORK_PROGRESS_ENTRY, FORK_PROGRESS_LIMIT, work};
-use crate::swapops::NonPresent;
+use crate::swapops::{NonPresent, SwapSlot};
 use crate::vma::{Backing, Vma, VmaId};
 
 /// One page table's worth of copy_page_range.
@@ -45,6 +45,8 @@ struct CopyPtes {
     end: Vpn,
     anon: u64,
     file: u64,
+    /// `progress` when the loop was left for a swap entry.
+    progress: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,8 @@ enum Pause {
     Done,
     Progress,
     Sync,
+    /// An entry that names a slot: what the child's names, and where it goes.
+    Swap(SwapSlot, usize),
 }
 
 impl Kernel {
@@ -189,6 +193,7 @@ impl Kernel {
                 end: pages.end(),
                 anon: 0,
                 file: 0,
+                progress: 0,
             };
             self.copy_pte_range(cx, job).await;
             at = pages.end();
@@ -211,6 +216,7 @@ impl Kernel {
                 match self.copy_ptes(cx, &mut job) {
                     Pause::Done => done = true,
                     Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
+                    Pause::Swap(slot, index) => self.copy_swap_entry(cx, &job, slot, index).await,
                     Pause::Progress => {
                         done = cx.need_resched() || cx.is_contended(src_ptl) || cx.is_contended(dst_ptl);
                     }
@@ -236,13 +242,25 @@ impl Kernel {
         mm.file_rss += std::mem::take(&mut job.file);
     }
 
+    /// The part of `copy_one_pte` for an entry that names a slot: one use more, and the child's address
+    /// space is one with swap entries.
+    async fn copy_swap_entry(&self, cx: &Cx, job: &CopyPtes, slot: SwapSlot, index: usize) {
+        let named = self.swap_duplicate(cx, slot).await;
+        debug_assert_eq!(named, Some(slot), "the parent's entry keeps the slot in use");
+        self.join_mmlist(cx, job.child).await;
+        self.st()
+            .tables
+            .set(job.dst, index, NonPresent::Swap(slot).entry());
+    }
+
     /// `copy_one_pte` in a loop, until the table ends, it is time to look up, or somebody else comes
     /// first.
     fn copy_ptes(&self, cx: &Cx, job: &mut CopyPtes) -> Pause {
         let costs = &self.machine.costs;
         let copied_cost = costs.pte_access * 2 + costs.cacheline_touch * work::RMAP;
         let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
-        let mut progress = 0;
+        // An entry with a slot interrupts the count, but does not begin a new one.
+        let mut progress = std::mem::take(&mut job.progress);
         let mut st = self.st();
         let mut frames = self.frames();
         let (src, dst) = (
@@ -269,6 +287,10 @@ impl Kernel {
             progress += FORK_PROGRESS_ENTRY;
             if let Some(meaning) = NonPresent::of(entry) {
                 cx.charge(PAGE_TABLE, costs.pte_access * 2);
+                if let NonPresent::Swap(slot) = meaning {
+                    job.progress = progress;
+                    return Pause::Swap(slot, index);
+                }
                 self.set_pte(cx, &mut st, job.dst, index, inherit_nonpresent(meaning));
                 continue;
             }
@@ -298,9 +320,7 @@ impl Kernel {
 /// The part of `copy_one_pte` for an entry without a page: what the child's says.
 fn inherit_nonpresent(meaning: NonPresent) -> Entry {
     match meaning {
-        NonPresent::File(_) => meaning.entry(),
-        NonPresent::Swap(_) | NonPresent::Migration(..) => {
-            unreachable!("nothing is swapped out or migrated")
-        }
+        NonPresent::File(_) | NonPresent::Swap(_) => meaning.entry(),
+        NonPresent::Migration(..) => unreachable!("nothing is migrated"),
     }
 }

@@ -216,7 +216,7 @@ impl Kernel {
             forget_file_page(&mut self.st(), &mut self.frames(), mm, old);
             self.put_page(cx, old.pfn()).await;
         } else if let Some(meaning) = NonPresent::of(old) {
-            self.forget_nonpresent(meaning);
+            self.forget_nonpresent(cx, meaning).await;
         }
         let mut st = self.st();
         self.set_pte(cx, &mut st, table, index, file_page.entry());

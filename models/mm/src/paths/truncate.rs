@@ -220,7 +220,7 @@ impl Kernel {
             at = self.zap_page_range(cx, vma, rest, details).await;
             let break_now = details
                 .i_mmap_lock
-                .is_some_and(|lock| self.must_break_truncate(cx, lock));
+                .is_some_and(|lock| self.must_break_lock(cx, lock));
             let finished = at >= end;
             self.st().vma_mut(vma).truncate_count = if finished { done } else { at.get() };
             if break_now {
@@ -245,6 +245,7 @@ impl Kernel {
     /// references to pages behind it, too, until it is released.
     async fn truncate_inode_pages_range(&self, cx: &Cx, file: FileId, pages: PgoffRange) {
         let _span = cx.span("truncate_inode_pages");
+        self.st().file_mut(file).forget_on_disk(&pages);
         let mut next = Some(pages.first());
         while let Some(from) = next {
             let batch = self.pagevec_lookup(cx, file, from).await;

@@ -13,7 +13,8 @@
 //!
 //! A mapping of huge pages is unmapped in one go, whatever its length (hugetlb.rs).
 //!
-//! Entries without a page and nonlinear mappings: zap_nonpresent.rs.
+//! Entries without a page and nonlinear mappings: zap_nonpresent.rs. An entry that names a slot of the swap
+//! device goes, too, and with it, if nobody else needs it, the page in the swap cache; it needs no flush.
 //!
 //! Deviations: no special entries; entries of driver mappings have
 //! no page and only need the flush. `set_page_dirty` sets the page's flag.
@@ -30,7 +31,7 @@ use crate::mm::MmId;
 use crate::notifier::{Path, Point};
 use crate::paths::NonlinearZap;
 use crate::profile::{ZAP_NONE_BYTES, work};
-use crate::swapops::NonPresent;
+use crate::swapops::{NonPresent, SwapSlot};
 use crate::vma::{Backing, VmaId};
 use crate::{FileId, KernelPreemption};
 
@@ -63,6 +64,8 @@ enum Pause {
     Free(Pfn),
     /// A page was cleared that somebody must be told of before it is queued.
     Notify(Va, Option<Pfn>),
+    /// An entry that named this slot was cleared.
+    Swap(SwapSlot),
     /// Somebody else comes first.
     Sync,
 }
@@ -156,7 +159,7 @@ impl Kernel {
                 self.st().metrics.zap_blocks += 1;
                 gather.finish(FlushPoint::BlockEnd).await;
                 match details.i_mmap_lock {
-                    Some(lock) if self.must_break_truncate(cx, lock) => {
+                    Some(lock) if self.must_break_lock(cx, lock) => {
                         return Zapped {
                             gather: None,
                             reached: at,
@@ -185,7 +188,7 @@ impl Kernel {
 
     /// `need_resched() || spin_needbreak(i_mmap_lock)`: contention is only looked at with
     /// CONFIG_PREEMPT (include/linux/sched.h 2.6.27).
-    pub(crate) fn must_break_truncate(&self, cx: &Cx, i_mmap_lock: LockId) -> bool {
+    pub(crate) fn must_break_lock(&self, cx: &Cx, i_mmap_lock: LockId) -> bool {
         if self.profile.truncate_break == crate::profile::TruncateBreak::Never {
             return false;
         }
@@ -273,6 +276,7 @@ impl Kernel {
             match self.zap_ptes(cx, gather, &mut range, &mut at, left) {
                 Pause::Done => break,
                 Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
+                Pause::Swap(slot) => self.free_swap_and_cache(cx, slot).await,
                 Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
                 Pause::Free(pfn) => gather.free_now(pfn).await,
                 Pause::Notify(va, pfn) => {
@@ -331,9 +335,13 @@ impl Kernel {
             *at = at.add(1);
             if let Some(meaning) = NonPresent::of(entry) {
                 cx.charge(PAGE_TABLE, none_cost);
-                if !range.details.keep_nonpresent() {
-                    ptes.set(&mut st, index, Entry::NONE);
-                    self.forget_nonpresent(meaning);
+                if range.details.keep_nonpresent() {
+                    continue;
+                }
+                ptes.set(&mut st, index, Entry::NONE);
+                match meaning {
+                    NonPresent::Swap(slot) => return Pause::Swap(slot),
+                    NonPresent::File(_) | NonPresent::Migration(..) => {}
                 }
                 continue;
             }

@@ -9,6 +9,7 @@
 //!
 //! Locks: the pte lock of the table, held by the caller throughout.
 
+use sim::Cx;
 use x86::{Entry, Pgoff, PgoffRange, Va};
 
 use crate::kernel::{Kernel, State};
@@ -46,13 +47,11 @@ impl ZapDetails {
 
 impl Kernel {
     /// Forgets what an entry without a page stood for; the entry itself was cleared.
-    pub(super) fn forget_nonpresent(&self, meaning: NonPresent) {
+    pub(super) async fn forget_nonpresent(&self, cx: &Cx, meaning: NonPresent) {
         match meaning {
-            // Only a place in the file: nobody counts it.
-            NonPresent::File(_) => {}
-            NonPresent::Swap(_) | NonPresent::Migration(..) => {
-                unreachable!("nothing is swapped out or migrated")
-            }
+            // Only a place in the file, or a frame that moves: nobody counts it.
+            NonPresent::File(_) | NonPresent::Migration(..) => {}
+            NonPresent::Swap(slot) => self.free_swap_and_cache(cx, slot).await,
         }
     }
 
