@@ -22,7 +22,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sim::{Action, CpuId, Cx, Cycles, Interrupt, LockId, Object, QueueId};
+use sim::{Action, CpuId, Cx, Cycles, Guard, Interrupt, LockId, Object, QueueId};
 use x86::Pfn;
 
 use crate::frame::{Owner, PageFlags};
@@ -131,12 +131,17 @@ impl Kernel {
         self.wait_on_page(cx, pfn, WaitFor::Read).await;
     }
 
-    /// `set_page_writeback` and `submit_bio`: the page is on its way when this returns. The caller holds
-    /// PG_locked and has cleared PG_dirty.
-    pub async fn start_writeback(&self, cx: &Cx, pfn: Pfn, device: Device) {
-        debug_assert!(self.page_is_locked(pfn), "{pfn} is locked to be written");
+    /// `set_page_writeback`, `unlock_page` and `submit_bio`: the page is on its way when this returns, and
+    /// no longer locked. The caller has cleared PG_dirty.
+    pub async fn start_writeback(&self, cx: &Cx, pfn: Pfn, device: Device, locked: Guard<'_>) {
+        debug_assert_eq!(
+            locked.lock(),
+            self.page_lock(pfn),
+            "{pfn} is locked to be written"
+        );
         let _span = cx.span("set_page_writeback");
         self.test_set_page_writeback(cx, pfn).await;
+        drop(locked);
         let _span = cx.span("submit_bio");
         self.submit(cx, pfn, device, Request::Write).await;
         self.st().metrics.io_writes += 1;

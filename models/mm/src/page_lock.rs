@@ -5,13 +5,16 @@
 //! with the frame, whatever it holds later, as the bit does. Of most frames, those of anonymous memory
 //! that is never reclaimed, nobody ever takes it.
 
-use sim::{Cx, Guard, LockId};
+use sim::{Action, Cx, Guard, LockId, Object};
 use x86::Pfn;
 
 use crate::kernel::Kernel;
 
 /// Frames whose locks lie side by side: as many as a page of numbers holds.
 const CHUNK: usize = 1024;
+
+/// Class of PG_locked among the objects of steps.
+const PAGE_LOCK_OBJECT: u16 = 10;
 
 /// The locks of all frames that were ever locked.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +58,19 @@ impl Kernel {
         match cx.lock_now(lock) {
             Some(guard) => guard,
             None => cx.lock(lock).await,
+        }
+    }
+
+    /// `wait_on_page_locked`: until nobody has the page locked. Who waits here takes the lock and lets it
+    /// go at once, which is one acquisition more in lock_stat.
+    pub(crate) async fn wait_on_page_locked(&self, cx: &Cx, pfn: Pfn) {
+        cx.step(
+            Object::Other(PAGE_LOCK_OBJECT, u64::from(pfn.get())),
+            Action::Read,
+        )
+        .await;
+        if self.page_is_locked(pfn) {
+            drop(self.lock_page(cx, pfn).await);
         }
     }
 

@@ -13,10 +13,13 @@
 //! An entry of a nonlinear mapping that holds a file offset is served with that page of the file, an
 //! empty one with the linear page (host-mm-paths B.15).
 //!
+//! An entry whose page migrates makes the fault wait until it is there (migrate.rs), with mmap_sem held;
+//! then it is tried again.
+//!
 //! Deviations: `anon_vma_prepare` does not look for a neighbour's anon_vma to share
 //! (`find_mergeable_anon_vma`) and anon_vmas are not freed; `do_wp_page` does not try PG_locked of an
 //! anonymous page (only swap needs it); an access without memory is refused instead of killing the
-//! task; page-table pages take no frame of the zone; contents are always at hand (no I/O in `->fault`), `page_mkwrite` has nothing to do,
+//! task; page-table pages take no frame of the zone; contents are always at hand (no I/O in `->fault`),
 //! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
 //! not grow.
 
@@ -39,14 +42,14 @@ use crate::vma::{Backing, Sharing, VmaId};
 
 /// Where a fault happened.
 #[derive(Clone, Copy)]
-struct Fault {
-    mm: MmId,
-    vma: VmaId,
-    va: Va,
+pub(super) struct Fault {
+    pub(super) mm: MmId,
+    pub(super) vma: VmaId,
+    pub(super) va: Va,
     access: Access,
-    table: TableId,
-    index: usize,
-    ptl: LockId,
+    pub(super) table: TableId,
+    pub(super) index: usize,
+    pub(super) ptl: LockId,
 }
 
 impl Kernel {
@@ -119,8 +122,14 @@ impl Kernel {
         if entry.present() {
             return self.handle_pte_fault(cx, fault, entry).await;
         }
-        if let Some(NonPresent::File(index)) = NonPresent::of(entry) {
-            return self.do_nonlinear_fault(cx, fault, index).await;
+        match NonPresent::of(entry) {
+            Some(NonPresent::File(index)) => return self.do_nonlinear_fault(cx, fault, index).await,
+            Some(NonPresent::Migration(..)) => {
+                self.migration_entry_wait(cx, &fault).await;
+                return Ok(());
+            }
+            Some(NonPresent::Swap(_)) => unreachable!("nothing is swapped out"),
+            None => {}
         }
         match backing {
             Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
@@ -160,7 +169,12 @@ impl Kernel {
     }
 
     /// Takes the pte lock and tells whether the entry is still what it was.
-    async fn relock<'a>(&self, cx: &'a Cx, fault: &Fault, expected: Entry) -> (Guard<'a>, Entry, Still) {
+    pub(super) async fn relock<'a>(
+        &self,
+        cx: &'a Cx,
+        fault: &Fault,
+        expected: Entry,
+    ) -> (Guard<'a>, Entry, Still) {
         let guard = match cx.lock_now(fault.ptl) {
             Some(guard) => guard,
             None => cx.lock(fault.ptl).await,
@@ -303,21 +317,33 @@ impl Kernel {
                 self.put_page(cx, page.pfn).await;
                 return Err(Refused::OutOfMemory);
             };
-            cx.charge(PAGE_COPY, self.machine.costs.copy_page);
+            self.copy_page(cx, page.pfn, copy);
             self.install_copy(cx, &fault, anon, copy).await;
             drop(locked);
             self.put_page(cx, page.pfn).await;
             return Ok(());
         }
+        let write = fault.access.is_write();
+        let locked = if write {
+            match self.fault_mkwrite(cx, file, page, locked).await? {
+                Some(locked) => locked,
+                None => return Ok(()),
+            }
+        } else {
+            locked
+        };
         let (ptl, _, still) = self.relock(cx, &fault, asked).await;
         if still == Still::Same {
             self.install_file_page(cx, &fault, page.pfn);
+            // Keeps the page until it is marked dirty below.
+            self.frames().get_page(page.pfn);
         }
         drop(ptl);
         drop(locked);
-        if still == Still::Changed {
-            self.put_page(cx, page.pfn).await;
+        if still == Still::Same && write {
+            self.set_page_dirty(cx, page.pfn).await;
         }
+        self.put_page(cx, page.pfn).await;
         Ok(())
     }
 
@@ -356,9 +382,6 @@ impl Kernel {
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
         frame.mapcount += 1;
-        if write {
-            frame.flags.set(PageFlags::DIRTY);
-        }
         drop(frames);
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
         self.touch_lines(cx, work::RMAP);
@@ -479,12 +502,12 @@ impl Kernel {
             let frame = frames.get(old);
             frame.is_anon() && frame.mapcount == 1
         };
-        if shared || sole_owner {
+        if shared {
+            return self.wp_page_shared(cx, fault, entry, ptl).await;
+        }
+        if sole_owner {
             let writable = entry.with_write().with_accessed().with_dirty();
             self.st().tables.set(fault.table, fault.index, writable);
-            if shared {
-                self.frames().get_mut(old).flags.set(PageFlags::DIRTY);
-            }
             self.flush_tlb_page(cx, fault.mm, fault.va).await;
             self.st().metrics.faults_reuse += 1;
             drop(ptl);
@@ -503,7 +526,7 @@ impl Kernel {
             self.put_page(cx, old).await;
             return Err(Refused::OutOfMemory);
         };
-        cx.charge(PAGE_COPY, self.machine.costs.copy_page);
+        self.copy_page(cx, old, new);
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
             drop(ptl);
@@ -550,7 +573,7 @@ impl Kernel {
 
 /// `pte_same`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Still {
+pub(super) enum Still {
     Same,
     Changed,
 }

@@ -13,7 +13,7 @@
 //!
 //! Deviations: no huge pages, swap or special entries yet (entries without a page and nonlinear
 //! mappings: zap_nonpresent.rs); entries of driver mappings have
-//! no page and only need the flush. `set_page_dirty` sets the page's flag.
+//! no page and only need the flush.
 
 use sim::{Action, Cx, LockId, Object};
 use x86::{Entry, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
@@ -25,6 +25,7 @@ use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
 use crate::paths::NonlinearZap;
+use crate::paths::zap_nonpresent::CountedIn;
 use crate::profile::{ZAP_NONE_BYTES, work};
 use crate::swapops::NonPresent;
 use crate::vma::{Backing, VmaId};
@@ -59,6 +60,8 @@ enum Pause {
     Free(Pfn),
     /// A page was cleared that somebody must be told of before it is queued.
     Notify(Va, Option<Pfn>),
+    /// A page of a file whose entry is dirty, but not the page yet (F15).
+    Dirty(Pfn),
     /// Somebody else comes first.
     Sync,
 }
@@ -262,6 +265,7 @@ impl Kernel {
             match self.zap_ptes(cx, gather, &mut range, &mut at, left) {
                 Pause::Done => break,
                 Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
+                Pause::Dirty(pfn) => self.set_page_dirty(cx, pfn).await,
                 Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
                 Pause::Free(pfn) => gather.free_now(pfn).await,
                 Pause::Notify(va, pfn) => {
@@ -311,6 +315,9 @@ impl Kernel {
                 cx.charge(PAGE_TABLE, none_cost);
                 continue;
             }
+            if self.must_dirty(range, entry) {
+                return Pause::Dirty(entry.pfn());
+            }
             *left -= x86::PAGE_SIZE as i64;
             let va = at.va();
             *at = at.add(1);
@@ -318,7 +325,11 @@ impl Kernel {
                 cx.charge(PAGE_TABLE, none_cost);
                 if !range.details.keep_nonpresent() {
                     st.tables.set(range.table, index, Entry::NONE);
-                    self.forget_nonpresent(meaning);
+                    match self.forget_nonpresent(meaning) {
+                        CountedIn::Nothing => {}
+                        CountedIn::Anon => range.anon += 1,
+                        CountedIn::File => range.file += 1,
+                    }
                 }
                 continue;
             }
@@ -346,6 +357,16 @@ impl Kernel {
             }
         }
         Pause::Done
+    }
+
+    /// Whether the page must be marked dirty before its entry goes.
+    fn must_dirty(&self, range: &PteRange, entry: Entry) -> bool {
+        if range.backing == Backing::Driver || !entry.maps_page() || !entry.dirty() {
+            return false;
+        }
+        let frames = self.frames.borrow();
+        let frame = frames.get(entry.pfn());
+        !frame.is_anon() && !frame.flags.has(PageFlags::DIRTY)
     }
 
     /// Whether the details spare the page: a private copy, or one of a nonlinear mapping that is not
@@ -380,9 +401,6 @@ impl Kernel {
             range.anon += 1;
         } else {
             range.file += 1;
-            if entry.dirty() {
-                frame.flags.set(PageFlags::DIRTY);
-            }
             if entry.accessed() {
                 frame.flags.set(PageFlags::REFERENCED);
             }

@@ -9,7 +9,7 @@
 //!
 //! Locks: the pte lock of the table, held by the caller throughout.
 
-use x86::{Entry, Pgoff, PgoffRange, Va};
+use x86::{Entry, Pfn, Pgoff, PgoffRange, Va};
 
 use crate::kernel::{Kernel, State};
 use crate::paths::ZapDetails;
@@ -44,15 +44,33 @@ impl ZapDetails {
     }
 }
 
+/// The rss counter that an entry is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(super) enum CountedIn {
+    Nothing,
+    Anon,
+    File,
+}
+
 impl Kernel {
-    /// Forgets what an entry without a page stood for; the entry itself was cleared.
-    pub(super) fn forget_nonpresent(&self, meaning: NonPresent) {
+    /// Forgets what an entry without a page stood for; the entry itself was cleared. Says in which rss
+    /// counter it was.
+    pub(super) fn forget_nonpresent(&self, meaning: NonPresent) -> CountedIn {
         match meaning {
             // Only a place in the file: nobody counts it.
-            NonPresent::File(_) => {}
-            NonPresent::Swap(_) | NonPresent::Migration(..) => {
-                unreachable!("nothing is swapped out or migrated")
-            }
+            NonPresent::File(_) => CountedIn::Nothing,
+            NonPresent::Migration(pfn, _) => self.rss_of_migrating(pfn),
+            NonPresent::Swap(_) => unreachable!("nothing is swapped out"),
+        }
+    }
+
+    /// The rss counter that a migration entry is in, as the page it names was.
+    pub(super) fn rss_of_migrating(&self, pfn: Pfn) -> CountedIn {
+        if self.frames.borrow().get(pfn).is_anon() {
+            CountedIn::Anon
+        } else {
+            CountedIn::File
         }
     }
 
