@@ -22,7 +22,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sim::{Action, CpuId, Cx, Cycles, Guard, Interrupt, LockId, Object, QueueId};
+use sim::{Action, CpuId, Cx, Cycles, Guard, Interrupt, LockId, Mark, Object, QueueId, Scope};
 use x86::Pfn;
 
 use crate::frame::{Owner, PageFlags};
@@ -37,6 +37,12 @@ pub const DISK_VECTOR: u8 = 0x41;
 const DEVICE_OBJECT: u16 = 8;
 /// Class of a page that is waited for among the objects of steps.
 const PAGE_OBJECT: u16 = 9;
+
+static SUBMIT: Mark = Mark {
+    name: "submit_bio",
+    args: ["pfn", "device", "write"],
+    scope: Scope::Object,
+};
 
 /// A device of a kernel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -231,6 +237,7 @@ impl Kernel {
             state.busy_until = state.busy_until.max(cx.now()) + self.machine.ns(ns);
             state.busy_until
         };
+        cx.mark(&SUBMIT, [u64::from(pfn.get()), device as u64, request as u64]);
         let interrupt = Interrupt {
             vector: DISK_VECTOR,
             a: u64::from(pfn.get()),
