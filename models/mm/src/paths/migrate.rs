@@ -101,7 +101,7 @@ enum AnonKept<'a> {
 }
 
 impl Kernel {
-    /// move_pages(2) for the pages of a range.
+    /// move_pages(2) for the pages of a range. The caller is a user of the address space.
     pub async fn sys_move_pages(&self, cx: &Cx, mm: MmId, range: VaRange, which: Which) -> Migrated {
         let _span = cx.span("sys_move_pages");
         cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
