@@ -12,11 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use x86::{Level, Pfn, TableId, Va, VaRange, Vpn};
 
-use crate::frame::{Frames, LruList, Owner};
+use crate::frame::{Frames, LruList, Owner, PageFlags};
 use crate::hugetlb::{HPAGE, audit_pool};
 use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::{Kernel, State, World};
 use crate::mm::MmId;
+use crate::radix_tree::Tag;
+use crate::swapops::NonPresent;
 use crate::vma::{Backing, VmaId};
 
 /// Books that do not balance; each line names the object and both figures.
@@ -89,6 +91,7 @@ impl Kernel {
                 "{name}: the bracket {start:#x}-{end:#x} is still open (F7)"
             ));
         }
+        audit_tags(&st, frames, wrong);
         for (n, cpu) in st.cpus.iter().enumerate() {
             for list in [LruList::Inactive, LruList::Active] {
                 for pfn in cpu.pagevecs.of(list).pages() {
@@ -153,13 +156,19 @@ impl Kernel {
             while let Some((table, pages, _)) = st.tables.next_leaf_table(mm.pgd, at, v.range.end().vpn()) {
                 for vpn in pages.iter() {
                     let entry = st.tables.get(table, x86::Level::Pte.index_of(vpn));
-                    if !entry.maps_page() || v.backing == Backing::Driver {
-                        continue;
-                    }
-                    *counted.maps.entry(entry.pfn()).or_default() += 1;
-                    let frame = frames.get(entry.pfn());
+                    let pfn = match NonPresent::of(entry) {
+                        _ if v.backing == Backing::Driver => continue,
+                        // Maps nothing, and is in an rss counter all the same.
+                        Some(NonPresent::Migration(pfn, _)) => pfn,
+                        _ if !entry.maps_page() => continue,
+                        _ => {
+                            *counted.maps.entry(entry.pfn()).or_default() += 1;
+                            entry.pfn()
+                        }
+                    };
+                    let frame = frames.get(pfn);
                     let own = frame.is_anon() && frame.mapcount == 1;
-                    if entry.writable() && v.is_cow() && !own {
+                    if entry.maps_page() && entry.writable() && v.is_cow() && !own {
                         wrong.push(format!(
                             "{}: {:#x} may write {}, which is not its own (F21)",
                             mm.name,
@@ -203,6 +212,29 @@ fn count_huge(st: &State, pgd: TableId, range: VaRange, counted: &mut Counted) {
         let entry = st.tables.get(table, index);
         if entry.maps_page() && counted.huge.insert((table, index)) {
             *counted.huge_maps.entry(entry.frame(HPAGE)).or_default() += 1;
+        }
+    }
+}
+
+/// The tags of the page cache say what the pages' flags say (host-mm-paths A.7). Not the other way round for
+/// dirty pages: a driver may mark a page alone, as KVM does.
+fn audit_tags(st: &State, frames: &Frames, wrong: &mut Vec<String>) {
+    for file in &st.files {
+        for (index, page) in file.pages.iter() {
+            let flags = frames.get(page.pfn).flags;
+            let tagged = |tag| file.pages.tagged(index, tag).found;
+            if tagged(Tag::Writeback) != flags.has(PageFlags::WRITEBACK) {
+                wrong.push(format!(
+                    "file {}: the writeback tag of page {index} is not what {} says",
+                    file.name, page.pfn
+                ));
+            }
+            if tagged(Tag::Dirty) && !flags.has(PageFlags::DIRTY) {
+                wrong.push(format!(
+                    "file {}: page {index} is tagged dirty, {} is not",
+                    file.name, page.pfn
+                ));
+            }
         }
     }
 }

@@ -22,7 +22,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sim::{Action, CpuId, Cx, Cycles, Interrupt, LockId, Object, QueueId};
+use sim::{Action, CpuId, Cx, Cycles, Guard, Interrupt, LockId, Mark, Object, QueueId, Scope};
 use x86::Pfn;
 
 use crate::frame::{Owner, PageFlags};
@@ -37,6 +37,12 @@ pub const DISK_VECTOR: u8 = 0x41;
 const DEVICE_OBJECT: u16 = 8;
 /// Class of a page that is waited for among the objects of steps.
 const PAGE_OBJECT: u16 = 9;
+
+static SUBMIT: Mark = Mark {
+    name: "submit_bio",
+    args: ["pfn", "device", "write"],
+    scope: Scope::Object,
+};
 
 /// A device of a kernel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -151,12 +157,17 @@ impl Kernel {
         self.waited_for(pfn, WaitFor::Read)
     }
 
-    /// `set_page_writeback` and `submit_bio`: the page is on its way when this returns. The caller holds
-    /// PG_locked and has cleared PG_dirty.
-    pub async fn start_writeback(&self, cx: &Cx, pfn: Pfn, device: Device) {
-        debug_assert!(self.page_is_locked(pfn), "{pfn} is locked to be written");
+    /// `set_page_writeback`, `unlock_page` and `submit_bio`: the page is on its way when this returns, and
+    /// no longer locked. The caller has cleared PG_dirty.
+    pub async fn start_writeback(&self, cx: &Cx, pfn: Pfn, device: Device, locked: Guard<'_>) {
+        debug_assert_eq!(
+            locked.lock(),
+            self.page_lock(pfn),
+            "{pfn} is locked to be written"
+        );
         let _span = cx.span("set_page_writeback");
         self.test_set_page_writeback(cx, pfn).await;
+        drop(locked);
         let _span = cx.span("submit_bio");
         self.submit(cx, pfn, device, Request::Write).await;
         self.st().metrics.io_writes += 1;
@@ -246,6 +257,7 @@ impl Kernel {
             state.busy_until = state.busy_until.max(cx.now()) + self.machine.ns(ns);
             state.busy_until
         };
+        cx.mark(&SUBMIT, [u64::from(pfn.get()), device as u64, request as u64]);
         let interrupt = Interrupt {
             vector: DISK_VECTOR,
             a: u64::from(pfn.get()),

@@ -50,8 +50,8 @@ pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, Wo
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
 pub use paths::{
-    Attempt, Gup, Inserted, KERNEL_BUG, MapError, MapRequest, Mapped, Prefault, RemapError, RemapRequest,
-    RemoveError,
+    Attempt, Gup, Inserted, KERNEL_BUG, MapError, MapRequest, Mapped, Migrated, Prefault, RemapError,
+    RemapRequest, RemoveError, Which,
 };
 pub use profile::KernelProfile;
 pub use sim::KernelPreemption;

@@ -138,6 +138,12 @@ pub const MAX_MAP_COUNT: usize = 65536;
 /// `LATENCY_LIMIT` of mremap: pages moved under one hold of i_mmap_lock, mm/mremap.c 2.6.27.
 pub const MREMAP_CHUNK_PAGES: u64 = 64;
 
+/// Passes of migrate_pages over the pages that are left, mm/migrate.c 2.6.27.
+pub const MIGRATE_PASSES: u32 = 10;
+
+/// Passes of migrate_pages that leave locked pages and pages under writeback alone (`pass > 2` forces).
+pub const MIGRATE_PASSES_TRYING: u32 = 3;
+
 /// Width of the preemption count, notifier-variants 2.1 (2.6.25 include/linux/hardirq.h: 8 bits).
 pub const PREEMPT_COUNT_LIMIT: u32 = 255;
 

@@ -290,6 +290,26 @@ impl<V: Copy> RadixTree<V> {
         }
     }
 
+    /// `radix_tree_replace_slot`: another item at an index, which keeps its tags.
+    ///
+    /// # Panics
+    /// If there is nothing at the index.
+    pub fn replace(&mut self, index: u64, item: V) -> Walked<V> {
+        let Descent {
+            path,
+            height,
+            item: before,
+            nodes,
+        } = self.descend(index);
+        let found = before.expect("only what is in the tree is replaced");
+        if height == 0 {
+            self.root = Root::Item(item);
+        } else {
+            self.leaves.get_mut(path[0]).slots[slot(index, 1) as usize] = item;
+        }
+        Walked { found, nodes }
+    }
+
     /// `radix_tree_delete`, tags included.
     pub fn remove(&mut self, index: u64) -> Walked<Option<V>> {
         let Descent {

@@ -11,7 +11,7 @@
 //!
 //! Deviations: the cache's radix tree has no nodes that could be lacking; pages of the cache have no tags.
 
-use sim::Cx;
+use sim::{Cx, Guard};
 use x86::Pfn;
 
 use crate::account::BOOKKEEPING;
@@ -151,13 +151,13 @@ impl Kernel {
     }
 
     /// `swap_writepage`: the write has begun when this returns, unless the page needs no slot any more.
-    /// The page is locked, and PG_dirty was cleared; the caller lets go of the lock.
-    pub(crate) async fn swap_writepage(&self, cx: &Cx, pfn: Pfn) {
+    /// The page is locked, and no longer afterwards; PG_dirty was cleared.
+    pub(crate) async fn swap_writepage(&self, cx: &Cx, pfn: Pfn, locked: Guard<'_>) {
         let _span = cx.span("swap_writepage");
         if self.remove_exclusive_swap_page(cx, pfn).await == LeftCache::Yes {
             return;
         }
-        self.start_writeback(cx, pfn, Device::Swap).await;
+        self.start_writeback(cx, pfn, Device::Swap, locked).await;
         self.st().metrics.swap_out += 1;
     }
 

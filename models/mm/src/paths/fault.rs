@@ -13,9 +13,12 @@
 //! An entry of a nonlinear mapping that holds a file offset is served with that page of the file, an
 //! empty one with the linear page (host-mm-paths B.15).
 //!
+//! An entry whose page migrates makes the fault wait until it is there (migrate.rs), with mmap_sem held;
+//! then it is tried again.
+//!
 //! Deviations: `anon_vma_prepare` does not look for a neighbour's anon_vma to share
 //! (`find_mergeable_anon_vma`) and anon_vmas are not freed; an access without memory is refused instead of killing the
-//! task; page-table pages take no frame of the zone; only what reclaim has dropped is read (no read-around), `page_mkwrite` has nothing to do,
+//! task; page-table pages take no frame of the zone; only what reclaim has dropped is read (no read-around),
 //! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
 //! not grow.
 
@@ -47,7 +50,7 @@ pub(super) struct Fault {
     pub(super) access: Access,
     pub(super) table: TableId,
     pub(super) index: usize,
-    ptl: LockId,
+    pub(super) ptl: LockId,
 }
 
 impl Kernel {
@@ -126,7 +129,11 @@ impl Kernel {
         match NonPresent::of(entry) {
             Some(NonPresent::File(index)) => return self.do_nonlinear_fault(cx, fault, index).await,
             Some(NonPresent::Swap(slot)) => return self.do_swap_page(cx, fault, slot).await,
-            Some(NonPresent::Migration(..)) | None => {}
+            Some(NonPresent::Migration(..)) => {
+                self.migration_entry_wait(cx, &fault).await;
+                return Ok(());
+            }
+            None => {}
         }
         match backing {
             Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
@@ -328,21 +335,33 @@ impl Kernel {
                 self.put_page(cx, page.pfn).await;
                 return Err(Refused::OutOfMemory);
             };
-            cx.charge(PAGE_COPY, self.machine.costs.copy_page);
+            self.copy_page(cx, page.pfn, copy);
             self.install_copy(cx, &fault, anon, copy).await;
             drop(locked);
             self.put_page(cx, page.pfn).await;
             return Ok(());
         }
+        let write = fault.access.is_write();
+        let locked = if write {
+            match self.fault_mkwrite(cx, file, page, locked).await? {
+                Some(locked) => locked,
+                None => return Ok(()),
+            }
+        } else {
+            locked
+        };
         let (ptl, _, still) = self.relock(cx, &fault, asked).await;
         if still == Still::Same {
             self.install_file_page(cx, &fault, page.pfn);
+            // Keeps the page until it is marked dirty below.
+            self.frames().get_page(page.pfn);
         }
         drop(ptl);
         drop(locked);
-        if still == Still::Changed {
-            self.put_page(cx, page.pfn).await;
+        if still == Still::Same && write {
+            self.set_page_dirty(cx, page.pfn).await;
         }
+        self.put_page(cx, page.pfn).await;
         Ok(())
     }
 
@@ -381,9 +400,6 @@ impl Kernel {
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
         frame.mapcount += 1;
-        if write {
-            frame.flags.set(PageFlags::DIRTY);
-        }
         drop(frames);
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
         self.touch_lines(cx, work::RMAP);
@@ -540,14 +556,14 @@ impl Kernel {
         let _span = cx.span("do_wp_page");
         let old = entry.pfn();
         let shared = self.st().vma(fault.vma).sharing == Sharing::Shared;
+        if shared {
+            return self.wp_page_shared(cx, fault, entry, ptl).await;
+        }
         let anon = self.frames.borrow().get(old).is_anon();
         let sole_owner = anon && self.is_sole_owner(cx, old).await;
-        if shared || sole_owner {
+        if sole_owner {
             let writable = entry.with_write().with_accessed().with_dirty();
             self.set_pte(cx, &mut self.st(), fault.table, fault.index, writable);
-            if shared {
-                self.frames().get_mut(old).flags.set(PageFlags::DIRTY);
-            }
             self.flush_tlb_page(cx, fault.mm, fault.va).await;
             self.st().metrics.faults_reuse += 1;
             drop(ptl);
@@ -575,7 +591,7 @@ impl Kernel {
             self.put_page(cx, old).await;
             return Err(Refused::OutOfMemory);
         };
-        cx.charge(PAGE_COPY, self.machine.costs.copy_page);
+        self.copy_page(cx, old, new);
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
             drop(ptl);

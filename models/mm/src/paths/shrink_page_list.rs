@@ -153,13 +153,11 @@ impl Kernel {
             if referenced == Referenced::Yes {
                 return Fate::Keep;
             }
-            match self.pageout(cx, pfn).await {
+            match self.pageout(cx, pfn, locked).await {
                 Pageout::Keep => return Fate::Keep,
                 Pageout::Activate => return Fate::Activate,
                 Pageout::Success => {}
             }
-            // The write has let go of PG_locked.
-            drop(locked);
             let busy = |k: &Kernel| dirty(k) || k.page_writeback(pfn);
             if busy(self) {
                 return Fate::Keep;
@@ -194,8 +192,8 @@ impl Kernel {
         }
     }
 
-    /// `pageout`. The page is locked, dirty and unmapped.
-    async fn pageout(&self, cx: &Cx, pfn: Pfn) -> Pageout {
+    /// `pageout`. The page is locked, dirty and unmapped; it is no longer locked afterwards.
+    async fn pageout(&self, cx: &Cx, pfn: Pfn, locked: Guard<'_>) -> Pageout {
         let _span = cx.span("pageout");
         let (count, flags, owner) = {
             let frames = self.frames.borrow();
@@ -223,8 +221,8 @@ impl Kernel {
             flags.set(PageFlags::RECLAIM);
         }
         match owner {
-            Owner::File(_) => self.start_writeback(cx, pfn, Device::Files).await,
-            Owner::Anon(_) | Owner::None => self.swap_writepage(cx, pfn).await,
+            Owner::File(_) => self.start_writeback(cx, pfn, Device::Files, locked).await,
+            Owner::Anon(_) | Owner::None => self.swap_writepage(cx, pfn, locked).await,
         }
         if !self.page_writeback(pfn) {
             self.frames().get_mut(pfn).flags.clear(PageFlags::RECLAIM);

@@ -20,7 +20,7 @@
 //! means done, page aligned means resume there.
 //!
 //! Deviations: sizes are whole pages, so there is no partial page to zero and `truncate_inode_pages_range`
-//! needs its second pass only for pages that were locked in the first; no writeback to wait for; tmpfs's
+//! needs its second pass only for pages that were locked or under writeback in the first; tmpfs's
 //! own `truncate_range` has nothing to do, because no page of a file is swapped out.
 
 use sim::{Cx, Guard};
@@ -253,7 +253,9 @@ impl Kernel {
             next = last.get().checked_add(1).map(Pgoff::new);
             next = next.filter(|next| pages.contains(*next));
             for &(index, page) in batch.iter().filter(|(index, _)| pages.contains(*index)) {
-                if let Some(locked) = cx.try_lock(page.lock).await {
+                if let Some(locked) = cx.try_lock(page.lock).await
+                    && !self.page_writeback(page.pfn)
+                {
                     self.truncate_complete_page(cx, file, index, page, locked).await;
                 }
             }
@@ -276,6 +278,7 @@ impl Kernel {
             }
             for &(index, page) in batch.iter().filter(|(index, _)| pages.contains(*index)) {
                 let locked = cx.lock(page.lock).await;
+                self.wait_on_page_writeback(cx, page.pfn).await;
                 self.truncate_complete_page(cx, file, index, page, locked).await;
                 from = index.get().checked_add(1).map_or(pages.first(), Pgoff::new);
             }
