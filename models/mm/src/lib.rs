@@ -31,7 +31,9 @@ pub use frame::{Frames, OutOfMemory, Owner};
 pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, World};
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
-pub use paths::{Attempt, Gup, Inserted, MapError, MapRequest, Mapped};
+pub use paths::{
+    Attempt, Destination, Gup, Inserted, LockAll, MapError, MapFlags, MapRequest, Mapped, Populate,
+};
 pub use profile::KernelProfile;
 pub use sim::KernelPreemption;
-pub use vma::{Backing, Prot, Sharing, VmaId};
+pub use vma::{Backing, Growth, Locked, Prot, Sharing, VmaId};

@@ -10,8 +10,7 @@
 //! flush the pte; tell the secondary MMUs; only then set the new pte. Under the sleepable design
 //! they are told after the lock was dropped, while the old page is still held.
 //!
-//! Deviations: `anon_vma_prepare` does not look for a neighbour's anon_vma to share
-//! (`find_mergeable_anon_vma`) and anon_vmas are not freed; `do_wp_page` does not try PG_locked of an
+//! Deviations: `do_wp_page` does not try PG_locked of an
 //! anonymous page (only swap needs it); an access without memory is refused instead of killing the
 //! task; page-table pages take no frame of the zone; contents are always at hand (no I/O in `->fault`), `page_mkwrite` has nothing to do,
 //! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
@@ -64,22 +63,25 @@ impl Kernel {
             Some(guard) => guard,
             None => cx.lock_shared(sem).await,
         };
-        let served = self.handle_mm_fault(cx, mm, va, access).await;
+        let served = match self.find_vma(cx, mm, va) {
+            Some(vma) => self.handle_mm_fault(cx, mm, vma, va, access).await,
+            None => Err(Refused::NoMapping),
+        };
         if served.is_err() {
             self.st().metrics.faults_refused += 1;
         }
-        served
+        served.map(|_| ())
     }
 
-    /// `handle_mm_fault` after `find_vma` and the check of rights; mmap_sem is held for read.
+    /// `handle_mm_fault` after the check of rights; mmap_sem is held for read, or for write.
     pub(crate) async fn handle_mm_fault(
         &self,
         cx: &Cx,
         mm: MmId,
+        vma: VmaId,
         va: Va,
         access: Access,
-    ) -> Result<(), Refused> {
-        let vma = self.find_vma(cx, mm, va).ok_or(Refused::NoMapping)?;
+    ) -> Result<Served, Refused> {
         let (backing, table) = {
             let st = self.st();
             let v = st.vma(vma);
@@ -115,10 +117,11 @@ impl Kernel {
             return self.handle_pte_fault(cx, fault, entry).await;
         }
         match backing {
-            Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
-            Backing::File(file) => self.do_linear_fault(cx, fault, file).await,
+            Backing::Anonymous => self.do_anonymous_page(cx, fault).await?,
+            Backing::File(file) => self.do_linear_fault(cx, fault, file).await?,
             Backing::Driver => unreachable!("refused above"),
         }
+        Ok(Served::Otherwise)
     }
 
     /// `pud_alloc`, `pmd_alloc`, `pte_alloc_map`.
@@ -177,21 +180,38 @@ impl Kernel {
         )
     }
 
-    /// `anon_vma_prepare`.
+    /// `anon_vma_prepare`: a neighbour's anon_vma that the VMA could be merged into, locked while it is
+    /// joined, or a new one, which needs no lock. page_table_lock decides between threads; the loser
+    /// gives a new one back.
     async fn anon_vma_prepare(&self, cx: &Cx, mm: MmId, vma: VmaId) -> AnonVmaId {
         if let Some(anon) = self.st().vma(vma).anon_vma {
             return anon;
         }
         let _span = cx.span("anon_vma_prepare");
-        let anon = {
-            let mut st = self.st();
-            self.new_anon_vma(&mut st)
+        self.touch_lines(cx, work::FIND_VMA);
+        let shared = self.find_mergeable_anon_vma(mm, vma);
+        let _locked = match shared {
+            Some(anon) => {
+                let lock = self.st().anon_vma(anon).lock;
+                Some(cx.lock(lock).await)
+            }
+            None => None,
         };
-        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::LINK_VMA);
+        let anon = match shared {
+            Some(anon) => anon,
+            None => {
+                cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::LINK_VMA);
+                let mut st = self.st();
+                self.new_anon_vma(&mut st)
+            }
+        };
         let lock = self.st().mm(mm).page_table_lock;
         let _lock = cx.lock(lock).await;
         let mut st = self.st();
         if let Some(winner) = st.vma(vma).anon_vma {
+            if shared.is_none() {
+                st.free_anon_vmas.push(anon);
+            }
             return winner;
         }
         st.vma_mut(vma).anon_vma = Some(anon);
@@ -403,10 +423,10 @@ impl Kernel {
     }
 
     /// `handle_pte_fault` for a present entry.
-    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
+    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
-            return Ok(());
+            return Ok(Served::Otherwise);
         }
         if fault.access.is_write() && !now.writable() {
             return self.do_wp_page(cx, fault, now, ptl).await;
@@ -419,11 +439,17 @@ impl Kernel {
         }
         self.st().metrics.faults_spurious += 1;
         drop(ptl);
-        Ok(())
+        Ok(Served::Otherwise)
     }
 
     /// `do_wp_page`: a write to a present read-only entry; the pte lock is held.
-    async fn do_wp_page(&self, cx: &Cx, fault: Fault, entry: Entry, ptl: Guard<'_>) -> Result<(), Refused> {
+    async fn do_wp_page(
+        &self,
+        cx: &Cx,
+        fault: Fault,
+        entry: Entry,
+        ptl: Guard<'_>,
+    ) -> Result<Served, Refused> {
         let _span = cx.span("do_wp_page");
         let old = entry.pfn();
         let shared = self.st().vma(fault.vma).sharing == Sharing::Shared;
@@ -441,7 +467,7 @@ impl Kernel {
             self.flush_tlb_page(cx, fault.mm, fault.va).await;
             self.st().metrics.faults_reuse += 1;
             drop(ptl);
-            return Ok(());
+            return Ok(Served::MayWrite);
         }
         self.frames().get_page(old);
         drop(ptl);
@@ -449,7 +475,7 @@ impl Kernel {
     }
 
     /// The copying half of `do_wp_page`; a reference to the old page is held.
-    async fn wp_page_copy(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
+    async fn wp_page_copy(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         let old = entry.pfn();
         let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
         let Ok(new) = self.alloc_page(cx) else {
@@ -462,7 +488,7 @@ impl Kernel {
             drop(ptl);
             self.put_page(cx, new);
             self.put_page(cx, old);
-            return Ok(());
+            return Ok(Served::Otherwise);
         }
         // ptep_clear_flush, and whom the design tells here.
         self.st().tables.set(fault.table, fault.index, Entry::NONE);
@@ -481,7 +507,7 @@ impl Kernel {
         // design tells its subscribers after it.
         self.put_page(cx, old);
         self.put_page(cx, old);
-        Ok(())
+        Ok(Served::MayWrite)
     }
 
     fn account_copy(&self, cx: &Cx, fault: &Fault, old: Pfn) {
@@ -499,6 +525,16 @@ impl Kernel {
             mm.anon_rss += 1;
         }
     }
+}
+
+/// How a fault was served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Served {
+    /// `do_wp_page` made the page writable or copied it (VM_FAULT_WRITE): what copy on write has to do is
+    /// done, whatever becomes of the entry's write right afterwards.
+    MayWrite,
+    /// In another way, or by somebody else.
+    Otherwise,
 }
 
 /// `pte_same`.

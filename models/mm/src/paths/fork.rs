@@ -5,7 +5,7 @@
 //! parent's node, i_mmap. Pages are copied only where a VMA has an anon_vma: file mappings refault.
 //! Writable private entries become read-only in both; the parent's TLBs are flushed once, after all
 //! VMAs and after every bracket was closed, so until then other CPUs may still write through stale
-//! entries.
+//! entries. The child inherits no VM_LOCKED.
 //!
 //! Locks of copy_pte_range: the child's pte lock, then the parent's, nested; every 32 units of
 //! progress (8 an entry copied, 1 a none entry) it looks for a reason to let go of both.
@@ -25,7 +25,7 @@ use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::Path;
 use crate::profile::{FORK_PROGRESS_ENTRY, FORK_PROGRESS_LIMIT, work};
-use crate::vma::{Backing, VmaId};
+use crate::vma::{Backing, Locked, VmaId};
 
 /// One page table's worth of copy_page_range.
 struct CopyPtes {
@@ -88,7 +88,8 @@ impl Kernel {
         self.touch_lines(cx, work::LINK_VMA);
         let copy = {
             let mut st = self.st();
-            let copy = st.vma(vma).clone();
+            let mut copy = st.vma(vma).clone();
+            copy.flags.locked = Locked::No;
             st.add_vma(child, copy)
         };
         let (anon, file) = {
