@@ -2,8 +2,11 @@
 //!
 //! Checked at the end of every run (host-mm-paths F5, F6, F13, F18, F23, F24): map counts equal the
 //! present entries, reference counts equal map count + page cache + pins, rss counters equal the
-//! entries counted as such, every linked file VMA is in i_mmap exactly once, VMAs are disjoint, and no CPU holds translations
-//! or upper-level entries of an address space whose mask it is not in.
+//! entries counted as such, every linked file VMA is in i_mmap exactly once and every VMA with an
+//! anon_vma on its list exactly once, anon_vmas that were given back have none, the reverse map leads
+//! from every anonymous page back to the entry that maps it, VMAs are disjoint, `locked_vm` counts
+//! their locked pages, and no CPU holds translations or upper-level entries of an address space whose
+//! mask it is not in.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +16,7 @@ use crate::frame::{Frames, Owner};
 use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::{Kernel, State, World};
 use crate::mm::MmId;
-use crate::vma::Backing;
+use crate::vma::{Backing, VmaId};
 
 /// Books that do not balance; each line names the object and both figures.
 pub const CONSERVATION: &str = "conservation";
@@ -64,10 +67,15 @@ impl Kernel {
                 *counted.cached.entry(page.pfn).or_default() += 1;
             }
         }
+        if let Some(zero) = st.zero_page {
+            // The kernel's own reference.
+            *counted.cached.entry(zero).or_default() += 1;
+        }
         for index in 0..st.mms.len() {
             self.audit_mm(&st, MmId(index as u32), counted, frames, wrong);
         }
         audit_i_mmap(&st, wrong);
+        audit_anon_vmas(&st, wrong);
         for (n, cpu) in st.cpus.iter().enumerate() {
             let global = self.cpu(n as u32);
             let allowed = cpu
@@ -90,7 +98,7 @@ impl Kernel {
         wrong: &mut Vec<String>,
     ) {
         let mm = st.mm(id);
-        let (mut anon, mut file) = (0, 0);
+        let (mut anon, mut file, mut locked) = (0, 0, 0);
         let mut end = 0;
         for vma in mm.vmas.iter() {
             let v = st.vma(vma);
@@ -102,6 +110,7 @@ impl Kernel {
                 ));
             }
             end = v.range.end().get();
+            locked += if v.flags.is_locked() { v.range.pages() } else { 0 };
             let mut at = v.range.start().vpn();
             while let Some((table, pages, _)) = st.tables.next_leaf_table(mm.pgd, at, v.range.end().vpn()) {
                 for vpn in pages.iter() {
@@ -110,8 +119,19 @@ impl Kernel {
                         continue;
                     }
                     *counted.maps.entry(entry.pfn()).or_default() += 1;
-                    match frames.get(entry.pfn()).owner {
-                        Owner::Anon(_) => anon += 1,
+                    let frame = frames.get(entry.pfn());
+                    match frame.owner {
+                        Owner::Anon(family) => {
+                            anon += 1;
+                            if v.anon_vma != Some(family) || frame.index != v.pgoff_of(vpn.va()) {
+                                wrong.push(format!(
+                                    "{}: the reverse map does not lead from {} to {:#x}",
+                                    mm.name,
+                                    entry.pfn(),
+                                    vpn.va().get()
+                                ));
+                            }
+                        }
                         Owner::File(_) | Owner::None => file += 1,
                     }
                 }
@@ -124,6 +144,12 @@ impl Kernel {
                 mm.name, mm.anon_rss, mm.file_rss
             ));
         }
+        if mm.users > 0 && mm.locked_vm != locked {
+            wrong.push(format!(
+                "{}: locked_vm {} but {locked} pages of locked mappings",
+                mm.name, mm.locked_vm
+            ));
+        }
         if mm.vmas.is_empty()
             && st
                 .tables
@@ -131,6 +157,28 @@ impl Kernel {
                 .is_some()
         {
             wrong.push(format!("{}: page tables are left without a mapping", mm.name));
+        }
+    }
+}
+
+fn audit_anon_vmas(st: &State, wrong: &mut Vec<String>) {
+    let mut expected: Vec<Vec<VmaId>> = vec![Vec::new(); st.anon_vmas.len()];
+    for vma in st.mms.iter().flat_map(|mm| mm.vmas.iter()) {
+        if let Some(anon) = st.vma(vma).anon_vma {
+            expected[anon.0 as usize].push(vma);
+        }
+    }
+    for (number, (anon, mut expected)) in st.anon_vmas.iter().zip(expected).enumerate() {
+        let mut listed = anon.vmas.clone();
+        listed.sort_unstable();
+        expected.sort_unstable();
+        let free = st.free_anon_vmas.iter().any(|f| f.0 as usize == number);
+        if listed != expected || listed.is_empty() != free {
+            wrong.push(format!(
+                "anon_vma {number} lists {} VMAs, {} belong to it",
+                listed.len(),
+                expected.len()
+            ));
         }
     }
 }

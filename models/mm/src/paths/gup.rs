@@ -106,9 +106,7 @@ impl Kernel {
     /// When a page cannot be made present; those before it are.
     pub(crate) async fn make_pages_present(&self, cx: &Cx, mm: MmId, range: VaRange) -> Result<(), Refused> {
         let _span = cx.span("make_pages_present");
-        let vma = self
-            .find_vma(cx, mm, range.start())
-            .ok_or(Refused::NoMapping)?;
+        let vma = self.find_vma(cx, mm, range.start()).ok_or(Refused::NoMapping)?;
         let access = if self.st().vma(vma).prot.can_write() {
             Access::Write
         } else {
@@ -130,9 +128,7 @@ impl Kernel {
         let _span = cx.span("get_user_pages");
         let mut rest = Some(range);
         while let Some(todo) = rest {
-            let vma = self
-                .find_vma(cx, mm, todo.start())
-                .ok_or(Refused::NoMapping)?;
+            let vma = self.find_vma(cx, mm, todo.start()).ok_or(Refused::NoMapping)?;
             let (part, follow) = {
                 let st = self.st();
                 let v = st.vma(vma);
@@ -178,13 +174,7 @@ impl Kernel {
     }
 
     /// `follow_page`.
-    async fn follow_page(
-        &self,
-        cx: &Cx,
-        mm: MmId,
-        va: Va,
-        follow: Follow,
-    ) -> Result<Option<Gup>, Refused> {
+    async fn follow_page(&self, cx: &Cx, mm: MmId, va: Va, follow: Follow) -> Result<Option<Gup>, Refused> {
         let table = {
             let st = self.st();
             st.tables
@@ -251,10 +241,7 @@ impl Kernel {
         if let Some(pfn) = st.zero_page {
             return Ok(pfn);
         }
-        let pfn = self
-            .frames()
-            .alloc(self.zone)
-            .map_err(|_| Refused::OutOfMemory)?;
+        let pfn = self.frames().alloc(self.zone).map_err(|_| Refused::OutOfMemory)?;
         st.zero_page = Some(pfn);
         Ok(pfn)
     }

@@ -92,8 +92,8 @@ impl Kernel {
     }
 }
 
-/// Class of the objects that steps of this walk name: entries, by page number.
-const PTE_OBJECT: u16 = 0x7e;
+/// Class of the objects that steps of this walk name ([`Object::Other`]): entries, by page number.
+const PTE_OBJECT: u16 = 2;
 
 /// `mask` of gup_pte_range.
 fn gives_page(entry: Entry, access: Access) -> bool {

@@ -112,13 +112,7 @@ impl Kernel {
     }
 
     /// `mlock_fixup` for a part of one VMA. Returns the VMA that has the part now, and how it went.
-    async fn mlock_fixup(
-        &self,
-        cx: &Cx,
-        mm: MmId,
-        at: &Parts,
-        to: Locked,
-    ) -> (VmaId, Result<(), MapError>) {
+    async fn mlock_fixup(&self, cx: &Cx, mm: MmId, at: &Parts, to: Locked) -> (VmaId, Result<(), MapError>) {
         let (prot, flags) = {
             let st = self.st();
             (st.vma(at.vma).prot, st.vma(at.vma).flags)

@@ -25,8 +25,8 @@ use crate::account::{ENTRY, PAGE_TABLE};
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
-use crate::paths::mmap::user_range;
 use crate::paths::MapError;
+use crate::paths::mmap::user_range;
 use crate::profile::{MAX_MAP_COUNT, MREMAP_CHUNK_PAGES};
 use crate::vma::{Backing, Vma, VmaId};
 

@@ -42,7 +42,8 @@ impl Kernel {
             return Ok(());
         }
         if let Some(first) = self.spanning(mm, range.start()) {
-            self.split_vma(cx, mm, first, range.start(), NewHalf::Above).await?;
+            self.split_vma(cx, mm, first, range.start(), NewHalf::Above)
+                .await?;
         }
         if let Some(last) = self.spanning(mm, range.end()) {
             self.split_vma(cx, mm, last, range.end(), NewHalf::Below).await?;

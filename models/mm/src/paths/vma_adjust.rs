@@ -184,10 +184,7 @@ impl Kernel {
         let (file, anon) = {
             let st = self.st();
             let imported = concerned.and_then(|(next, _)| st.vma(next).anon_vma);
-            (
-                self.i_mmap_lock_of(vma, &st),
-                st.vma(vma).anon_vma.or(imported),
-            )
+            (self.i_mmap_lock_of(vma, &st), st.vma(vma).anon_vma.or(imported))
         };
         let _i_mmap = lock_if_any(cx, file).await;
         if let (Some(_), Some((next, importer))) = (file, concerned) {

@@ -42,13 +42,7 @@ struct Merge {
 impl Kernel {
     /// `vma_merge` of what `new` describes; `prev` is the VMA before it or the one it is cut from.
     /// Returns the VMA that has the range now; the caller sets its flags.
-    pub(crate) async fn vma_merge(
-        &self,
-        cx: &Cx,
-        mm: MmId,
-        prev: Option<VmaId>,
-        new: &Vma,
-    ) -> Option<VmaId> {
+    pub(crate) async fn vma_merge(&self, cx: &Cx, mm: MmId, prev: Option<VmaId>, new: &Vma) -> Option<VmaId> {
         if new.backing == Backing::Driver {
             return None;
         }
@@ -106,7 +100,15 @@ impl Kernel {
         let (v, vmas) = (st.vma(vma), &st.mm(mm).vmas);
         let next = vmas.at_or_after(v.range.end()).map(|n| st.vma(n));
         let prev = vmas.before(v.range.start()).map(|p| st.vma(p));
-        let like = |near: &Vma| alike(near, &Vma { prot: near.prot, ..v.clone() });
+        let like = |near: &Vma| {
+            alike(
+                near,
+                &Vma {
+                    prot: near.prot,
+                    ..v.clone()
+                },
+            )
+        };
         let above = next.filter(|n| n.range.start() == v.range.end() && n.pgoff == v.pgoff_behind());
         let below = prev.filter(|p| p.range.end() == v.range.start() && p.pgoff_behind() == v.pgoff);
         let of = |near: Option<&Vma>| near.filter(|n| like(n)).and_then(|n| n.anon_vma);
@@ -131,11 +133,7 @@ fn find_merge(st: &State, mm: MmId, prev: Option<VmaId>, new: &Vma) -> Option<Me
     let borders = |from, to| VaRange::new(from, to).expect("borders stay in order");
     if let Some(prev) = prev {
         let p = st.vma(prev);
-        if p.range.end() == start
-            && p.pgoff_behind() == new.pgoff
-            && alike(p, new)
-            && same_family(p, new)
-        {
+        if p.range.end() == start && p.pgoff_behind() == new.pgoff && alike(p, new) && same_family(p, new) {
             let both = next.map(|n| st.vma(n)).filter(|n| same_family(p, n));
             let to = both.map_or(end, |n| n.range.end());
             return Some(Merge {
@@ -147,7 +145,9 @@ fn find_merge(st: &State, mm: MmId, prev: Option<VmaId>, new: &Vma) -> Option<Me
         }
     }
     let n = st.vma(next?);
-    let cut_from = prev.map(|p| (p, st.vma(p))).filter(|(_, p)| start < p.range.end());
+    let cut_from = prev
+        .map(|p| (p, st.vma(p)))
+        .filter(|(_, p)| start < p.range.end());
     let area = area.expect("there is a successor");
     Some(match cut_from {
         Some((prev, p)) => Merge {
