@@ -13,8 +13,7 @@
 //! Deviations: `do_wp_page` does not try PG_locked of an
 //! anonymous page (only swap needs it); an access without memory is refused instead of killing the
 //! task; page-table pages take no frame of the zone; contents are always at hand (no I/O in `->fault`), `page_mkwrite` has nothing to do,
-//! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
-//! not grow.
+//! upper tables are built under page_table_lock instead of being thrown away by a loser.
 
 use sim::{Cx, Guard, LockId};
 use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
@@ -28,6 +27,7 @@ use crate::kernel::Kernel;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
 use crate::page::Pagevec;
+use crate::paths::stack::Grown;
 use crate::profile::work;
 use crate::vma::{Backing, Sharing, VmaId};
 
@@ -63,7 +63,7 @@ impl Kernel {
             Some(guard) => guard,
             None => cx.lock_shared(sem).await,
         };
-        let served = match self.find_vma(cx, mm, va) {
+        let served = match self.find_extend_vma(cx, mm, va, Grown::Untouched).await {
             Some(vma) => self.handle_mm_fault(cx, mm, vma, va, access).await,
             None => Err(Refused::NoMapping),
         };
@@ -183,7 +183,7 @@ impl Kernel {
     /// `anon_vma_prepare`: a neighbour's anon_vma that the VMA could be merged into, locked while it is
     /// joined, or a new one, which needs no lock. page_table_lock decides between threads; the loser
     /// gives a new one back.
-    async fn anon_vma_prepare(&self, cx: &Cx, mm: MmId, vma: VmaId) -> AnonVmaId {
+    pub(crate) async fn anon_vma_prepare(&self, cx: &Cx, mm: MmId, vma: VmaId) -> AnonVmaId {
         if let Some(anon) = self.st().vma(vma).anon_vma {
             return anon;
         }

@@ -28,6 +28,7 @@ use crate::frame::PageFlags;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::paths::fault::Served;
+use crate::paths::stack::Grown;
 use crate::vma::{Allowed, Backing, Sharing, Vma, VmaId};
 
 /// A page got by [`Kernel::get_user_page`], with one reference that the caller owns.
@@ -128,7 +129,10 @@ impl Kernel {
         let _span = cx.span("get_user_pages");
         let mut rest = Some(range);
         while let Some(todo) = rest {
-            let vma = self.find_vma(cx, mm, todo.start()).ok_or(Refused::NoMapping)?;
+            let vma = self
+                .find_extend_vma(cx, mm, todo.start(), Grown::Present)
+                .await
+                .ok_or(Refused::NoMapping)?;
             let (part, follow) = {
                 let st = self.st();
                 let v = st.vma(vma);

@@ -13,6 +13,7 @@ mod mprotect;
 mod mremap;
 mod munmap;
 mod pfnmap;
+mod stack;
 mod truncate;
 mod vma_adjust;
 mod vma_merge;

@@ -14,7 +14,10 @@
 //! What fails late leaves done what came before. Of a locked mapping the pages beyond the old length
 //! are made present before the call returns.
 //!
-//! Deviations: page tables take no frame here, so a move cannot break off half-way and be rolled back;
+//! Deviations: memory that is moved back to where it came from may join a neighbour that was never
+//! touched and has no anon_vma; 2.6.27 leaves it without (`vma_adjust` only cares for pages that come
+//! from the mapping behind), so that reverse maps lose the pages and their anon_vma may be freed under
+//! them; here the neighbour joins it. Page tables take no frame here, so a move cannot break off half-way and be rolled back;
 //! a driver's mapping does not move (the drivers modelled know theirs by address); a length that
 //! would run over the largest file page is refused; old length zero is refused by the scenario checker.
 
@@ -23,7 +26,7 @@ use x86::{Entry, Level, PT_SPAN_PAGES, Pgoff, PgoffRange, Va, VaRange};
 
 use crate::account::{ENTRY, PAGE_TABLE};
 use crate::kernel::Kernel;
-use crate::mm::MmId;
+use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
 use crate::paths::MapError;
 use crate::paths::mmap::user_range;
@@ -204,10 +207,23 @@ impl Kernel {
         let Some(merged) = self.vma_merge(cx, mm, prev, &wanted).await else {
             return (vma, self.vma_link(cx, mm, wanted).await);
         };
+        self.join_family(cx, merged, wanted.anon_vma).await;
         if self.st().vma(merged).range.contains(start) {
             return (merged, merged);
         }
         (vma, merged)
+    }
+
+    /// Gives a mapping that took moved pages over their anon_vma, if it has none.
+    async fn join_family(&self, cx: &Cx, vma: VmaId, anon: Option<AnonVmaId>) {
+        let Some(anon) = anon.filter(|_| self.st().vma(vma).anon_vma.is_none()) else {
+            return;
+        };
+        let lock = self.st().anon_vma(anon).lock;
+        let _anon = cx.lock(lock).await;
+        let mut st = self.st();
+        st.vma_mut(vma).anon_vma = Some(anon);
+        st.anon_vma_mut(anon).vmas.push(vma);
     }
 
     /// `move_page_tables`.
