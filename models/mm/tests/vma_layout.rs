@@ -21,7 +21,8 @@ use proptest::prelude::*;
 use sim::{Cx, End};
 use x86::{Access, Pgoff, Va, VaRange, Vpn};
 
-const WINDOW: u64 = 24;
+/// Small, so that mappings meet.
+const WINDOW: u64 = 10;
 const FILE_PAGES: u64 = 256;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -321,16 +322,16 @@ impl Run {
 }
 
 fn span() -> impl Strategy<Value = (u64, u64)> {
-    (0..WINDOW, 1..8_u64)
+    (0..WINDOW, 1..5_u64)
 }
 
 fn prot() -> impl Strategy<Value = Prot> {
-    prop_oneof![3 => Just(Prot::READ_WRITE), 2 => Just(Prot::READ), 1 => Just(Prot::READ_EXEC)]
+    prop_oneof![5 => Just(Prot::READ_WRITE), 2 => Just(Prot::READ), 1 => Just(Prot::READ_EXEC)]
 }
 
 fn operation() -> impl Strategy<Value = Op> {
     let source = prop_oneof![
-        3 => Just(Source::Anonymous),
+        5 => Just(Source::Anonymous),
         1 => Just(Source::PrivateFile),
         1 => Just(Source::SharedFile)
     ];
@@ -341,14 +342,14 @@ fn operation() -> impl Strategy<Value = Op> {
     ];
     let access = prop_oneof![Just(Access::Read), Just(Access::Write)];
     prop_oneof![
-        4 => (span(), source, prot(), prop::bool::weighted(0.2))
+        4 => (span(), source, prot(), prop::bool::weighted(0.1))
             .prop_map(|((f, n), s, p, l)| Op::Map(f, n, s, p, l)),
         1 => span().prop_map(|(f, n)| Op::Unmap(f, n)),
         3 => (span(), prot()).prop_map(|((f, n), p)| Op::Protect(f, n, p)),
         1 => span().prop_map(|(f, n)| Op::Lock(f, n)),
         2 => span().prop_map(|(f, n)| Op::Unlock(f, n)),
-        3 => (0..WINDOW, access).prop_map(|(p, a)| Op::Touch(p, a)),
-        2 => (span(), 1..10_u64, to).prop_map(|((f, n), new, to)| Op::Remap(f, n, new, to)),
+        6 => (0..WINDOW, access).prop_map(|(p, a)| Op::Touch(p, a)),
+        2 => (span(), 1..6_u64, to).prop_map(|((f, n), new, to)| Op::Remap(f, n, new, to)),
     ]
 }
 
@@ -356,7 +357,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn neighbours_that_are_alike_are_one_mapping_whatever_happened(ops in prop::collection::vec(operation(), 1..60)) {
+    fn neighbours_that_are_alike_are_one_mapping_whatever_happened(ops in prop::collection::vec(operation(), 1..120)) {
         let b = Setup::linux_2_6_27().build();
         let (world, mm) = (Rc::clone(&b.world), b.mm);
         let file = b.kernel.new_file("f", FILE_PAGES);
