@@ -3,8 +3,10 @@
 //! Checked at the end of every run (host-mm-paths F5, F6, F13, F18, F23, F24): map counts equal the
 //! present entries, reference counts equal map count + page cache + pagevecs + pins, rss counters equal the
 //! entries counted as such, every linked file VMA is in i_mmap, or, if it is nonlinear, on the list
-//! of those, exactly once, VMAs are disjoint, and no CPU holds translations
-//! or upper-level entries of an address space whose mask it is not in.
+//! of those, exactly once, and every VMA with an anon_vma on its list exactly once, anon_vmas that were given back have none, the reverse map leads
+//! from every anonymous page back to the entry that maps it, VMAs are disjoint, `locked_vm` counts
+//! their locked pages, and no CPU holds translations or upper-level entries of an address space whose
+//! mask it is not in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,10 +78,15 @@ impl Kernel {
                 *counted.cached.entry(page.pfn).or_default() += 1;
             }
         }
+        if let Some(zero) = st.zero_page {
+            // The kernel's own reference.
+            *counted.cached.entry(zero).or_default() += 1;
+        }
         for index in 0..st.mms.len() {
             self.audit_mm(&st, MmId(index as u32), counted, frames, wrong);
         }
         audit_i_mmap(&st, wrong);
+        audit_anon_vmas(&st, wrong);
         for (n, cpu) in st.cpus.iter().enumerate() {
             for list in [LruList::Inactive, LruList::Active] {
                 for pfn in cpu.pagevecs.of(list).pages() {
@@ -110,7 +117,7 @@ impl Kernel {
         wrong: &mut Vec<String>,
     ) {
         let mm = st.mm(id);
-        let (mut anon, mut file) = (0, 0);
+        let (mut anon, mut file, mut locked) = (0, 0, 0);
         let mut end = 0;
         for vma in mm.vmas.iter() {
             let v = st.vma(vma);
@@ -122,6 +129,7 @@ impl Kernel {
                 ));
             }
             end = v.range.end().get();
+            locked += if v.flags.is_locked() { v.range.pages() } else { 0 };
             if st.is_huge(vma) {
                 count_huge(st, mm.pgd, v.range, counted);
                 continue;
@@ -134,8 +142,19 @@ impl Kernel {
                         continue;
                     }
                     *counted.maps.entry(entry.pfn()).or_default() += 1;
-                    match frames.get(entry.pfn()).owner() {
-                        Owner::Anon(_) => anon += 1,
+                    let frame = frames.get(entry.pfn());
+                    match frame.owner() {
+                        Owner::Anon(family) => {
+                            anon += 1;
+                            if v.anon_vma != Some(family) || frame.index() != v.pgoff_of(vpn.va()) {
+                                wrong.push(format!(
+                                    "{}: the reverse map does not lead from {} to {:#x}",
+                                    mm.name,
+                                    entry.pfn(),
+                                    vpn.va().get()
+                                ));
+                            }
+                        }
                         Owner::File(_) | Owner::None => file += 1,
                     }
                 }
@@ -146,6 +165,12 @@ impl Kernel {
             wrong.push(format!(
                 "{}: rss counters {} anon, {} file, but {anon} and {file} entries (F23)",
                 mm.name, mm.anon_rss, mm.file_rss
+            ));
+        }
+        if mm.users > 0 && mm.locked_vm != locked {
+            wrong.push(format!(
+                "{}: locked_vm {} but {locked} pages of locked mappings",
+                mm.name, mm.locked_vm
             ));
         }
         if mm.vmas.is_empty()
@@ -170,6 +195,28 @@ fn count_huge(st: &State, pgd: TableId, range: VaRange, counted: &mut Counted) {
         let entry = st.tables.get(table, index);
         if entry.maps_page() && counted.huge.insert((table, index)) {
             *counted.huge_maps.entry(entry.frame(HPAGE)).or_default() += 1;
+        }
+    }
+}
+
+fn audit_anon_vmas(st: &State, wrong: &mut Vec<String>) {
+    let mut expected: Vec<Vec<VmaId>> = vec![Vec::new(); st.anon_vmas.len()];
+    for vma in st.mms.iter().flat_map(|mm| mm.vmas.iter()) {
+        if let Some(anon) = st.vma(vma).anon_vma {
+            expected[anon.0 as usize].push(vma);
+        }
+    }
+    for (number, (anon, mut expected)) in st.anon_vmas.iter().zip(expected).enumerate() {
+        let mut listed = anon.vmas.clone();
+        listed.sort_unstable();
+        expected.sort_unstable();
+        let free = st.free_anon_vmas.iter().any(|f| f.0 as usize == number);
+        if listed != expected || listed.is_empty() != free {
+            wrong.push(format!(
+                "anon_vma {number} lists {} VMAs, {} belong to it",
+                listed.len(),
+                expected.len()
+            ));
         }
     }
 }

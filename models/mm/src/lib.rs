@@ -43,10 +43,10 @@ pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, Wo
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
 pub use paths::{
-    Attempt, Gup, Inserted, KERNEL_BUG, MapError, MapRequest, Mapped, Prefault, RemapError, RemapRequest,
-    RemoveError,
+    Attempt, Destination, Gup, Inserted, KERNEL_BUG, LockAll, MapError, MapFlags, MapRequest, Mapped,
+    Populate, Prefault, RemapError, RemapRequest, RemoveError,
 };
 pub use profile::KernelProfile;
 pub use sim::KernelPreemption;
 pub use swapops::{MigrationAccess, NonPresent, SwapSlot};
-pub use vma::{Backing, Linearity, Prot, Sharing, VmaId};
+pub use vma::{Backing, Growth, Linearity, Locked, Prot, Sharing, VmaId};

@@ -13,12 +13,10 @@
 //! An entry of a nonlinear mapping that holds a file offset is served with that page of the file, an
 //! empty one with the linear page (host-mm-paths B.15).
 //!
-//! Deviations: `anon_vma_prepare` does not look for a neighbour's anon_vma to share
-//! (`find_mergeable_anon_vma`) and anon_vmas are not freed; `do_wp_page` does not try PG_locked of an
+//! Deviations: `do_wp_page` does not try PG_locked of an
 //! anonymous page (only swap needs it); an access without memory is refused instead of killing the
 //! task; page-table pages take no frame of the zone; contents are always at hand (no I/O in `->fault`), `page_mkwrite` has nothing to do,
-//! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
-//! not grow.
+//! upper tables are built under page_table_lock instead of being thrown away by a loser.
 
 use sim::{Cx, Guard, LockId};
 use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
@@ -32,6 +30,7 @@ use crate::kernel::Kernel;
 use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
+use crate::paths::stack::Grown;
 use crate::profile::{PageCacheLookup, PteLocks, work};
 use crate::radix_tree::Occupied;
 use crate::swapops::NonPresent;
@@ -69,22 +68,25 @@ impl Kernel {
             Some(guard) => guard,
             None => cx.lock_shared(sem).await,
         };
-        let served = self.handle_mm_fault(cx, mm, va, access).await;
+        let served = match self.find_extend_vma(cx, mm, va, Grown::Untouched).await {
+            Some(vma) => self.handle_mm_fault(cx, mm, vma, va, access).await,
+            None => Err(Refused::NoMapping),
+        };
         if served.is_err() {
             self.st().metrics.faults_refused += 1;
         }
-        served
+        served.map(|_| ())
     }
 
-    /// `handle_mm_fault` after `find_vma` and the check of rights; mmap_sem is held for read.
+    /// `handle_mm_fault` after the check of rights; mmap_sem is held for read, or for write.
     pub(crate) async fn handle_mm_fault(
         &self,
         cx: &Cx,
         mm: MmId,
+        vma: VmaId,
         va: Va,
         access: Access,
-    ) -> Result<(), Refused> {
-        let vma = self.find_vma(cx, mm, va).ok_or(Refused::NoMapping)?;
+    ) -> Result<Served, Refused> {
         let (backing, table) = {
             let st = self.st();
             let v = st.vma(vma);
@@ -99,7 +101,8 @@ impl Kernel {
             (v.backing, st.tables.leaf_table(st.mm(mm).pgd, va.vpn()))
         };
         if let Backing::Huge(file) = backing {
-            return self.hugetlb_fault(cx, mm, (vma, file), va, access).await;
+            self.hugetlb_fault(cx, mm, (vma, file), va, access).await?;
+            return Ok(Served::Otherwise);
         }
         let table = match table {
             Some(table) => table,
@@ -123,13 +126,15 @@ impl Kernel {
             return self.handle_pte_fault(cx, fault, entry).await;
         }
         if let Some(NonPresent::File(index)) = NonPresent::of(entry) {
-            return self.do_nonlinear_fault(cx, fault, index).await;
+            self.do_nonlinear_fault(cx, fault, index).await?;
+            return Ok(Served::Otherwise);
         }
         match backing {
-            Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
-            Backing::File(file) => self.do_linear_fault(cx, fault, file).await,
+            Backing::Anonymous => self.do_anonymous_page(cx, fault).await?,
+            Backing::File(file) => self.do_linear_fault(cx, fault, file).await?,
             Backing::Huge(_) | Backing::Driver => unreachable!("served or refused above"),
         }
+        Ok(Served::Otherwise)
     }
 
     /// `pud_alloc`, `pmd_alloc`, `pte_alloc_map`.
@@ -196,21 +201,38 @@ impl Kernel {
         )
     }
 
-    /// `anon_vma_prepare`.
-    async fn anon_vma_prepare(&self, cx: &Cx, mm: MmId, vma: VmaId) -> AnonVmaId {
+    /// `anon_vma_prepare`: a neighbour's anon_vma that the VMA could be merged into, locked while it is
+    /// joined, or a new one, which needs no lock. page_table_lock decides between threads; the loser
+    /// gives a new one back.
+    pub(crate) async fn anon_vma_prepare(&self, cx: &Cx, mm: MmId, vma: VmaId) -> AnonVmaId {
         if let Some(anon) = self.st().vma(vma).anon_vma {
             return anon;
         }
         let _span = cx.span("anon_vma_prepare");
-        let anon = {
-            let mut st = self.st();
-            self.new_anon_vma(&mut st)
+        self.touch_lines(cx, work::FIND_VMA);
+        let shared = self.find_mergeable_anon_vma(mm, vma);
+        let _locked = match shared {
+            Some(anon) => {
+                let lock = self.st().anon_vma(anon).lock;
+                Some(cx.lock(lock).await)
+            }
+            None => None,
         };
-        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::LINK_VMA);
+        let anon = match shared {
+            Some(anon) => anon,
+            None => {
+                cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::LINK_VMA);
+                let mut st = self.st();
+                self.new_anon_vma(&mut st)
+            }
+        };
         let lock = self.st().mm(mm).page_table_lock;
         let _lock = cx.lock(lock).await;
         let mut st = self.st();
         if let Some(winner) = st.vma(vma).anon_vma {
+            if shared.is_none() {
+                st.free_anon_vmas.push(anon);
+            }
             return winner;
         }
         st.vma_mut(vma).anon_vma = Some(anon);
@@ -478,10 +500,10 @@ impl Kernel {
     }
 
     /// `handle_pte_fault` for a present entry.
-    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
+    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
-            return Ok(());
+            return Ok(Served::Otherwise);
         }
         if fault.access.is_write() && !now.writable() {
             return self.do_wp_page(cx, fault, now, ptl).await;
@@ -494,11 +516,17 @@ impl Kernel {
         }
         self.st().metrics.faults_spurious += 1;
         drop(ptl);
-        Ok(())
+        Ok(Served::Otherwise)
     }
 
     /// `do_wp_page`: a write to a present read-only entry; the pte lock is held.
-    async fn do_wp_page(&self, cx: &Cx, fault: Fault, entry: Entry, ptl: Guard<'_>) -> Result<(), Refused> {
+    async fn do_wp_page(
+        &self,
+        cx: &Cx,
+        fault: Fault,
+        entry: Entry,
+        ptl: Guard<'_>,
+    ) -> Result<Served, Refused> {
         let _span = cx.span("do_wp_page");
         let old = entry.pfn();
         let shared = self.st().vma(fault.vma).sharing == Sharing::Shared;
@@ -516,7 +544,7 @@ impl Kernel {
             self.flush_tlb_page(cx, fault.mm, fault.va).await;
             self.st().metrics.faults_reuse += 1;
             drop(ptl);
-            return Ok(());
+            return Ok(Served::MayWrite);
         }
         self.frames().get_page(old);
         drop(ptl);
@@ -524,7 +552,7 @@ impl Kernel {
     }
 
     /// The copying half of `do_wp_page`; a reference to the old page is held.
-    async fn wp_page_copy(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
+    async fn wp_page_copy(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         let old = entry.pfn();
         let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
         let Ok(new) = self.alloc_page(cx) else {
@@ -537,7 +565,7 @@ impl Kernel {
             drop(ptl);
             self.put_page(cx, new).await;
             self.put_page(cx, old).await;
-            return Ok(());
+            return Ok(Served::Otherwise);
         }
         // ptep_clear_flush, and whom the design tells here.
         self.st().tables.set(fault.table, fault.index, Entry::NONE);
@@ -556,7 +584,7 @@ impl Kernel {
         // design tells its subscribers after it.
         self.put_page(cx, old).await;
         self.put_page(cx, old).await;
-        Ok(())
+        Ok(Served::MayWrite)
     }
 
     fn account_copy(&self, cx: &Cx, fault: &Fault, old: Pfn) {
@@ -574,6 +602,16 @@ impl Kernel {
             mm.anon_rss += 1;
         }
     }
+}
+
+/// How a fault was served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Served {
+    /// `do_wp_page` made the page writable or copied it (VM_FAULT_WRITE): what copy on write has to do is
+    /// done, whatever becomes of the entry's write right afterwards.
+    MayWrite,
+    /// In another way, or by somebody else.
+    Otherwise,
 }
 
 /// `pte_same`.

@@ -20,7 +20,6 @@ use sim::Cx;
 use x86::{Pgoff, PgoffRange, VaRange};
 
 use crate::FileId;
-use crate::account::BOOKKEEPING;
 use crate::file::CachedPage;
 use crate::frame::{Owner, PageFlags};
 use crate::hugetlb::{HPAGE_PAGES, is_huge_aligned};
