@@ -79,7 +79,10 @@ async fn large_process(cx: Cx, k: Rc<Kernel>, mm: MmId, range: VaRange, steps: S
     .await;
     k.activate_mm(&cx, mm);
     step(&steps, "child exits", pages, k.mmput(&cx, child)).await;
-    step(&steps, "munmap", pages, k.sys_munmap(&cx, mm, range)).await;
+    step(&steps, "munmap", pages, async {
+        k.sys_munmap(&cx, mm, range).await.expect("mapped");
+    })
+    .await;
 }
 
 /// Where 1 TiB fits into the user half.
@@ -103,7 +106,10 @@ async fn sparse_process(cx: Cx, k: Rc<Kernel>, mm: MmId, steps: Steps) {
         write_all(&cx, &k, mm, touched),
     )
     .await;
-    step(&steps, "sparse munmap", SPARSE_GIB, k.sys_munmap(&cx, mm, range)).await;
+    step(&steps, "sparse munmap", SPARSE_GIB, async {
+        k.sys_munmap(&cx, mm, range).await.expect("mapped");
+    })
+    .await;
 }
 
 #[expect(clippy::print_stdout, reason = "a bench reports to whoever runs it")]

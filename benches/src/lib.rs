@@ -91,12 +91,13 @@ impl Stopwatch {
         self.0.get()
     }
 
-    /// Measures one stretch.
+    /// Measures one stretch, and gives what came of it.
     #[expect(clippy::disallowed_methods, reason = "benches measure host time")]
-    pub async fn time(&self, work: impl Future<Output = ()>) {
+    pub async fn time<T>(&self, work: impl Future<Output = T>) -> T {
         let begin = Instant::now();
-        work.await;
+        let result = work.await;
         self.0.set(self.0.get() + begin.elapsed());
+        result
     }
 }
 
@@ -110,6 +111,7 @@ pub fn anonymous(pages: u64) -> (MapRequest, VaRange) {
         pgoff: Pgoff::new(0),
         sharing: Sharing::Private,
         prot: Prot::READ_WRITE,
+        flags: mm::MapFlags::NONE,
     };
     (request, VaRange::from_pages(BASE, pages).expect("not empty"))
 }

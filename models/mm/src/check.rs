@@ -6,7 +6,9 @@
 //! of those, exactly once, VMAs are disjoint and found
 //! where they are, what a private mapping may write is its own, no bracket is open, no CPU holds
 //! translations or upper-level entries of an address space whose mask it is not in, and every loaded
-//! address space has its top-level table. Each line ends in the number of the invariant.
+//! address space has its top-level table; every VMA with an anon_vma is on its list exactly once, anon_vmas
+//! that were given back have none, the reverse map leads from every anonymous page back to the entry that
+//! maps it, and `locked_vm` counts the locked pages. Each line of an invariant ends in the number of the invariant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,6 +82,10 @@ impl Kernel {
                 *counted.cached.entry(page.pfn).or_default() += 1;
             }
         }
+        if let Some(zero) = st.zero_page {
+            // The kernel's own reference.
+            *counted.cached.entry(zero).or_default() += 1;
+        }
         for index in 0..st.mms.len() {
             self.audit_mm(&st, MmId(index as u32), counted, frames, wrong);
         }
@@ -92,6 +98,7 @@ impl Kernel {
             ));
         }
         audit_tags(&st, frames, wrong);
+        audit_anon_vmas(&st, wrong);
         for (n, cpu) in st.cpus.iter().enumerate() {
             for list in [LruList::Inactive, LruList::Active] {
                 for pfn in cpu.pagevecs.of(list).pages() {
@@ -130,7 +137,7 @@ impl Kernel {
         if !st.tables.is_live(mm.pgd) {
             return;
         }
-        let (mut anon, mut file) = (0, 0);
+        let (mut anon, mut file, mut locked) = (0, 0, 0);
         let mut end = 0;
         for vma in mm.vmas.iter() {
             let v = st.vma(vma);
@@ -148,6 +155,7 @@ impl Kernel {
                     mm.name
                 ));
             }
+            locked += if v.flags.is_locked() { v.range.pages() } else { 0 };
             if st.is_huge(vma) {
                 count_huge(st, mm.pgd, v.range, counted);
                 continue;
@@ -177,7 +185,16 @@ impl Kernel {
                         ));
                     }
                     match frame.owner() {
-                        Owner::Anon(_) => anon += 1,
+                        Owner::Anon(family) => {
+                            anon += 1;
+                            if v.anon_vma != Some(family) || frame.index() != v.pgoff_of(vpn.va()) {
+                                wrong.push(format!(
+                                    "{}: the reverse map does not lead from {pfn} to {:#x}",
+                                    mm.name,
+                                    vpn.va().get()
+                                ));
+                            }
+                        }
                         Owner::File(_) | Owner::None => file += 1,
                     }
                 }
@@ -188,6 +205,12 @@ impl Kernel {
             wrong.push(format!(
                 "{}: rss counters {} anon, {} file, but {anon} and {file} entries (F23)",
                 mm.name, mm.anon_rss, mm.file_rss
+            ));
+        }
+        if mm.users > 0 && mm.locked_vm != locked {
+            wrong.push(format!(
+                "{}: locked_vm {} but {locked} pages of locked mappings",
+                mm.name, mm.locked_vm
             ));
         }
         if mm.vmas.is_empty()
@@ -235,6 +258,28 @@ fn audit_tags(st: &State, frames: &Frames, wrong: &mut Vec<String>) {
                     file.name, page.pfn
                 ));
             }
+        }
+    }
+}
+
+fn audit_anon_vmas(st: &State, wrong: &mut Vec<String>) {
+    let mut expected: Vec<Vec<VmaId>> = vec![Vec::new(); st.anon_vmas.len()];
+    for vma in st.mms.iter().flat_map(|mm| mm.vmas.iter()) {
+        if let Some(anon) = st.vma(vma).anon_vma {
+            expected[anon.0 as usize].push(vma);
+        }
+    }
+    for (number, (anon, mut expected)) in st.anon_vmas.iter().zip(expected).enumerate() {
+        let mut listed = anon.vmas.clone();
+        listed.sort_unstable();
+        expected.sort_unstable();
+        let free = st.free_anon_vmas.iter().any(|f| f.0 as usize == number);
+        if listed != expected || listed.is_empty() != free {
+            wrong.push(format!(
+                "anon_vma {number} lists {} VMAs, {} belong to it",
+                listed.len(),
+                expected.len()
+            ));
         }
     }
 }

@@ -23,12 +23,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use x86::{PageSize, Pfn, Pgoff, TableId, Va, VaRange};
+use x86::{PageSize, Pfn, Pgoff, TableId, Va};
 
 use crate::frame::{Frames, OutOfMemory, PageFlags, Zone};
 use crate::kernel::{Kernel, State};
 use crate::vma::VmaId;
-use crate::{Backing, FileId, MmId, Owner, Sharing};
+use crate::{Backing, FileId, Owner, Sharing};
 
 /// Size of a huge page (`HPAGE_SIZE`).
 pub const HPAGE: PageSize = PageSize::Size2M;
@@ -205,15 +205,6 @@ impl State {
     #[must_use]
     pub(crate) fn huge_index(&self, vma: VmaId, va: Va) -> u64 {
         self.vma(vma).pgoff_of(va).get() / HPAGE_PAGES
-    }
-
-    /// Whether a border of the range lies inside a huge page of a mapping, so that the mapping cannot be
-    /// split there (-EINVAL of `split_vma`).
-    pub(crate) fn cuts_huge_page(&mut self, mm: MmId, range: VaRange) -> bool {
-        [range.start(), range.end()].into_iter().any(|at| {
-            let inside = self.mm_mut(mm).vmas.find(at);
-            !is_huge_aligned(at) && inside.is_some_and(|vma| self.is_huge(vma))
-        })
     }
 }
 

@@ -108,6 +108,10 @@ pub struct State {
     pub files: Vec<AddressSpace>,
     /// anon_vmas.
     pub anon_vmas: Vec<AnonVma>,
+    /// anon_vmas that were given back, the last one at the end.
+    pub(crate) free_anon_vmas: Vec<AnonVmaId>,
+    /// `empty_zero_page`, once somebody has read untouched memory through get_user_pages.
+    pub(crate) zero_page: Option<Pfn>,
     /// Page tables of all address spaces.
     pub tables: PageTables,
     /// pte lock of each page table, by table number.
@@ -323,6 +327,8 @@ impl Kernel {
             file_rss: 0,
             anon_rss: 0,
             nr_ptes: 0,
+            locked_vm: 0,
+            def_locked: crate::vma::Locked::No,
             subscribers: Vec::new(),
             notified: Notified::Never,
             notifier_lock: lock(self.classes.notifier),
@@ -360,7 +366,11 @@ impl Kernel {
         FileId((st.files.len() - 1) as u32)
     }
 
+    /// `anon_vma_alloc`: the object freed last, if there is one, with the lock it always had.
     pub(crate) fn new_anon_vma(&self, st: &mut State) -> AnonVmaId {
+        if let Some(recycled) = st.free_anon_vmas.pop() {
+            return recycled;
+        }
         let lock = self.engine.new_lock(self.classes.anon_vma);
         st.anon_vmas.push(AnonVma {
             vmas: Vec::new(),
@@ -591,6 +601,8 @@ impl World {
                 vma_mm: Vec::new(),
                 files: Vec::new(),
                 anon_vmas: Vec::new(),
+                free_anon_vmas: Vec::new(),
+                zero_page: None,
                 tables: PageTables::new(),
                 pte_locks: Vec::new(),
                 cpus: (0..spec.cpus).map(|_| cpu()).collect(),

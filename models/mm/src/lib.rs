@@ -50,10 +50,10 @@ pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, Wo
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
 pub use paths::{
-    Attempt, Gup, Inserted, KERNEL_BUG, MapError, MapRequest, Mapped, Migrated, Prefault, RemapError,
-    RemapRequest, RemoveError, Which,
+    Attempt, Destination, Gup, Inserted, KERNEL_BUG, LockAll, MapError, MapFlags, MapRequest, Mapped,
+    Migrated, Populate, Prefault, RemapError, RemapRequest, RemoveError, Which,
 };
 pub use profile::KernelProfile;
 pub use sim::KernelPreemption;
 pub use swapops::{MigrationAccess, NonPresent, SwapSlot};
-pub use vma::{Backing, Linearity, Prot, Sharing, VmaId};
+pub use vma::{Backing, Growth, Linearity, Locked, Prot, Sharing, VmaId};

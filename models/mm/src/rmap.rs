@@ -162,6 +162,12 @@ impl Kernel {
             return Next::Continue;
         };
         let (mm, va) = (mapping.mm, mapping.va);
+        if self.st().vma(vma).flags.is_locked() {
+            // Reason enough to keep the page: the others are not asked.
+            *referenced += 1;
+            *left = 0;
+            return Next::Stop;
+        }
         let primary = self.ptep_clear_flush_young(cx, &mapping).await;
         let under_ptl = self.notify_young(cx, mm, Point::AfterFlush, va).await;
         drop(mapping);
@@ -221,6 +227,9 @@ impl Kernel {
         };
         let (mm, va) = (mapping.mm, mapping.va);
         if purpose == UnmapFor::Reclaim {
+            if self.st().vma(vma).flags.is_locked() {
+                return Unmapped::Wanted;
+            }
             let primary = self.ptep_clear_flush_young(cx, &mapping).await;
             let secondary = self.notify_young(cx, mm, Point::AfterFlush, va).await;
             if primary == Young::Yes || secondary == Young::Yes {

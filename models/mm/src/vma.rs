@@ -3,7 +3,8 @@
 //! Rules: host-mm-paths A.2 and B.4. A private file VMA can be in i_mmap and in an anon_vma at
 //! once, a shared one only in i_mmap, a purely anonymous one only in an anon_vma. The list, the
 //! red-black tree and `mmap_cache` of 2.6.27 are one ordered map here; their lookups are charged,
-//! not modelled.
+//! not modelled. Of `vm_flags` those are kept that a path of this model looks at: the rights, VM_SHARED,
+//! VM_PFNMAP (as a backing), and [`VmFlags`].
 
 use std::collections::BTreeMap;
 
@@ -70,6 +71,60 @@ pub enum Allowed {
     Yes,
 }
 
+/// Whether a mapping's pages must stay in memory (VM_LOCKED).
+///
+/// 2.6.27 has neither PG_mlocked nor an unevictable list (both came with 2.6.28): the flag is all there
+/// is of mlock, munlock only clears it, and reclaim asks each mapping it meets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Locked {
+    /// They may be reclaimed.
+    #[default]
+    No,
+    /// They stay.
+    Yes,
+}
+
+/// Whether a mapping grows when the page below it is accessed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Growth {
+    /// It stays as it is.
+    #[default]
+    None,
+    /// Downwards (VM_GROWSDOWN): a stack.
+    Down,
+}
+
+/// Whether a mapping is charged against the memory that may be committed (VM_ACCOUNT). Nothing is
+/// charged in this model, but mappings that differ in it are not merged: memory that never was
+/// writable stays apart from memory that was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Accounted {
+    /// It is not.
+    #[default]
+    No,
+    /// It is: private and writable now or before.
+    Yes,
+}
+
+/// `vm_flags`, as far as they are neither rights nor VM_SHARED.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub struct VmFlags {
+    /// VM_LOCKED.
+    pub locked: Locked,
+    /// VM_GROWSDOWN.
+    pub growth: Growth,
+    /// VM_ACCOUNT.
+    pub accounted: Accounted,
+}
+
+impl VmFlags {
+    /// VM_LOCKED is set.
+    #[must_use]
+    pub fn is_locked(self) -> bool {
+        self.locked == Locked::Yes
+    }
+}
+
 impl Prot {
     /// PROT_NONE.
     pub const NONE: Prot = Prot {
@@ -120,6 +175,8 @@ pub struct Vma {
     pub prot: Prot,
     /// Shared or private.
     pub sharing: Sharing,
+    /// The other flags.
+    pub flags: VmFlags,
     /// Source of pages.
     pub backing: Backing,
     /// `vm_pgoff`: file page of the first page, or address >> PAGE_SHIFT for anonymous memory.
@@ -164,6 +221,12 @@ impl Vma {
     #[must_use]
     pub fn pgoffs(&self) -> PgoffRange {
         PgoffRange::from_pages(self.pgoff, self.range.pages()).expect("a VMA is not empty")
+    }
+
+    /// `vm_pgoff` of a mapping that continues this one.
+    #[must_use]
+    pub fn pgoff_behind(&self) -> Pgoff {
+        Pgoff::new(self.pgoff.get() + self.range.pages())
     }
 
     /// The part of it that maps some of `pages` (host-mm-paths D.3).
@@ -259,6 +322,27 @@ impl VmaTree {
                 .range(range.start()..range.end())
                 .map(|(_, (_, id))| *id),
         )
+    }
+
+    /// `find_vma`: the first VMA that ends above an address, whether it contains it or not.
+    #[must_use]
+    pub fn find_or_next(&self, va: Va) -> Option<VmaId> {
+        let before = self.by_start.range(..=va).next_back();
+        let containing = before.filter(|(_, (end, _))| *end > va);
+        let found = containing.or_else(|| self.by_start.range(va..).next());
+        found.map(|(_, (_, id))| *id)
+    }
+
+    /// The last VMA that starts below an address (`vm_prev` of one that starts there).
+    #[must_use]
+    pub fn before(&self, va: Va) -> Option<VmaId> {
+        self.by_start.range(..va).next_back().map(|(_, (_, id))| *id)
+    }
+
+    /// The first VMA that starts at or above an address (`vm_next` of one that ends there).
+    #[must_use]
+    pub fn at_or_after(&self, va: Va) -> Option<VmaId> {
+        self.by_start.range(va..).next().map(|(_, (_, id))| *id)
     }
 
     /// End of the last VMA that ends at or before an address (0 if none): `free_pgtables`' floor.

@@ -113,7 +113,8 @@ fn pair(range: VaRange, held: &[Holding]) -> Vec<(Told, Vec<Holding>)> {
 
 #[test]
 fn munmap_brackets_the_whole_range_with_its_hole_under_mmap_sem_and_the_gather() {
-    let (_, scribe) = told(|cx, k, mm, _| async move { k.sys_munmap(&cx, mm, both()).await });
+    let (_, scribe) =
+        told(|cx, k, mm, _| async move { k.sys_munmap(&cx, mm, both()).await.expect("mapped") });
     assert_eq!(
         scribe.take(),
         pair(both(), &[Exclusive("mmap_sem"), PreemptOff, Rcu])
@@ -138,7 +139,7 @@ fn madvise_brackets_each_vma_under_mmap_sem_for_read() {
     let (_, scribe) = told(|cx, k, mm, _| async move {
         for at in [BASE, second()] {
             let part = range(at.add_pages(1), PAGES - 1);
-            k.madvise_dontneed(&cx, mm, part).await;
+            k.madvise_dontneed(&cx, mm, part).await.expect("mapped");
         }
     });
     let held = [Shared("mmap_sem"), PreemptOff, Rcu];
@@ -197,7 +198,7 @@ fn fork_brackets_each_cow_vma_of_the_parent_under_both_mmap_sems() {
 fn fork_says_nothing_about_shared_mappings() {
     let at = BASE.add_pages(1 << 20);
     let (_, scribe) = told(move |cx, k, mm, scribe| async move {
-        k.sys_munmap(&cx, mm, both()).await;
+        k.sys_munmap(&cx, mm, both()).await.expect("mapped");
         let file = k.new_file("f", PAGES);
         k.sys_mmap(&cx, mm, shared_file(at, PAGES, file))
             .await
@@ -215,7 +216,8 @@ fn mprotect_brackets_the_part_of_each_vma_under_mmap_sem() {
     let (_, scribe) = told(|cx, k, mm, _| async move {
         let _ = k
             .sys_mprotect(&cx, mm, range(BASE.add_pages(90), 10), Prot::READ)
-            .await;
+            .await
+            .expect("mapped");
     });
     let part = range(BASE.add_pages(90), 10);
     assert_eq!(scribe.take(), pair(part, &[Exclusive("mmap_sem"), Rcu]));

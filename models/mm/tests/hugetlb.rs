@@ -114,7 +114,7 @@ fn unmap_counts(touched: u64, cpus: u32, neighbour: bool) -> MmMetrics {
                 touch_huge(&cx, &k, mm, huge_range(BASE, touched), Access::Write).await;
             }
             k.start_measuring();
-            k.sys_munmap(&cx, mm, huge_range(BASE, 4)).await;
+            k.sys_munmap(&cx, mm, huge_range(BASE, 4)).await.expect("mapped");
             *out.borrow_mut() = Some(k.metrics());
         },
     );
@@ -157,7 +157,7 @@ fn the_bracket_of_huge_pages_lies_inside_that_of_munmap_and_pages_go_after_it() 
         k.mmu_notifier_register(&cx, mm, witness.clone()).await;
         let before = k.metrics().flush_mm;
         let whole = huge_range(BASE, 7);
-        k.sys_munmap(&cx, mm, whole).await;
+        k.sys_munmap(&cx, mm, whole).await.expect("mapped");
         let seen = |edge, range, locked, flushed, free| Seen {
             edge,
             range,
@@ -189,7 +189,9 @@ fn a_huge_page_counts_a_page_against_the_zap_block() {
         let (end, wrong) = with_pool(setup, 32, 1, move |cx, k, mm, file| async move {
             let request = huge(BASE, huge_pages, file, Sharing::Private);
             k.sys_mmap(&cx, mm, request).await.expect("free");
-            k.sys_munmap(&cx, mm, huge_range(BASE, huge_pages)).await;
+            k.sys_munmap(&cx, mm, huge_range(BASE, huge_pages))
+                .await
+                .expect("mapped");
             // However long: the block is looked at after the whole mapping.
             assert_eq!(k.metrics().zap_blocks, blocks, "{huge_pages}");
             assert_eq!(k.metrics().flush_hugetlb, 1);
@@ -290,7 +292,9 @@ fn mprotect_of_huge_pages_is_one_bracket_and_one_flush() {
         let heard = Rc::new(Listener::default());
         k.mmu_notifier_register(&cx, mm, heard.clone()).await;
         k.start_measuring();
-        k.sys_mprotect(&cx, mm, huge_range(BASE, 4), Prot::READ).await;
+        k.sys_mprotect(&cx, mm, huge_range(BASE, 4), Prot::READ)
+            .await
+            .expect("mapped");
         assert_eq!(
             (heard.starts.get(), heard.ends.get(), k.metrics().flush_mm),
             (1, 1, 1)
@@ -299,20 +303,24 @@ fn mprotect_of_huge_pages_is_one_bracket_and_one_flush() {
             k.access(&cx, mm, BASE, Access::Write).await,
             Err(Refused::NoMapping)
         );
-        k.sys_mprotect(&cx, mm, huge_range(BASE, 4), Prot::NONE).await;
+        k.sys_mprotect(&cx, mm, huge_range(BASE, 4), Prot::NONE)
+            .await
+            .expect("mapped");
         assert_eq!(
             k.access(&cx, mm, BASE, Access::Read).await,
             Err(Refused::NoMapping)
         );
         k.sys_mprotect(&cx, mm, huge_range(BASE, 4), Prot::READ_WRITE)
-            .await;
+            .await
+            .expect("mapped");
         k.access(&cx, mm, BASE, Access::Write)
             .await
             .expect("the page is still there");
         let m = k.metrics();
         assert_eq!((m.faults_huge, m.faults_reuse, m.flush_page), (0, 1, 1));
         // Not inside a huge page.
-        k.sys_mprotect(&cx, mm, range(BASE, 1), Prot::READ).await;
+        let cut = k.sys_mprotect(&cx, mm, range(BASE, 1), Prot::READ).await;
+        assert_eq!(cut, Err(MapError::CutsHugePage));
         k.access(&cx, mm, BASE, Access::Write)
             .await
             .expect("nothing changed");
@@ -336,7 +344,7 @@ fn other_designs_tell_of_huge_pages_as_they_tell_of_ordinary_ones() {
             touch_huge(&cx, &k, mm, huge_range(BASE, 3), Access::Write).await;
             let heard = Rc::new(Listener::default());
             k.mmu_notifier_register(&cx, mm, heard.clone()).await;
-            k.sys_munmap(&cx, mm, huge_range(BASE, 4)).await;
+            k.sys_munmap(&cx, mm, huge_range(BASE, 4)).await.expect("mapped");
             assert_eq!((heard.starts.get(), heard.pages.get()), told, "{name}");
             assert_eq!(heard.ends.get(), heard.starts.get(), "{name}");
         });
@@ -371,26 +379,24 @@ fn mappings_of_huge_pages_are_aligned_and_are_not_cut() {
         touch_huge(&cx, &k, mm, huge_range(BASE, 4), Access::Write).await;
         let over = k.sys_mmap(&cx, mm, anonymous(BASE.add_pages(3), 1)).await;
         assert_eq!(over, Err(MapError::CutsHugePage));
-        k.sys_munmap(&cx, mm, range(BASE, 3)).await;
-        k.madvise_dontneed(&cx, mm, huge_range(BASE, 4)).await;
+        let cut = k.sys_munmap(&cx, mm, range(BASE, 3)).await;
+        assert_eq!(cut, Err(MapError::CutsHugePage));
+        let advised = k.madvise_dontneed(&cx, mm, huge_range(BASE, 4)).await;
+        assert_eq!(advised, Err(MapError::Unsuitable));
         assert_eq!(k.metrics().huge_zapped, 0);
         let all = huge_range(BASE, 4);
-        for (pages, to) in [
-            (5 * HPAGE_PAGES, None),
-            (3, None),
-            (4 * HPAGE_PAGES, Some(FAR_ABOVE)),
+        for (pages, to, why) in [
+            (5 * HPAGE_PAGES, None, MapError::Unsuitable),
+            (3, None, MapError::CutsHugePage),
+            (4 * HPAGE_PAGES, Some(FAR_ABOVE), MapError::Unsuitable),
         ] {
-            assert_eq!(
-                k.sys_mremap(&cx, mm, all, pages, to).await,
-                Err(MapError::BadRange),
-                "{pages}"
-            );
+            assert_eq!(k.sys_mremap(&cx, mm, all, pages, to).await, Err(why), "{pages}");
         }
         let shorter = k.sys_mremap(&cx, mm, all, 2 * HPAGE_PAGES, None).await;
         assert_eq!(shorter, Ok(huge_range(BASE, 2)));
         assert_eq!(k.metrics().huge_zapped, 2);
         // In the middle, at borders of huge pages.
-        k.sys_munmap(&cx, mm, huge_range(BASE, 1)).await;
+        k.sys_munmap(&cx, mm, huge_range(BASE, 1)).await.expect("mapped");
         assert_eq!(k.metrics().huge_zapped, 3);
         k.access(&cx, mm, BASE.add_pages(HPAGE_PAGES), Access::Write)
             .await
@@ -419,12 +425,16 @@ fn mappings_of_a_whole_gigabyte_share_their_pmd_table() {
         get(mm, 1).await;
         get(other, 0).await;
         assert_eq!(k.metrics().faults_huge, 2);
-        k.sys_munmap(&cx, other, huge_range(BASE, GIGABYTE)).await;
+        k.sys_munmap(&cx, other, huge_range(BASE, GIGABYTE))
+            .await
+            .expect("mapped");
         let m = k.metrics();
         assert_eq!((m.pmd_unshares, m.huge_zapped, m.flush_hugetlb), (1, 0, 1));
         get(mm, 0).await;
         assert_eq!(k.metrics().faults_huge, 2);
-        k.sys_munmap(&cx, mm, huge_range(BASE, GIGABYTE)).await;
+        k.sys_munmap(&cx, mm, huge_range(BASE, GIGABYTE))
+            .await
+            .expect("mapped");
         let m = k.metrics();
         assert_eq!((m.pmd_unshares, m.huge_zapped, m.flush_hugetlb), (1, 2, 2));
     });
@@ -449,7 +459,7 @@ fn a_table_that_is_shared_while_its_mapping_is_torn_down_stays_with_the_sharer()
         k.sys_mmap(&cx, mm, anonymous(behind, LONG)).await.expect("free");
         touch(&cx, &k, mm, range(behind, LONG), Access::Write).await;
         let all = GIGABYTE * HPAGE_PAGES + LONG;
-        k.sys_munmap(&cx, mm, range(BASE, all)).await;
+        k.sys_munmap(&cx, mm, range(BASE, all)).await.expect("mapped");
     });
     b.thread(1, Some(other), move |cx, k| async move {
         k.sys_mmap(&cx, other, huge(BASE, GIGABYTE, file, Sharing::Shared))
@@ -473,7 +483,9 @@ fn a_table_that_is_shared_while_its_mapping_is_torn_down_stays_with_the_sharer()
             .await
             .expect("mapped");
         assert_eq!(k.metrics().faults_total, faults);
-        k.sys_munmap(&cx, other, huge_range(BASE, GIGABYTE)).await;
+        k.sys_munmap(&cx, other, huge_range(BASE, GIGABYTE))
+            .await
+            .expect("mapped");
         assert_eq!((k.metrics().pmd_unshares, k.metrics().huge_zapped), (0, 2));
     });
     assert_eq!(b.engine.run(), End::Completed);

@@ -180,7 +180,7 @@ fn the_owner_of_a_private_mapping_gets_what_it_was_promised_and_its_child_nothin
         assert_eq!(refused, Err(Refused::OutOfMemory));
         k.access(&cx, mm, va(2), Access::Write).await.expect("promised");
         k.mmput(&cx, child).await;
-        k.sys_munmap(&cx, mm, huge_range(BASE, 3)).await;
+        k.sys_munmap(&cx, mm, huge_range(BASE, 3)).await.expect("mapped");
         assert_eq!(k.huge_pool(), state(4, 0));
     });
 }
@@ -204,8 +204,10 @@ fn shared_mappings_of_a_file_promise_a_page_once() {
         };
         assert_eq!(k.huge_pool(), used);
         // The file keeps its pages and promises.
-        k.sys_munmap(&cx, mm, huge_range(BASE, 3)).await;
-        k.sys_munmap(&cx, mm, huge_range(FAR_ABOVE, 4)).await;
+        k.sys_munmap(&cx, mm, huge_range(BASE, 3)).await.expect("mapped");
+        k.sys_munmap(&cx, mm, huge_range(FAR_ABOVE, 4))
+            .await
+            .expect("mapped");
         assert_eq!(k.huge_pool(), used);
         k.do_truncate(&cx, file, 0).await;
         assert_eq!(
@@ -299,7 +301,7 @@ fn a_reference_to_any_part_holds_the_whole_huge_page() {
         k.keep_as_pin(&cx, last.pfn);
         assert_eq!(k.metrics().pages_pinned_end, 1);
         let generation = k.generation(last.pfn);
-        k.sys_munmap(&cx, mm, huge_range(BASE, 1)).await;
+        k.sys_munmap(&cx, mm, huge_range(BASE, 1)).await.expect("mapped");
         assert_eq!((k.huge_pool().free, k.generation(last.pfn)), (1, generation));
         k.unpin_page(&cx, last.pfn).await;
         assert_eq!((k.huge_pool().free, k.metrics().pages_freed), (2, 0));

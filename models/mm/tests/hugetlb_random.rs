@@ -6,7 +6,7 @@ mod common;
 use common::huge::{huge, huge_range, with_pool};
 use common::{BASE, Setup};
 use mm::hugetlb::HPAGE_PAGES;
-use mm::{FileId, Kernel, MapRequest, MmId, Prot, Sharing};
+use mm::{FileId, Kernel, MapError, MapRequest, MmId, Prot, Sharing};
 use proptest::prelude::*;
 use sim::{Cx, End, RandomWalk, Schedule, Seeded};
 use x86::{Access, Pgoff};
@@ -74,7 +74,10 @@ async fn step(cx: &Cx, k: &Kernel, mm: MmId, file: FileId, step: Step) -> Option
             };
             let _ = k.sys_mmap(cx, mm, request).await;
         }
-        Step::Unmap { at, pages } => k.sys_munmap(cx, mm, huge_range(place(at), pages)).await,
+        Step::Unmap { at, pages } => k
+            .sys_munmap(cx, mm, huge_range(place(at), pages))
+            .await
+            .expect("cut between huge pages"),
         Step::Touch { at, write } => {
             let access = if write { Access::Write } else { Access::Read };
             if k.task_mm(cx.task()) == Some(mm) {
@@ -89,7 +92,8 @@ async fn step(cx: &Cx, k: &Kernel, mm: MmId, file: FileId, step: Step) -> Option
         }
         Step::Protect { at, pages, write } => {
             let prot = if write { Prot::READ_WRITE } else { Prot::READ };
-            k.sys_mprotect(cx, mm, huge_range(place(at), pages), prot).await;
+            let changed = k.sys_mprotect(cx, mm, huge_range(place(at), pages), prot).await;
+            assert!(matches!(changed, Ok(()) | Err(MapError::Hole)), "{changed:?}");
         }
         Step::Truncate { pages } => k.do_truncate(cx, file, pages * HPAGE_PAGES).await,
         Step::Fork => return Some(k.sys_fork(cx, mm, "child".into()).await),
@@ -112,7 +116,7 @@ proptest! {
                 mms.extend(step(&cx, &k, mm, file, what).await);
             }
             // The first is torn down by hand: the task still runs in it.
-            k.sys_munmap(&cx, mm, huge_range(BASE, 16)).await;
+            k.sys_munmap(&cx, mm, huge_range(BASE, 16)).await.expect("mapped");
             for mm in mms.split_off(1) {
                 k.mmput(&cx, mm).await;
             }

@@ -144,11 +144,14 @@ fn run_script(cx: Cx, k: Rc<Kernel>, world: Rc<Shared>, mut process: Process, sc
                 Op::Protect(page) => {
                     for prot in [Prot::READ, Prot::READ_WRITE] {
                         k.sys_mprotect(&cx, mm, range(BASE.add_pages(page), 1), prot)
-                            .await;
+                            .await
+                            .expect("mapped");
                     }
                 }
                 Op::Discard(page) => {
-                    k.madvise_dontneed(&cx, mm, range(BASE.add_pages(page), 1)).await;
+                    k.madvise_dontneed(&cx, mm, range(BASE.add_pages(page), 1))
+                        .await
+                        .expect("mapped");
                     process.memory[page as usize] = 0;
                 }
                 Op::Migrate(page) => {

@@ -130,7 +130,9 @@ impl Program {
             }
             Op::Munmap(p, part) => {
                 let p = self.process(&p);
-                k.sys_munmap(cx, self.mm(p), range(part.at(), part.pages)).await;
+                k.sys_munmap(cx, self.mm(p), range(part.at(), part.pages))
+                    .await
+                    .expect("mapped");
                 self.naive.munmap(p, part.iter());
             }
             Op::Touch(p, part, access) => {
@@ -147,13 +149,15 @@ impl Program {
             Op::Mprotect(p, part, prot) => {
                 let p = self.process(&p);
                 k.sys_mprotect(cx, self.mm(p), range(part.at(), part.pages), prot)
-                    .await;
+                    .await
+                    .expect("mapped");
                 self.naive.mprotect(p, part.iter(), prot);
             }
             Op::Dontneed(p, part) => {
                 let p = self.process(&p);
                 k.madvise_dontneed(cx, self.mm(p), range(part.at(), part.pages))
-                    .await;
+                    .await
+                    .expect("mapped");
                 self.naive.forget(p, part.iter());
             }
             Op::Fork(p) if self.naive.processes.len() < PROCESSES => {
@@ -184,6 +188,7 @@ impl Program {
             Kind::File(file, from, sharing) => (Backing::File(self.naive.files[file].id), from, sharing),
         };
         let request = MapRequest {
+            flags: mm::MapFlags::NONE,
             at: Some(part.at()),
             pages: part.pages,
             backing,

@@ -26,17 +26,23 @@ fn memory_without_rights_cannot_be_read_but_keeps_its_pages() {
     solo(|cx, k, mm| async move {
         k.sys_mmap(&cx, mm, anonymous(BASE, 2)).await.expect("free");
         touch(&cx, &k, mm, range(BASE, 2), Access::Write).await;
-        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::NONE).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::NONE)
+            .await
+            .expect("mapped");
         assert_eq!(
             k.access(&cx, mm, BASE, Access::Read).await,
             Err(Refused::NoMapping)
         );
-        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::READ_WRITE).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::READ_WRITE)
+            .await
+            .expect("mapped");
         let before = k.metrics().faults_anon;
         assert_eq!(k.access(&cx, mm, BASE, Access::Write).await, Ok(()));
         assert_eq!(k.metrics().faults_anon, before, "the page was still there");
-        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::NONE).await;
-        k.sys_munmap(&cx, mm, range(BASE, 2)).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::NONE)
+            .await
+            .expect("mapped");
+        k.sys_munmap(&cx, mm, range(BASE, 2)).await.expect("mapped");
         assert_eq!(k.metrics().pages_zapped, 2);
     });
 }
@@ -134,7 +140,9 @@ fn fork_tells_of_private_memory_that_is_read_only_now() {
     solo(|cx, k, mm| async move {
         k.sys_mmap(&cx, mm, anonymous(BASE, 4)).await.expect("free");
         touch(&cx, &k, mm, range(BASE, 4), Access::Write).await;
-        k.sys_mprotect(&cx, mm, range(BASE, 4), Prot::READ).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 4), Prot::READ)
+            .await
+            .expect("mapped");
         let heard = Rc::new(Listener::default());
         k.mmu_notifier_register(&cx, mm, heard.clone()).await;
         let child = k.sys_fork(&cx, mm, "child".into()).await;
@@ -229,7 +237,7 @@ fn v1_tells_a_subscriber_that_registers_while_a_zap_waits_for_the_pte_lock() {
             }
             wait(&cx, delay).await;
             if cpu == 1 {
-                k.madvise_dontneed(&cx, mm, range(BASE, 4)).await;
+                k.madvise_dontneed(&cx, mm, range(BASE, 4)).await.expect("mapped");
             } else {
                 k.mmu_notifier_register(&cx, mm, listener).await;
             }
@@ -293,7 +301,9 @@ fn a_look_up_in_the_page_cache_costs_a_line_a_level() {
         for (largest, height) in LARGEST {
             // The last look-up of the first page finds it cached, in a tree of this height.
             for page in [0, largest, 0] {
-                k.madvise_dontneed(&cx, mm, range(BASE.add_pages(page), 1)).await;
+                k.madvise_dontneed(&cx, mm, range(BASE.add_pages(page), 1))
+                    .await
+                    .expect("mapped");
                 let _sem = cx.lock_shared(sem).await;
                 let begin = cx.now();
                 let found = k.get_user_page(&cx, mm, BASE.add_pages(page), Access::Read).await;

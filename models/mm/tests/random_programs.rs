@@ -75,7 +75,10 @@ async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: 
                 let request = mapping(&mut dice, at, pages, &files);
                 let _ = k.sys_mmap(&cx, mm, request).await;
             }
-            2 => k.sys_munmap(&cx, mm, range(at, pages)).await,
+            2 => k
+                .sys_munmap(&cx, mm, range(at, pages))
+                .await
+                .expect("few mappings"),
             3..=5 => {
                 for page in 0..pages {
                     let access = dice.of(&[Access::Read, Access::Write]);
@@ -84,9 +87,11 @@ async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: 
             }
             6 => {
                 let prot = dice.of(&[Prot::READ, Prot::READ_WRITE, Prot::NONE, Prot::ALL]);
-                k.sys_mprotect(&cx, mm, range(at, pages), prot).await;
+                let _ = k.sys_mprotect(&cx, mm, range(at, pages), prot).await;
             }
-            7 => k.madvise_dontneed(&cx, mm, range(at, pages)).await,
+            7 => {
+                let _ = k.madvise_dontneed(&cx, mm, range(at, pages)).await;
+            }
             8 => k.do_truncate(&cx, dice.of(&files), dice.below(70)).await,
             9 => {
                 let to = dice.of(&[None, Some(BASE.add_pages(2000 + dice.clone().below(40) * 7))]);

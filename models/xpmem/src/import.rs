@@ -160,6 +160,7 @@ impl Xpmem {
                 pgoff: Pgoff::new(0),
                 sharing: Sharing::Shared,
                 prot: Prot::READ_WRITE,
+                flags: mm::MapFlags::NONE,
             };
             let range = import.kernel.sys_mmap(cx, import.mm, request).await?;
             let _att = cx.lock(attachment.mutex).await;
@@ -180,7 +181,8 @@ impl Xpmem {
                 let _att = cx.lock(attachment.mutex).await;
                 attachment.state.set(Attached::Leaving(range));
             }
-            import.kernel.sys_munmap(cx, import.mm, range).await;
+            let gone = import.kernel.sys_munmap(cx, import.mm, range).await;
+            gone.expect("a driver's mapping is never merged, so nothing is split");
             let _att = cx.lock(attachment.mutex).await;
             attachment.state.set(Attached::No);
             attachment.valid_ptes.set(ValidPtes::No);

@@ -198,6 +198,8 @@ impl<'a> Checker<'a> {
             Op::Access(op) => self.access(op, context, &at.key("access")),
             Op::Mmap(op) => self.mmap(op, &at.key("mmap")),
             Op::Munmap(region) => self.region(region.into(), Absent::Refused, context, &at.key("munmap")),
+            Op::Mlock(region) => self.region(region.into(), Absent::Refused, context, &at.key("mlock")),
+            Op::Munlock(region) => self.region(region.into(), Absent::Refused, context, &at.key("munlock")),
             Op::Mprotect(op) => {
                 let at = at.key("mprotect");
                 self.region((&op.region).into(), Absent::Refused, context, &at.key("region"));
@@ -634,6 +636,8 @@ pub(crate) fn changes_process(op: &Op) -> bool {
             | Op::Mprotect(_)
             | Op::Mremap(_)
             | Op::Madvise(_)
+            | Op::Mlock(_)
+            | Op::Munlock(_)
             | Op::Brk(_)
             | Op::Fork(_)
             | Op::Exec(_)

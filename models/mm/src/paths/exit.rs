@@ -4,7 +4,8 @@
 //! first gives up its address space and becomes lazy, so that the local part of a flush is
 //! `leave_mm`. The last user tears down: `mmu_notifier_release` before the first entry is cleared,
 //! then everything as in munmap with a full gather, without mmap_sem. On exec the new address space
-//! is active before the old one goes, so its flushes find no CPU.
+//! is active before the old one goes, so its flushes find no CPU. What was locked is no matter any
+//! more, nor is `locked_vm`.
 
 use std::rc::Rc;
 

@@ -16,11 +16,8 @@
 //! An entry whose page migrates makes the fault wait until it is there (migrate.rs), with mmap_sem held;
 //! then it is tried again.
 //!
-//! Deviations: `anon_vma_prepare` does not look for a neighbour's anon_vma to share
-//! (`find_mergeable_anon_vma`) and anon_vmas are not freed; an access without memory is refused instead of killing the
-//! task; page-table pages take no frame of the zone; only what reclaim has dropped is read (no read-around),
-//! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
-//! not grow.
+//! Deviations: an access without memory is refused instead of killing the task; page-table pages take no frame of the zone; only what reclaim has dropped is read (no read-around),
+//! upper tables are built under page_table_lock instead of being thrown away by a loser.
 
 use sim::{Cx, Guard, LockId};
 use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
@@ -35,6 +32,7 @@ use crate::kernel::Kernel;
 use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
+use crate::paths::stack::Grown;
 use crate::profile::{PageCacheLookup, PteLocks, work};
 use crate::radix_tree::Occupied;
 use crate::swapfile::Shared;
@@ -73,22 +71,25 @@ impl Kernel {
             Some(guard) => guard,
             None => cx.lock_shared(sem).await,
         };
-        let served = self.handle_mm_fault(cx, mm, va, access).await;
+        let served = match self.find_extend_vma(cx, mm, va, Grown::Untouched).await {
+            Some(vma) => self.handle_mm_fault(cx, mm, vma, va, access).await,
+            None => Err(Refused::NoMapping),
+        };
         if served.is_err() {
             self.st().metrics.faults_refused += 1;
         }
-        served
+        served.map(|_| ())
     }
 
-    /// `handle_mm_fault` after `find_vma` and the check of rights; mmap_sem is held for read.
+    /// `handle_mm_fault` after the check of rights; mmap_sem is held for read, or for write.
     pub(crate) async fn handle_mm_fault(
         &self,
         cx: &Cx,
         mm: MmId,
+        vma: VmaId,
         va: Va,
         access: Access,
-    ) -> Result<(), Refused> {
-        let vma = self.find_vma(cx, mm, va).ok_or(Refused::NoMapping)?;
+    ) -> Result<Served, Refused> {
         let (backing, table) = {
             let st = self.st();
             let v = st.vma(vma);
@@ -103,7 +104,8 @@ impl Kernel {
             (v.backing, st.tables.leaf_table(st.mm(mm).pgd, va.vpn()))
         };
         if let Backing::Huge(file) = backing {
-            return self.hugetlb_fault(cx, mm, (vma, file), va, access).await;
+            self.hugetlb_fault(cx, mm, (vma, file), va, access).await?;
+            return Ok(Served::Otherwise);
         }
         let table = match table {
             Some(table) => table,
@@ -127,19 +129,23 @@ impl Kernel {
             return self.handle_pte_fault(cx, fault, entry).await;
         }
         match NonPresent::of(entry) {
-            Some(NonPresent::File(index)) => return self.do_nonlinear_fault(cx, fault, index).await,
+            Some(NonPresent::File(index)) => {
+                self.do_nonlinear_fault(cx, fault, index).await?;
+                return Ok(Served::Otherwise);
+            }
             Some(NonPresent::Swap(slot)) => return self.do_swap_page(cx, fault, slot).await,
             Some(NonPresent::Migration(..)) => {
                 self.migration_entry_wait(cx, &fault).await;
-                return Ok(());
+                return Ok(Served::Otherwise);
             }
             None => {}
         }
         match backing {
-            Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
-            Backing::File(file) => self.do_linear_fault(cx, fault, file).await,
+            Backing::Anonymous => self.do_anonymous_page(cx, fault).await?,
+            Backing::File(file) => self.do_linear_fault(cx, fault, file).await?,
             Backing::Huge(_) | Backing::Driver => unreachable!("served or refused above"),
         }
+        Ok(Served::Otherwise)
     }
 
     /// `pud_alloc`, `pmd_alloc`, `pte_alloc_map`.
@@ -212,21 +218,38 @@ impl Kernel {
         )
     }
 
-    /// `anon_vma_prepare`.
-    async fn anon_vma_prepare(&self, cx: &Cx, mm: MmId, vma: VmaId) -> AnonVmaId {
+    /// `anon_vma_prepare`: a neighbour's anon_vma that the VMA could be merged into, locked while it is
+    /// joined, or a new one, which needs no lock. page_table_lock decides between threads; the loser
+    /// gives a new one back.
+    pub(crate) async fn anon_vma_prepare(&self, cx: &Cx, mm: MmId, vma: VmaId) -> AnonVmaId {
         if let Some(anon) = self.st().vma(vma).anon_vma {
             return anon;
         }
         let _span = cx.span("anon_vma_prepare");
-        let anon = {
-            let mut st = self.st();
-            self.new_anon_vma(&mut st)
+        self.touch_lines(cx, work::FIND_VMA);
+        let shared = self.find_mergeable_anon_vma(mm, vma);
+        let _locked = match shared {
+            Some(anon) => {
+                let lock = self.st().anon_vma(anon).lock;
+                Some(cx.lock(lock).await)
+            }
+            None => None,
         };
-        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::LINK_VMA);
+        let anon = match shared {
+            Some(anon) => anon,
+            None => {
+                cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::LINK_VMA);
+                let mut st = self.st();
+                self.new_anon_vma(&mut st)
+            }
+        };
         let lock = self.st().mm(mm).page_table_lock;
         let _lock = cx.lock(lock).await;
         let mut st = self.st();
         if let Some(winner) = st.vma(vma).anon_vma {
+            if shared.is_none() {
+                st.free_anon_vmas.push(anon);
+            }
             return winner;
         }
         st.vma_mut(vma).anon_vma = Some(anon);
@@ -526,10 +549,10 @@ impl Kernel {
     }
 
     /// `handle_pte_fault` for a present entry.
-    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
+    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
-            return Ok(());
+            return Ok(Served::Otherwise);
         }
         if fault.access.is_write() && !now.writable() {
             return self.do_wp_page(cx, fault, now, ptl).await;
@@ -542,7 +565,7 @@ impl Kernel {
         }
         self.st().metrics.faults_spurious += 1;
         drop(ptl);
-        Ok(())
+        Ok(Served::Otherwise)
     }
 
     /// `do_wp_page`: a write to a present read-only entry; the pte lock is held.
@@ -552,7 +575,7 @@ impl Kernel {
         fault: Fault,
         entry: Entry,
         ptl: Guard<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<Served, Refused> {
         let _span = cx.span("do_wp_page");
         let old = entry.pfn();
         let shared = self.st().vma(fault.vma).sharing == Sharing::Shared;
@@ -567,7 +590,7 @@ impl Kernel {
             self.flush_tlb_page(cx, fault.mm, fault.va).await;
             self.st().metrics.faults_reuse += 1;
             drop(ptl);
-            return Ok(());
+            return Ok(Served::MayWrite);
         }
         self.frames().get_page(old);
         drop(ptl);
@@ -584,7 +607,7 @@ impl Kernel {
     }
 
     /// The copying half of `do_wp_page`; a reference to the old page is held.
-    async fn wp_page_copy(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
+    async fn wp_page_copy(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         let old = entry.pfn();
         let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
         let Ok(new) = self.alloc_page_or_reclaim(cx).await else {
@@ -597,7 +620,7 @@ impl Kernel {
             drop(ptl);
             self.put_page(cx, new).await;
             self.put_page(cx, old).await;
-            return Ok(());
+            return Ok(Served::Otherwise);
         }
         // ptep_clear_flush, and whom the design tells here.
         self.set_pte(cx, &mut self.st(), fault.table, fault.index, Entry::NONE);
@@ -619,7 +642,7 @@ impl Kernel {
         // design tells its subscribers after it.
         self.put_page(cx, old).await;
         self.put_page(cx, old).await;
-        Ok(())
+        Ok(Served::MayWrite)
     }
 
     fn account_copy(&self, cx: &Cx, fault: &Fault, old: Pfn) {
@@ -640,6 +663,16 @@ impl Kernel {
             mm.anon_rss += 1;
         }
     }
+}
+
+/// How a fault was served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Served {
+    /// `do_wp_page` made the page writable or copied it (VM_FAULT_WRITE): what copy on write has to do is
+    /// done, whatever becomes of the entry's write right afterwards.
+    MayWrite,
+    /// In another way, or by somebody else.
+    Otherwise,
 }
 
 /// `pte_same`.

@@ -5,7 +5,7 @@
 //! parent's node, i_mmap. Pages are copied only where a VMA has an anon_vma: linear file mappings refault.
 //! Writable private entries become read-only in both; the parent's TLBs are flushed once, after all
 //! VMAs and after every bracket was closed, so until then other CPUs may still write through stale
-//! entries.
+//! entries. The child inherits no VM_LOCKED.
 //!
 //! Nonlinear VMAs are copied, too, with their file-offset entries: what belongs where cannot be told
 //! otherwise. They are shared, so there is no bracket and nothing is write-protected.
@@ -32,7 +32,7 @@ use crate::mm::MmId;
 use crate::notifier::Path;
 use crate::profile::{FORK_PROGRESS_ENTRY, FORK_PROGRESS_LIMIT, work};
 use crate::swapops::{MigrationAccess, NonPresent, SwapSlot};
-use crate::vma::{Backing, Vma, VmaId};
+use crate::vma::{Backing, Locked, VmFlags, Vma, VmaId};
 
 /// One page table's worth of copy_page_range.
 struct CopyPtes {
@@ -100,11 +100,15 @@ impl Kernel {
         self.touch_lines(cx, work::LINK_VMA);
         let copy = {
             let mut st = self.st();
-            // Promised huge pages stay the parent's (`reset_vma_resv_huge_pages`).
-            let reserve = Reserve::None;
+            let parents = st.vma(vma).clone();
             let copy = Vma {
-                reserve,
-                ..st.vma(vma).clone()
+                flags: VmFlags {
+                    locked: Locked::No,
+                    ..parents.flags
+                },
+                // Promised huge pages stay the parent's (`reset_vma_resv_huge_pages`).
+                reserve: Reserve::None,
+                ..parents
             };
             st.add_vma(child, copy)
         };

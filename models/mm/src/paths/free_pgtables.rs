@@ -67,7 +67,8 @@ impl Kernel {
         detached
     }
 
-    /// `anon_vma_unlink` and `unlink_file_vma`.
+    /// `anon_vma_unlink` and `unlink_file_vma`. Who takes the last VMA off an anon_vma's list gives the
+    /// anon_vma back, after dropping its lock.
     pub(crate) async fn unlink_vma(&self, cx: &Cx, vma: VmaId) {
         let (anon, file) = {
             let st = self.st();
@@ -76,9 +77,18 @@ impl Kernel {
         if let Some(anon) = anon {
             let _span = cx.span("anon_vma_unlink");
             let lock = self.st().anon_vma(anon).lock;
-            let _anon = cx.lock(lock).await;
+            let guard = cx.lock(lock).await;
             self.touch_lines(cx, work::RMAP);
-            self.st().anon_vma_mut(anon).vmas.retain(|v| *v != vma);
+            let empty = {
+                let mut st = self.st();
+                let list = &mut st.anon_vma_mut(anon).vmas;
+                list.retain(|v| *v != vma);
+                list.is_empty()
+            };
+            drop(guard);
+            if empty {
+                self.st().free_anon_vmas.push(anon);
+            }
         }
         if let Some(file) = file {
             let _span = cx.span("unlink_file_vma");

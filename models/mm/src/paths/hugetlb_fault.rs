@@ -39,6 +39,7 @@ use crate::hugetlb::{HPAGE, HPAGE_PAGES, Promised, Reserve};
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::paths::Gup;
+use crate::paths::gup::Reference;
 use crate::paths::hugetlb::vm_page_prot;
 use crate::profile::work;
 use crate::vma::{Sharing, VmaId};
@@ -361,44 +362,62 @@ impl Kernel {
         }
     }
 
-    /// `follow_hugetlb_page` of one page of 4 KiB; mmap_sem is held for read. Neither the entry nor the page
-    /// is marked.
+    /// `follow_hugetlb_page` of a part of a mapping, page of 4 KiB by page; mmap_sem is held. page_table_lock is
+    /// held throughout, but for faults; each huge page is looked up once. Neither the entry nor the page is
+    /// marked.
     pub(super) async fn follow_hugetlb_page(
         &self,
         cx: &Cx,
         mm: MmId,
-        va: Va,
-        access: Access,
-    ) -> Result<Gup, Refused> {
+        (vma, part): (VmaId, VaRange),
+        (access, reference): (Access, Reference),
+        found: &mut impl FnMut(Gup),
+    ) -> Result<(), Refused> {
         let _span = cx.span("follow_hugetlb_page");
         let lock = self.st().mm(mm).page_table_lock;
-        loop {
-            {
-                let _ptl = cx.lock(lock).await;
-                cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
-                if let Some(found) = self.follow_huge_pte(mm, va, access) {
-                    return Ok(found);
+        let mut held = cx.lock(lock).await;
+        let mut rest = Some(part);
+        while let Some(todo) = rest {
+            cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
+            let Some(leaf) = self.follow_huge_pte(mm, todo.start(), access) else {
+                drop(held);
+                self.handle_mm_fault(cx, mm, vma, todo.start(), access).await?;
+                held = cx.lock(lock).await;
+                continue;
+            };
+            let inside = todo.start().vpn().get() % HPAGE_PAGES;
+            let pages = todo.pages().min(HPAGE_PAGES - inside);
+            for page in pages_of_huge(leaf, inside, pages) {
+                if reference == Reference::Taken {
+                    self.frames().get_page(page.pfn);
                 }
+                found(page);
             }
-            self.handle_mm_fault(cx, mm, va, access).await?;
+            rest = VaRange::new(todo.start().add_pages(pages), part.end());
         }
+        drop(held);
+        Ok(())
     }
 
-    fn follow_huge_pte(&self, mm: MmId, va: Va, access: Access) -> Option<Gup> {
+    fn follow_huge_pte(&self, mm: MmId, va: Va, access: Access) -> Option<Entry> {
         let st = self.st();
         let (table, index) = st.huge_pte_offset(mm, va)?;
         let entry = st.tables.get(table, index);
-        if !entry.present() || (access.is_write() && !entry.writable()) {
-            return None;
-        }
-        let inside = va.vpn().get() % HPAGE_PAGES;
-        let pfn = Pfn::new(entry.frame(HPAGE).get() + inside as u32);
-        self.frames().get_page(pfn);
-        let access = if entry.writable() {
-            Access::Write
-        } else {
-            Access::Read
-        };
-        Some(Gup { pfn, access })
+        let usable = entry.present() && (!access.is_write() || entry.writable());
+        usable.then_some(entry)
     }
+}
+
+/// Pages of 4 KiB of the huge page that a leaf maps.
+pub(super) fn pages_of_huge(leaf: Entry, first: u64, pages: u64) -> impl Iterator<Item = Gup> {
+    let access = if leaf.writable() {
+        Access::Write
+    } else {
+        Access::Read
+    };
+    let head = leaf.frame(HPAGE).get();
+    (first..first + pages).map(move |inside| Gup {
+        pfn: Pfn::new(head + inside as u32),
+        access,
+    })
 }

@@ -65,8 +65,11 @@ async fn populate(cx: &Cx, k: &Kernel, mm: MmId, op: Op) {
 async fn run(cx: &Cx, k: &Kernel, mm: MmId, op: Op) {
     let second = BASE.add_pages(1);
     match op {
-        Op::Munmap => k.sys_munmap(cx, mm, range(BASE, PAGES)).await,
-        Op::Dontneed => k.madvise_dontneed(cx, mm, range(BASE, PAGES)).await,
+        Op::Munmap => k.sys_munmap(cx, mm, range(BASE, PAGES)).await.expect("mapped"),
+        Op::Dontneed => k
+            .madvise_dontneed(cx, mm, range(BASE, PAGES))
+            .await
+            .expect("mapped"),
         Op::Fault => k.access(cx, mm, second, Access::Write).await.expect("mapped"),
         Op::Gup => {
             let _sem = cx.lock_shared(k.mmap_sem(mm)).await;
@@ -76,7 +79,10 @@ async fn run(cx: &Cx, k: &Kernel, mm: MmId, op: Op) {
                 .expect("mapped");
             k.put_page(cx, got.pfn).await;
         }
-        Op::Mprotect => k.sys_mprotect(cx, mm, range(BASE, PAGES), Prot::READ).await,
+        Op::Mprotect => k
+            .sys_mprotect(cx, mm, range(BASE, PAGES), Prot::READ)
+            .await
+            .expect("mapped"),
         Op::Mremap => {
             let to = BASE.add_pages(1024);
             k.sys_mremap(cx, mm, range(BASE, PAGES), PAGES, Some(to))
@@ -270,7 +276,7 @@ fn unlinked_and_linked_again(meddling: Meddling) -> End {
         touch(&cx, &k, mm, range(BASE, 1), Access::Write).await;
         step.reach(1);
         step.wait_for(&cx, 2).await;
-        k.sys_munmap(&cx, mm, range(BASE, PAGES)).await;
+        k.sys_munmap(&cx, mm, range(BASE, PAGES)).await.expect("mapped");
     })
 }
 

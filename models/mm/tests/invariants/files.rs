@@ -79,7 +79,7 @@ fn written_and_cleaned(cleaned: Cleaned) -> End {
                 st.tables.set(table, index, entry.without(EntryFlags::DIRTY));
             }
         }
-        k.sys_munmap(&cx, mm, range(BASE, PAGES)).await;
+        k.sys_munmap(&cx, mm, range(BASE, PAGES)).await.expect("mapped");
     })
 }
 

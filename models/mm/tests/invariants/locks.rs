@@ -80,7 +80,7 @@ fn sleeping_under_a_pte_lock_is_found_with_both_places() {
         let [_, _, ptl] = some_locks(&k, mm, file);
         let _span = cx.span("holds_ptl");
         let _ptl = cx.lock(ptl).await;
-        k.madvise_dontneed(&cx, mm, range(BASE, 1)).await;
+        k.madvise_dontneed(&cx, mm, range(BASE, 1)).await.expect("mapped");
     });
     let v = broken(end, "F22", "sleep-in-atomic");
     assert_eq!(v.stack, ["holds_ptl", "sys_madvise"]);

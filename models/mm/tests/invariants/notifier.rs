@@ -50,7 +50,7 @@ fn every_start_has_its_end_and_every_end_its_start() {
                 k.st().mm_mut(mm).subscribers.retain(|s| *s != other);
                 hidden.set(Some(other));
             }
-            k.madvise_dontneed(&cx, mm, range(BASE, 1)).await;
+            k.madvise_dontneed(&cx, mm, range(BASE, 1)).await.expect("mapped");
         });
         (b, end)
     };
@@ -82,7 +82,7 @@ fn maps_in_between(name: &'static str, at: Va) -> End {
         k.mmu_notifier_register(&cx, mm, device).await;
         k.sys_mmap(&cx, mm, anonymous(BASE, PAGES)).await.expect("free");
         touch(&cx, &k, mm, range(BASE, PAGES), Access::Write).await;
-        k.sys_munmap(&cx, mm, range(BASE, PAGES)).await;
+        k.sys_munmap(&cx, mm, range(BASE, PAGES)).await.expect("mapped");
         step.reach(2);
         k.check_secondary_map(&cx, mm, BASE, "device");
     })

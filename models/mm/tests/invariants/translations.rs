@@ -26,8 +26,8 @@ enum Op {
 
 async fn run(cx: &Cx, k: &Kernel, mm: MmId, op: Op) {
     match op {
-        Op::Dontneed => k.madvise_dontneed(cx, mm, range(BASE, 1)).await,
-        Op::Munmap => k.sys_munmap(cx, mm, range(BASE, 1)).await,
+        Op::Dontneed => k.madvise_dontneed(cx, mm, range(BASE, 1)).await.expect("mapped"),
+        Op::Munmap => k.sys_munmap(cx, mm, range(BASE, 1)).await.expect("mapped"),
         Op::Fork => {
             k.sys_fork(cx, mm, "child".into()).await;
         }
