@@ -218,6 +218,7 @@ impl Kernel {
             let mut frames = self.frames();
             let flags = &mut frames.get_mut(pfn).flags;
             flags.clear(PageFlags::DIRTY);
+            flags.clear(PageFlags::STORED);
             flags.set(PageFlags::RECLAIM);
         }
         match owner {

@@ -23,18 +23,16 @@ enum Op {
     Munmap,
     Dontneed,
     Fault,
-    Gup,
     Mprotect,
     Mremap,
     Fork,
     InsertPfn,
 }
 
-const OPS: [Op; 8] = [
+const OPS: [Op; 7] = [
     Op::Munmap,
     Op::Dontneed,
     Op::Fault,
-    Op::Gup,
     Op::Mprotect,
     Op::Mremap,
     Op::Fork,
@@ -71,14 +69,6 @@ async fn run(cx: &Cx, k: &Kernel, mm: MmId, op: Op) {
             .await
             .expect("mapped"),
         Op::Fault => k.access(cx, mm, second, Access::Write).await.expect("mapped"),
-        Op::Gup => {
-            let _sem = cx.lock_shared(k.mmap_sem(mm)).await;
-            let got = k
-                .get_user_page(cx, mm, BASE, Access::Write)
-                .await
-                .expect("mapped");
-            k.put_page(cx, got.pfn).await;
-        }
         Op::Mprotect => k
             .sys_mprotect(cx, mm, range(BASE, PAGES), Prot::READ)
             .await

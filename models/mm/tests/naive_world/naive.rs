@@ -107,9 +107,10 @@ impl Naive {
 
     pub(super) fn mprotect(&mut self, p: usize, pages: impl Iterator<Item = u64>, prot: Prot) {
         for page in pages {
-            if let Some(slot) = self.processes[p].slots.get_mut(&page) {
-                slot.prot = prot;
-            }
+            let Some(slot) = self.processes[p].slots.get_mut(&page) else {
+                return;
+            };
+            slot.prot = prot;
         }
     }
 
