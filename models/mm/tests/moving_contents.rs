@@ -306,6 +306,6 @@ fn the_random_programs_meet_what_they_are_meant_to_meet() {
         sum.io_writes += m.io_writes;
     }
     assert!(sum.pages_migrated > 300, "{}", sum.pages_migrated);
-    assert!(sum.faults_migration > 40, "{}", sum.faults_migration);
+    assert!(sum.faults_migration > 20, "{}", sum.faults_migration);
     assert!(sum.faults_cow > 40 && sum.io_writes > 40);
 }
