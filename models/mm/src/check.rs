@@ -60,7 +60,9 @@ impl World {
             // Huge pages have references of their entries, but no mapcount (F5).
             let maps = maps + counted.huge_maps.get(&pfn).copied().unwrap_or(0);
             let waiting = counted.waiting.get(&pfn).copied().unwrap_or(0);
-            let pins = frames.secondary(pfn).pins;
+            // The first frame of a huge page has the references to all of it.
+            let whole = frames.head(pfn) == pfn;
+            let pins = if whole { frames.secondary(pfn).pins } else { 0 };
             if frame.count != maps + cached + waiting + pins {
                 wrong.push(format!(
                     "{pfn}: count {} but {maps} entries + {cached} page cache + {waiting} pagevecs + {pins} pins (F6)",
