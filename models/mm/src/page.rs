@@ -176,10 +176,11 @@ impl Kernel {
 
     /// Drops a reference of a secondary MMU.
     pub async fn unpin_page(&self, cx: &Cx, pfn: Pfn) {
-        let mut frames = self.frames();
-        frames.unpin(pfn);
-        let pins = frames.secondary(pfn).pins;
-        drop(frames);
+        let pins = {
+            let mut frames = self.frames();
+            frames.unpin(pfn);
+            frames.secondary(pfn).pins
+        };
         cx.mark(&UNPIN, [u64::from(pfn.get()), u64::from(pins), 0]);
         self.put_page(cx, pfn).await;
     }

@@ -214,8 +214,7 @@ fn fork_says_nothing_about_shared_mappings() {
 #[test]
 fn mprotect_brackets_the_part_of_each_vma_under_mmap_sem() {
     let (_, scribe) = told(|cx, k, mm, _| async move {
-        let _ = k
-            .sys_mprotect(&cx, mm, range(BASE.add_pages(90), 10), Prot::READ)
+        k.sys_mprotect(&cx, mm, range(BASE.add_pages(90), 10), Prot::READ)
             .await
             .expect("mapped");
     });

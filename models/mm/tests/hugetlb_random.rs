@@ -193,7 +193,7 @@ fn together(seed: u64, schedule: Schedule) {
     assert_eq!(b.engine.run(), End::Completed, "seed {seed}");
     assert_eq!(b.world.audit(), Vec::<String>::new(), "seed {seed}");
     let kernel = &b.kernel;
-    let cached = kernel.st().file(file).pages.len() as u64;
+    let cached = kernel.st().file(file).pages.len();
     assert_eq!(kernel.huge_pool().free + cached, 100, "seed {seed}");
 }
 

@@ -104,7 +104,9 @@ fn references_to_a_range_reach_over_borders_of_huge_pages() {
         let wanted = range(BASE.add_pages(HPAGE_PAGES - 2), 5);
         let slow = {
             let _sem = cx.lock_shared(k.mmap_sem(mm)).await;
-            k.get_user_pages(&cx, mm, wanted, Access::Write).await.expect("mapped")
+            k.get_user_pages(&cx, mm, wanted, Access::Write)
+                .await
+                .expect("mapped")
         };
         assert_eq!(k.metrics().faults_huge, 2);
         for (page, at) in slow.iter().zip(wanted.vpns()) {
@@ -166,7 +168,9 @@ fn a_kernel_without_the_lockless_walk_takes_mmap_sem() {
 #[test]
 fn no_hole_is_punched_behind_locked_mappings_or_huge_pages() {
     with_file(FileKind::Tmpfs, |cx, k, mm, file| async move {
-        k.sys_mmap(&cx, mm, shared_file(BASE, 8, file)).await.expect("free");
+        k.sys_mmap(&cx, mm, shared_file(BASE, 8, file))
+            .await
+            .expect("free");
         k.sys_mlock(&cx, mm, range(BASE.add_pages(4), 4))
             .await
             .expect("mapped");
@@ -210,7 +214,9 @@ fn mappings_of_huge_pages_are_not_remapped() {
 fn a_nonlinear_mapping_that_is_cut_keeps_its_place_on_the_list_and_its_parts_join_again() {
     with_file(FileKind::Tmpfs, |cx, k, mm, file| async move {
         for at in [BASE, FAR_ABOVE] {
-            k.sys_mmap(&cx, mm, shared_file(at, 12, file)).await.expect("free");
+            k.sys_mmap(&cx, mm, shared_file(at, 12, file))
+                .await
+                .expect("free");
             remap(&cx, &k, mm, range(at, 12), 16).await;
         }
         let (first, second) = (mappings(&k, mm)[0].0, mappings(&k, mm)[1].0);
@@ -237,7 +243,9 @@ fn a_nonlinear_mapping_that_is_cut_keeps_its_place_on_the_list_and_its_parts_joi
 #[test]
 fn a_nonlinear_mapping_grows_in_place_but_joins_no_linear_one() {
     with_file(FileKind::Tmpfs, |cx, k, mm, file| async move {
-        k.sys_mmap(&cx, mm, shared_file(BASE, 8, file)).await.expect("free");
+        k.sys_mmap(&cx, mm, shared_file(BASE, 8, file))
+            .await
+            .expect("free");
         k.sys_mmap(&cx, mm, shared_file(FAR_ABOVE, 8, file))
             .await
             .expect("free");
@@ -268,7 +276,9 @@ fn a_nonlinear_mapping_grows_in_place_but_joins_no_linear_one() {
 fn the_linear_mapping_in_place_of_a_nonlinear_one_is_as_locked_as_what_was_there() {
     for locked in [true, false] {
         with_file(FileKind::Disk, move |cx, k, mm, file| async move {
-            k.sys_mmap(&cx, mm, shared_file(BASE, 8, file)).await.expect("free");
+            k.sys_mmap(&cx, mm, shared_file(BASE, 8, file))
+                .await
+                .expect("free");
             if locked {
                 k.sys_mlock(&cx, mm, range(BASE, 8)).await.expect("mapped");
             }

@@ -253,15 +253,14 @@ fn a_forked_child_inherits_no_lock() {
         k.sys_mlockall(&cx, mm, LockAll::Future).await;
         k.sys_mmap(&cx, mm, anonymous(BASE, 4)).await.expect("free");
         let child = k.sys_fork(&cx, mm, "child".into()).await;
-        let st = k.st();
         let locked = |mm| {
+            let st = k.st();
             let mm: &mm::mm::Mm = st.mm(mm);
             let flags: Vec<_> = mm.vmas.iter().map(|v| st.vma(v).flags.locked).collect();
             (flags, mm.locked_vm, mm.def_locked)
         };
         assert_eq!(locked(mm), (vec![Locked::Yes], 4, Locked::Yes));
         assert_eq!(locked(child), (vec![Locked::No], 0, Locked::No));
-        drop(st);
         k.mmput(&cx, child).await;
     });
 }

@@ -411,10 +411,11 @@ impl Kernel {
             }
             let page = self.find_or_create_page(cx, file, index).await?;
             let locked = cx.lock(page.lock).await;
-            let st = self.st();
-            let cached = st.file(file).pages.get(index.get()) == Some(page);
-            let inside = index.get() < st.file(file).size;
-            drop(st);
+            let (cached, inside) = {
+                let st = self.st();
+                let cached = st.file(file).pages.get(index.get()) == Some(page);
+                (cached, index.get() < st.file(file).size)
+            };
             match (cached, inside) {
                 (true, true) => {
                     self.mark_page_accessed(cx, page.pfn).await;

@@ -142,7 +142,9 @@ impl Kernel {
         let st = self.st();
         let v = st.vma(vma);
         // hugetlbfs does not set VM_CAN_NONLINEAR.
-        let file = v.file().filter(|f| !st.is_huge(vma) && st.file(*f).kind.can_nonlinear());
+        let file = v
+            .file()
+            .filter(|f| !st.is_huge(vma) && st.file(*f).kind.can_nonlinear());
         match file {
             Some(file) if v.sharing == Sharing::Shared && v.range.contains_range(&range) => Ok((vma, file)),
             _ => Err(RemapError::Invalid),
