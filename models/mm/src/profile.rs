@@ -9,7 +9,7 @@
 //! write, as the later mainline conversion did first (same place, point 6).
 //!
 //! `linux-2.6.25` is the tree that the designs of early 2008 were written against. Of what we imitate it
-//! differs from 2.6.27 in this (host-mm-paths 0.1, A.3, A.7, H): `tree_lock` is an rwlock, and looking a
+//! differs from 2.6.27 in this (host-mm-paths A.3, A.7, H): `tree_lock` is an rwlock, and looking a
 //! page up takes it for read; there is no `get_user_pages_fast`; `page_mkclean` passes over entries that
 //! look absent (`page_check_address` has no `sync`). It has no notifier of its own; a design brings its
 //! call sites along.
@@ -86,7 +86,7 @@ pub enum MkcleanCheck {
 pub enum IMmapIndex {
     /// The radix priority search tree, until 3.6 (host-mm-paths D.1).
     PrioTree,
-    /// The augmented red-black interval tree, since 3.7 (host-mm-paths 0.1, D.2).
+    /// The augmented red-black interval tree, since 3.7 (host-mm-paths D.2).
     IntervalTree,
 }
 

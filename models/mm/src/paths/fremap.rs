@@ -142,7 +142,10 @@ impl Kernel {
         let vma = self.find_vma(cx, mm, range.start()).ok_or(RemapError::Invalid)?;
         let st = self.st();
         let v = st.vma(vma);
-        let file = v.file().filter(|f| st.file(*f).kind.can_nonlinear());
+        // hugetlbfs does not set VM_CAN_NONLINEAR.
+        let file = v
+            .file()
+            .filter(|f| !st.is_huge(vma) && st.file(*f).kind.can_nonlinear());
         match file {
             Some(file) if v.sharing == Sharing::Shared && v.range.contains_range(&range) => Ok((vma, file)),
             _ => Err(RemapError::Invalid),
