@@ -197,6 +197,27 @@ pub enum AtEnd {
 pub struct FileDef {
     /// Size, in pages.
     pub pages: u64,
+    /// What it is of.
+    #[serde(default, skip_serializing_if = "FileKind::is_disk")]
+    pub kind: FileKind,
+}
+
+/// What a file is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    /// A file system on a disk: dirty pages are accounted, so shared pages are mapped read-only until they
+    /// are written and `remap_file_pages` is emulated; no holes.
+    #[default]
+    Disk,
+    /// tmpfs.
+    Tmpfs,
+}
+
+impl FileKind {
+    fn is_disk(&self) -> bool {
+        *self == FileKind::Disk
+    }
 }
 
 /// A process.

@@ -146,6 +146,8 @@ codes! {
     TooMuch = "E0232";
     /// The machine file cannot be read, or says what cannot be.
     BadMachineFile = "E0233";
+    /// An operation cannot work on a mapping of this kind.
+    WrongMapping = "E0234";
 
     /// Only one thread takes part in a barrier.
     LonelyBarrier = "W0301";

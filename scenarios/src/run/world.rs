@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use mm::{FileId, Kernel, KernelId, KernelSpec, World};
+use mm::{FileId, FileKind, Kernel, KernelId, KernelSpec, World};
 use sim::{
     Affinity, Completion, CpuId, Cx, Cycles, Engine, EngineConfig, Histogram, Role, Schedule, Seeded, TaskId,
     TaskSpec,
@@ -16,7 +16,7 @@ use super::exec::{Life, Next, Thread};
 use super::process::{Barrier, Process, barriers_of, children_of};
 use super::resolve::Resolved;
 use super::{Outcome, Request, RunError, result};
-use crate::ast::{AtEnd, AttachDef, Birth, Op, ProcessDef, RegisterWhen, Scenario, ThreadDef};
+use crate::ast::{self, AtEnd, AttachDef, Birth, FileDef, Op, ProcessDef, RegisterWhen, Scenario, ThreadDef};
 use crate::check::DEFAULT_PARTITION;
 
 /// A scenario at work.
@@ -80,7 +80,10 @@ impl<'a> WorldBuilder<'a> {
         let mut files = BTreeMap::new();
         for kernel in kernels.values() {
             for (name, def) in &self.scenario.files {
-                files.insert((kernel.id, name.clone()), kernel.new_file(name, def.pages));
+                files.insert(
+                    (kernel.id, name.clone()),
+                    kernel.new_file_of(kind(def), name, def.pages),
+                );
             }
         }
         let mut next_cpu: BTreeMap<KernelId, u32> = BTreeMap::new();
@@ -544,6 +547,13 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
     if process.present.get() == 0 {
         process.destroy(&cx).await;
         run.finish(&process);
+    }
+}
+
+fn kind(def: &FileDef) -> FileKind {
+    match def.kind {
+        ast::FileKind::Disk => FileKind::Disk,
+        ast::FileKind::Tmpfs => FileKind::Tmpfs,
     }
 }
 
