@@ -207,6 +207,9 @@ pub struct FileDef {
     /// its mappings are multiples of 512 pages.
     #[serde(default, skip_serializing_if = "FilePages::is_small")]
     pub page_size: FilePages,
+    /// What it is of.
+    #[serde(default, skip_serializing_if = "FileKind::is_disk")]
+    pub kind: FileKind,
 }
 
 /// Size of a file's pages.
@@ -225,6 +228,24 @@ impl FilePages {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "signature required by serde")]
     fn is_small(&self) -> bool {
         *self == FilePages::Small
+    }
+}
+
+/// What a file is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    /// A file system on a disk: dirty pages are accounted, so shared pages are mapped read-only until they
+    /// are written and `remap_file_pages` is emulated; no holes.
+    #[default]
+    Disk,
+    /// tmpfs.
+    Tmpfs,
+}
+
+impl FileKind {
+    fn is_disk(&self) -> bool {
+        *self == FileKind::Disk
     }
 }
 

@@ -4,6 +4,7 @@
 mod address;
 mod expect;
 mod facts;
+mod filemap;
 mod huge;
 mod path;
 mod script;

@@ -293,6 +293,21 @@ fn operations() {
             "heap",
         ),
         op(
+            Code::WrongMapping,
+            "{ \"remap_file_pages\": { \"region\": { \"map\": §\"ram\" }, \"offset\": 1 } }",
+            "mapping `ram` is not a shared mapping of a file",
+        ),
+        op(
+            Code::Zero,
+            "{ \"remap_file_pages\": { \"region\": { \"at\": 4096, \"pages\": §0 }, \"offset\": 1 } }",
+            "0 pages",
+        ),
+        op(
+            Code::WrongMapping,
+            "{ \"madvise\": { \"region\": { \"map\": §\"ram\" }, \"advice\": \"remove\" } }",
+            "it is private",
+        ),
+        op(
             Code::BadAddress,
             "{ \"brk\": { \"to\": §0xffff800000000000 } }",
             "user half",
@@ -398,6 +413,38 @@ fn huge_pages() {
 }
 
 #[test]
+fn operations_on_the_file_behind_a_mapping() {
+    let shared = |code, op: &str, fragment| {
+        let members = format!(
+            "\"maps\": {{ \"m\": {{ \"file\": \"heap\", \"sharing\": \"shared\" }} }},\n\
+             \"threads\": {{ \"t\": {{ \"script\": [ {op} ] }} }}"
+        );
+        process(code, &members, fragment)
+    };
+    run(&[
+        shared(
+            Code::BeyondFile,
+            "{ \"remap_file_pages\": { \"region\": { \"map\": \"m\", \"first\": 8 }, \"offset\": §9 } }",
+            "the pages end at page 65 of file `heap`, which has 64",
+        ),
+        shared(
+            Code::WrongMapping,
+            "{ \"madvise\": { \"region\": { \"map\": §\"m\" }, \"advice\": \"remove\" } }",
+            "give the file `\"kind\": \"tmpfs\"`",
+        ),
+    ]);
+}
+
+#[test]
+fn a_name_that_may_mean_another_mapping_is_not_judged_before_the_run() {
+    let text = "{ \"title\": \"t\", \"processes\": { \"p\": {\n\
+                \"maps\": { \"ram\": { \"pages\": 16 } }, \"threads\": { \"t\": { \"script\": [\n\
+                { \"mmap\": { \"name\": \"ram\", \"pages\": 16, \"sharing\": \"shared\" } },\n\
+                { \"madvise\": { \"region\": { \"map\": \"ram\" }, \"advice\": \"remove\" } } ] } } } } }";
+    assert_eq!(common::findings(text.as_bytes()).len(), 0);
+}
+
+#[test]
 fn too_many_operations() {
     let inner = "{ \"repeat\": { \"times\": 100000, \"script\": [ { \"exit\": {} } ] } }";
     let members = format!(
@@ -424,6 +471,10 @@ fn a_rank_changes_nothing_of_its_process() {
         (
             "madvise",
             "{ \"region\": { \"map\": \"ram\" }, \"advice\": \"dontneed\" }",
+        ),
+        (
+            "remap_file_pages",
+            "{ \"region\": { \"at\": 4096, \"pages\": 1 }, \"offset\": 0 }",
         ),
         ("brk", "{ \"to\": 4096 }"),
         ("exec", "{}"),

@@ -76,6 +76,8 @@ pub enum Op {
     Mprotect(MprotectOp),
     /// mremap(2).
     Mremap(MremapOp),
+    /// remap_file_pages(2): other pages of the file into a part of a shared mapping.
+    RemapFilePages(RemapFilePagesOp),
     /// madvise(2).
     Madvise(MadviseOp),
     /// mlock(2): every page of the region is made present and stays.
@@ -247,6 +249,19 @@ pub struct MremapOp {
     pub to: Option<Address>,
 }
 
+/// Arguments of `remap_file_pages`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemapFilePagesOp {
+    /// Where: a part of one mapping.
+    pub region: Region,
+    /// First page of the file.
+    pub offset: u64,
+    /// MAP_NONBLOCK: the pages are not faulted in.
+    #[serde(default)]
+    pub nonblock: bool,
+}
+
 /// Arguments of `madvise`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -263,6 +278,8 @@ pub struct MadviseOp {
 pub enum Advice {
     /// MADV_DONTNEED.
     Dontneed,
+    /// MADV_REMOVE: a hole in a file of tmpfs.
+    Remove,
 }
 
 /// Arguments of `brk`.
@@ -352,6 +369,7 @@ impl Op {
             Op::Munmap(_) => "munmap",
             Op::Mprotect(_) => "mprotect",
             Op::Mremap(_) => "mremap",
+            Op::RemapFilePages(_) => "remap_file_pages",
             Op::Madvise(_) => "madvise",
             Op::Mlock(_) => "mlock",
             Op::Munlock(_) => "munlock",

@@ -31,8 +31,8 @@ const MAX_ZIPF: f64 = 100.0;
 
 /// Whose script it is and how often the operation at hand runs.
 #[derive(Clone, Copy)]
-struct Context<'a> {
-    process: &'a str,
+pub(super) struct Context<'a> {
+    pub(super) process: &'a str,
     thread: &'a ThreadDef,
     /// The thread imports memory of its process and lives on another partition.
     rank: bool,
@@ -41,14 +41,14 @@ struct Context<'a> {
 
 /// Whether an operation may leave its region out.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Absent {
+pub(super) enum Absent {
     Refused,
     /// Everything that the secondary MMU shadows.
     Whole,
 }
 
 /// A region, wherever the operation writes it.
-struct Part<'a> {
+pub(super) struct Part<'a> {
     map: Option<&'a str>,
     address: Option<&'a Address>,
     first: u64,
@@ -205,10 +205,8 @@ impl<'a> Checker<'a> {
                 self.region((&op.region).into(), Absent::Refused, context, &at.key("region"));
             }
             Op::Mremap(op) => self.mremap(op, context, &at.key("mremap")),
-            Op::Madvise(op) => {
-                let at = at.key("madvise");
-                self.region((&op.region).into(), Absent::Refused, context, &at.key("region"));
-            }
+            Op::RemapFilePages(op) => self.remap_file_pages(op, context, &at.key("remap_file_pages")),
+            Op::Madvise(op) => self.madvise(op, context, &at.key("madvise")),
             Op::Brk(op) => {
                 self.address(&op.to, &at.key("brk").key("to"));
             }
@@ -264,7 +262,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Pages of a part as far as the file tells.
-    fn part_pages(&self, part: &Part<'_>, context: Context<'a>) -> Option<u64> {
+    pub(super) fn part_pages(&self, part: &Part<'_>, context: Context<'a>) -> Option<u64> {
         if part.pages.is_some() {
             return part.pages;
         }
@@ -393,7 +391,7 @@ impl<'a> Checker<'a> {
     }
 
     /// A part of the address space.
-    fn region(&mut self, part: Part<'a>, absent: Absent, context: Context<'a>, at: &At<'_>) {
+    pub(super) fn region(&mut self, part: Part<'a>, absent: Absent, context: Context<'a>, at: &At<'_>) {
         if part.pages == Some(0) {
             self.error(
                 Code::Zero,
@@ -635,6 +633,7 @@ pub(crate) fn changes_process(op: &Op) -> bool {
             | Op::Munmap(_)
             | Op::Mprotect(_)
             | Op::Mremap(_)
+            | Op::RemapFilePages(_)
             | Op::Madvise(_)
             | Op::Mlock(_)
             | Op::Munlock(_)

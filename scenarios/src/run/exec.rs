@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use mm::{Backing, Locked, MapFlags, MapRequest, MmId, Now, Populate, Prot, Sharing};
+use mm::{Backing, Locked, MapFlags, MapRequest, MmId, Now, Populate, Prefault, Prot, RemapRequest, Sharing};
 use sim::{Action, Cx, Cycles, Object, QueueId, Stream};
 use x86::{Access, Pgoff, Va, VaRange};
 
@@ -124,10 +124,25 @@ impl Thread {
                 done.map_err(|e| self.refused("mprotect", &format!("{e:?}")))?;
             }
             Op::Mremap(o) => self.mremap(cx, o).await?,
+            Op::RemapFilePages(o) => {
+                let request = RemapRequest {
+                    range: self.region(&o.region)?,
+                    prot: Prot::NONE,
+                    pgoff: Pgoff::new(o.offset),
+                    prefault: if o.nonblock { Prefault::No } else { Prefault::Yes },
+                };
+                let done = kernel.sys_remap_file_pages(cx, self.mm, request).await;
+                done.map_err(|e| self.refused(op.name(), &format!("{e:?}")))?;
+            }
             Op::Madvise(o) => {
                 let range = self.region(&o.region)?;
                 let done = match o.advice {
                     ast::Advice::Dontneed => kernel.madvise_dontneed(cx, self.mm, range).await,
+                    ast::Advice::Remove => {
+                        let done = kernel.madvise_remove(cx, self.mm, range).await;
+                        done.map_err(|e| self.refused("madvise", &format!("{e:?}")))?;
+                        Ok(())
+                    }
                 };
                 done.map_err(|e| self.refused("madvise", &format!("{e:?}")))?;
             }

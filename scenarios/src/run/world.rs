@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use mm::{FileId, Kernel, KernelId, KernelSpec, World};
+use mm::{FileId, FileKind, Kernel, KernelId, KernelSpec, World};
 use sim::{
     Affinity, Completion, CpuId, Cx, Cycles, Engine, EngineConfig, Histogram, Role, Schedule, Seeded, TaskId,
     TaskSpec,
@@ -16,7 +16,9 @@ use super::exec::{Life, Next, Thread};
 use super::process::{Barrier, Process, barriers_of, children_of};
 use super::resolve::Resolved;
 use super::{Outcome, Request, RunError, result};
-use crate::ast::{AtEnd, AttachDef, Birth, FilePages, Op, ProcessDef, RegisterWhen, Scenario, ThreadDef};
+use crate::ast::{
+    self, AtEnd, AttachDef, Birth, FileDef, FilePages, Op, ProcessDef, RegisterWhen, Scenario, ThreadDef,
+};
 use crate::check::DEFAULT_PARTITION;
 
 /// A scenario at work.
@@ -82,7 +84,7 @@ impl<'a> WorldBuilder<'a> {
             self.boot(kernel)?;
             for (name, def) in &self.scenario.files {
                 let file = match def.page_size {
-                    FilePages::Small => kernel.new_file(name, def.pages),
+                    FilePages::Small => kernel.new_file_of(kind(def), name, def.pages),
                     FilePages::Huge => kernel.new_hugetlb_file(name, def.pages),
                 };
                 files.insert((kernel.id, name.clone()), file);
@@ -558,6 +560,13 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
     if process.present.get() == 0 {
         process.destroy(&cx).await;
         run.finish(&process);
+    }
+}
+
+fn kind(def: &FileDef) -> FileKind {
+    match def.kind {
+        ast::FileKind::Disk => FileKind::Disk,
+        ast::FileKind::Tmpfs => FileKind::Tmpfs,
     }
 }
 

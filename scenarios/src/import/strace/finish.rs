@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ast::{
-    FileDef, FilePages, ForkOp, Forked, KernelChoice, NotifierChoice, Op, ProcessDef, Scenario, ThreadDef,
-    TouchOp, Unsupported, WaitOp,
+    FileDef, FileKind, FilePages, ForkOp, Forked, KernelChoice, NotifierChoice, Op, ProcessDef, Scenario,
+    ThreadDef, TouchOp, Unsupported, WaitOp,
 };
 
 use super::attach::{self, Attached};
@@ -49,6 +49,7 @@ pub(super) fn finish(mut replay: Replay<'_>) -> Result<Scenario, ImportError> {
                 FileDef {
                     pages: file.initial.max(1),
                     page_size: FilePages::Small,
+                    kind: FileKind::default(),
                 },
             )
         })

@@ -49,9 +49,8 @@ impl Replay<'_> {
             "brk" => self.brk(place, number(text(0)), ret),
             "ftruncate" | "ftruncate64" | "truncate" | "truncate64" => self.truncate(place, call),
             "fallocate" => self.fallocate(place, call),
-            "remap_file_pages" | "process_madvise" | "process_mrelease" => {
-                skip("the language has no operation for it")
-            }
+            "remap_file_pages" => skip("the log does not say which file system accounts dirty pages"),
+            "process_madvise" | "process_mrelease" => skip("the language has no operation for it"),
             "shmat" => skip("the size of the segment is not in the log"),
             "mlock2" if has(text(2), "MLOCK_ONFAULT") => skip("MLOCK_ONFAULT is younger than the profiles"),
             "mlock" | "mlock2" => self.on_range(place, call, Gaps::All, |replay, place, span| {
@@ -481,7 +480,8 @@ fn advice_reason(advice: &str) -> &'static str {
         | "MADV_POPULATE_READ"
         | "MADV_POPULATE_WRITE"
         | "MADV_COLLAPSE" => "newer than the operations of the language",
-        "MADV_REMOVE" | "MADV_DONTNEED_LOCKED" => "the language has no operation for it",
+        "MADV_REMOVE" => "the log does not say which file system has holes",
+        "MADV_DONTNEED_LOCKED" => "the language has no operation for it",
         _ => "a hint that no profile acts on",
     }
 }
