@@ -41,6 +41,24 @@ fn content(path: &Path) -> Vec<u8> {
     plain
 }
 
+/// Only there may entries of the host's page tables be stored: it asks who holds which lock.
+const STORES: &str = "watch.rs";
+
+#[test]
+fn the_host_stores_entries_where_the_lock_is_asked_for() {
+    let mut all = Vec::new();
+    files(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mm/src"),
+        &mut all,
+    );
+    let stores = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains("tables.set("));
+    let found: Vec<_> = all.iter().filter(|path| stores(path)).collect();
+    assert!(
+        matches!(found.as_slice(), [only] if only.ends_with(STORES)),
+        "through `Kernel::set_pte` or `LockedPtes::set`: {found:?}"
+    );
+}
+
 #[test]
 fn no_file_names_a_path_of_one_machine() {
     let mut all = Vec::new();
