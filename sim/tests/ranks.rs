@@ -244,6 +244,16 @@ fn interrupting_the_others_with_preemption_on_is_a_violation() {
 }
 
 #[test]
+fn a_task_that_ends_with_a_lock_is_found() {
+    let e = engine();
+    let lock = ranked(&e, "i_mmap_lock", 40);
+    e.spawn(worker(), move |cx| async move {
+        std::mem::forget(cx.lock(lock).await);
+    });
+    assert_eq!(violation(e.run()).kind, ViolationKind::EndedHolding);
+}
+
+#[test]
 fn every_kind_has_a_name_of_its_own_and_a_rule() {
     let mut names: Vec<_> = ViolationKind::ALL.iter().map(|k| k.id()).collect();
     names.sort_unstable();

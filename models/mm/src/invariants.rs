@@ -1,6 +1,6 @@
 //! The invariants of the host mm as a table: what is asserted, when, and under which kind of violation.
 //!
-//! Numbers and statements are those of host-mm-paths F. What is marked [`Asserted::Never`] is there
+//! Numbers and statements are those of host-mm-paths F1 to F27. What is marked [`Asserted::Never`] is there
 //! because asserting it would be wrong, or because it belongs to another kernel. The checks themselves lie
 //! in `watch.rs` (at the step that could break them), in `page.rs` (at free), in `check.rs` (at the end of
 //! a completed run, where the books are counted again) and in the engine.
@@ -56,7 +56,7 @@ pub enum Asserted {
     Never(&'static str),
 }
 
-/// An invariant of host-mm-paths F.
+/// One of the invariants host-mm-paths F1 to F27.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Invariant {
     /// Number in the reference.

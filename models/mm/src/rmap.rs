@@ -242,7 +242,7 @@ impl Kernel {
         if entry.dirty() {
             self.set_page_dirty(cx, pfn).await;
         }
-        self.leave_in_place(&mapping, entry, pfn, purpose);
+        self.leave_in_place(cx, &mapping, entry, pfn, purpose);
         self.st().metrics.rmap_unmapped += 1;
         drop(mapping);
         self.notify_page(cx, mm, Path::Unmap, Point::AfterPtl, va).await;
@@ -263,7 +263,7 @@ impl Kernel {
     }
 
     /// What takes the entry's place, rss and `page_remove_rmap`.
-    fn leave_in_place(&self, mapping: &Mapping<'_>, entry: Entry, pfn: Pfn, purpose: UnmapFor) {
+    fn leave_in_place(&self, cx: &Cx, mapping: &Mapping<'_>, entry: Entry, pfn: Pfn, purpose: UnmapFor) {
         let mut st = self.st();
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
@@ -279,7 +279,7 @@ impl Kernel {
             (None, UnmapFor::Migration) => NonPresent::Migration(pfn, access).entry(),
             (None, UnmapFor::Reclaim) => Entry::NONE,
         };
-        st.tables.set(mapping.table, mapping.index, left);
+        self.set_pte(cx, &mut st, mapping.table, mapping.index, left);
         // An entry that migrates is still counted: it will map the page's successor.
         if slot.is_some() || purpose == UnmapFor::Reclaim {
             let mm = st.mm_mut(mapping.mm);
@@ -333,7 +333,7 @@ impl Kernel {
         self.notify_page(cx, mm, Path::Mkclean, Point::AfterFlush, va)
             .await;
         let clean = entry.without_write().without_dirty();
-        self.st().tables.set(mapping.table, mapping.index, clean);
+        self.set_pte(cx, &mut self.st(), mapping.table, mapping.index, clean);
         self.st().metrics.rmap_cleaned += 1;
         drop(mapping);
         self.notify_page(cx, mm, Path::Mkclean, Point::AfterPtl, va).await;
@@ -426,9 +426,8 @@ impl Kernel {
             return Young::No;
         }
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
-        self.st()
-            .tables
-            .set(mapping.table, mapping.index, entry.without_accessed());
+        let old = entry.without_accessed();
+        self.set_pte(cx, &mut self.st(), mapping.table, mapping.index, old);
         self.st().metrics.rmap_young += 1;
         self.flush_tlb_page(cx, mapping.mm, mapping.va).await;
         Young::Yes
@@ -439,7 +438,7 @@ impl Kernel {
         let entry = {
             let mut st = self.st();
             let entry = st.tables.get(mapping.table, mapping.index);
-            st.tables.set(mapping.table, mapping.index, Entry::NONE);
+            self.set_pte(cx, &mut st, mapping.table, mapping.index, Entry::NONE);
             entry
         };
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);

@@ -155,7 +155,7 @@ impl Kernel {
             let frame = frames.get_mut(pfn);
             if frame.index() != st.vma(vma).pgoff_of(va) {
                 let place = NonPresent::File(frame.index()).entry();
-                st.tables.set(mapping.table, mapping.index, place);
+                self.set_pte(cx, &mut st, mapping.table, mapping.index, place);
             }
             if entry.dirty() {
                 frame.flags.set(PageFlags::DIRTY);

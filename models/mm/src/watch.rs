@@ -251,7 +251,7 @@ impl Kernel {
     }
 
     /// F14: a page is about to leave the page cache.
-    pub(crate) fn check_uncached(&self, cx: &Cx, page: &CachedPage) {
+    pub fn check_uncached(&self, cx: &Cx, page: &CachedPage) {
         let mapcount = self.frames().get(page.pfn).mapcount;
         let text = if mapcount > 0 {
             format!(

@@ -411,7 +411,7 @@ impl Kernel {
             return;
         };
         let entry = mk_pte(&st, vma, new, access);
-        st.tables.set(table, at, entry);
+        self.set_pte(cx, &mut st, table, at, entry);
         debug_assert_eq!(st.mm_of(vma), mm);
         drop(st);
         let mut frames = self.frames();

@@ -115,7 +115,7 @@ impl Kernel {
                 // `make_migration_entry_read`: whether it may be stored to again, a fault will find out.
                 if let Some(NonPresent::Migration(pfn, MigrationAccess::Write)) = NonPresent::of(entry) {
                     let read = NonPresent::Migration(pfn, MigrationAccess::Read);
-                    st.tables.set(table, index, read.entry());
+                    ptes.set(&mut st, index, read.entry());
                     cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
                 }
                 continue;

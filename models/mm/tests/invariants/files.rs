@@ -52,6 +52,31 @@ fn a_page_that_leaves_the_page_cache_is_unmapped() {
     assert_eq!(mapped_while_it_leaves_the_cache(Meddling::No), End::Completed);
 }
 
+#[test]
+fn a_page_that_leaves_the_page_cache_is_locked() {
+    let leave = |meddling| {
+        let b = Setup::linux_2_6_27().build();
+        let mm = b.mm;
+        let file = b.kernel.new_file("file", PAGES);
+        b.work(move |cx, k| async move {
+            k.sys_mmap(&cx, mm, shared_file(BASE, PAGES, file))
+                .await
+                .expect("free");
+            touch(&cx, &k, mm, range(BASE, 1), Access::Read).await;
+            k.sys_munmap(&cx, mm, range(BASE, PAGES)).await;
+            let page = k.st().file(file).pages.get(0).expect("cached");
+            let _locked = match meddling {
+                Meddling::Yes => None,
+                Meddling::No => Some(cx.lock(page.lock).await),
+            };
+            k.check_uncached(&cx, &page);
+        })
+    };
+    let v = broken(leave(Meddling::Yes), "F14", UNCACHED_WHILE_MAPPED);
+    assert!(v.summary.contains("without PG_locked"), "{}", v.summary);
+    assert_eq!(leave(Meddling::No), End::Completed);
+}
+
 /// What a careless writeback clears of a page that was written.
 #[derive(Clone, Copy, PartialEq)]
 enum Cleaned {

@@ -1,4 +1,4 @@
-//! Every invariant of host-mm-paths F that is asserted, broken on purpose and found.
+//! Every invariant of host-mm-paths F1 to F27 that is asserted, broken on purpose and found.
 //!
 //! The paths contain nothing for this. What breaks them is misuse of what a kernel shows anyway: its state
 //! (`Kernel::st`: a CPU left out of a mask, a lock put in another's place while a path waits for it, an
