@@ -13,11 +13,11 @@ use scenarios::ast::{Expect, Scenario};
 use scenarios::load::load_file;
 use sim::MetricDef;
 
-/// Metrics that no scenario can move, and why.
 /// Reclaim, swap, writeback and migration are in the model, but no operation or setting of the language
 /// leads to them yet.
 const NO_OPERATION: &str = "no operation or setting of the language leads there yet";
 
+/// Metrics that no scenario can move, and why.
 const OUT_OF_REACH: [(&str, &str); 32] = [
     ("faults.host.major", NO_OPERATION),
     ("faults.host.migration", NO_OPERATION),

@@ -63,7 +63,7 @@ fn a_page_that_leaves_the_page_cache_is_locked() {
                 .await
                 .expect("free");
             touch(&cx, &k, mm, range(BASE, 1), Access::Read).await;
-            k.sys_munmap(&cx, mm, range(BASE, PAGES)).await;
+            k.sys_munmap(&cx, mm, range(BASE, PAGES)).await.expect("mapped");
             let page = k.st().file(file).pages.get(0).expect("cached");
             let _locked = match meddling {
                 Meddling::Yes => None,
