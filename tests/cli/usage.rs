@@ -107,7 +107,7 @@ fn lists_have_rows_in_both_forms() {
     assert!(place.good(&sleepable).contains("i_mmap_sem"));
     assert!(!place.good(&["list", "locks"]).contains("i_mmap_sem"));
     let unknown = ["list", "locks", "--kernel", "linux-0.01"];
-    place.run(&unknown).exits(2).says("known: linux-2.6.27");
+    place.run(&unknown).exits(2).says("known: linux-2.6.25");
 }
 
 #[test]
