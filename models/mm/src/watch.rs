@@ -108,6 +108,22 @@ impl Kernel {
         self.locked_ptes(cx, st, table).set(st, index, entry);
     }
 
+    /// `set_huge_pte_at`, `pud_populate` and `pud_clear` of hugetlb: an entry of a PMD or PUD table of an address
+    /// space, whose page_table_lock the caller holds (F3, F4).
+    pub fn set_huge_entry(
+        &self,
+        cx: &Cx,
+        st: &mut State,
+        mm: MmId,
+        (table, index): (TableId, usize),
+        entry: Entry,
+    ) {
+        if cx.holds(st.mm(mm).page_table_lock).is_none() {
+            report_unlocked(cx, table);
+        }
+        st.tables.set(table, index, entry);
+    }
+
     /// F26, second half: the entry is empty and about to map another page.
     pub(crate) fn check_flushed(&self, cx: &Cx, mm: MmId, va: Va, old: Pfn) {
         if let Some(who) = self.still_translates(&self.st(), mm, va.vpn(), old) {

@@ -8,10 +8,11 @@ use std::rc::Rc;
 use common::huge::{huge, huge_range, solo, touch_huge, with_pool};
 use common::{BASE, FAR_ABOVE, Listener, Setup, anonymous, range, touch, wait};
 use mm::hugetlb::{HPAGE_PAGES, PoolState};
+use mm::invariants::PTE_WITHOUT_LOCK;
 use mm::notifier::{CallbackFuture, Design, MmuKind, Subscriber};
 use mm::{FileId, Kernel, KernelPreemption, MapError, MapRequest, MmId, MmMetrics, Prot, Refused, Sharing};
-use sim::{Cx, End, LockId};
-use x86::{Access, Pfn, Pgoff, Va, VaRange};
+use sim::{Cx, End, LockId, ViolationKind};
+use x86::{Access, Level, Pfn, Pgoff, Va, VaRange};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Edge {
@@ -508,4 +509,41 @@ fn a_mapping_of_less_than_a_gigabyte_shares_nothing() {
         }
         assert_eq!((k.metrics().pmd_shares, k.metrics().faults_huge), (0, 2));
     });
+}
+
+/// Stores the entry of a huge page again, as a path would, with page_table_lock or without.
+fn stored_again(locking: Locking) -> End {
+    let (end, _) = with_pool(Setup::linux_2_6_27(), 1, 1, move |cx, k, mm, file| async move {
+        k.sys_mmap(&cx, mm, huge(BASE, 1, file, Sharing::Shared))
+            .await
+            .expect("free");
+        touch_huge(&cx, &k, mm, huge_range(BASE, 1), Access::Write).await;
+        let ptl = k.st().mm(mm).page_table_lock;
+        let _held = match locking {
+            Locking::Held => Some(cx.lock(ptl).await),
+            Locking::Forgotten => None,
+        };
+        let mut st = k.st();
+        let pgd = st.mm(mm).pgd;
+        let table = st.tables.table_at(pgd, BASE.vpn(), Level::Pmd).expect("touched");
+        let place = (table, Level::Pmd.index(BASE));
+        let entry = st.tables.get(place.0, place.1);
+        k.set_huge_entry(&cx, &mut st, mm, place, entry);
+    });
+    end
+}
+
+#[derive(Clone, Copy)]
+enum Locking {
+    Held,
+    Forgotten,
+}
+
+#[test]
+fn entries_of_huge_pages_are_stored_under_page_table_lock() {
+    assert_eq!(stored_again(Locking::Held), End::Completed);
+    let End::Violation(v) = stored_again(Locking::Forgotten) else {
+        panic!("nobody asked for the lock");
+    };
+    assert_eq!(v.kind, ViolationKind::Model(PTE_WITHOUT_LOCK), "{}", v.summary);
 }

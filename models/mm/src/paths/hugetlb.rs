@@ -55,22 +55,26 @@ impl State {
         let table = self.tables.table_at(self.mm(mm).pgd, va.vpn(), Level::Pmd)?;
         Some((table, Level::Pmd.index(va)))
     }
-
-    /// `huge_pmd_unshare`: drops a PMD table that somebody else uses, too. True if it did.
-    fn huge_pmd_unshare(&mut self, mm: MmId, va: Va, table: TableId) -> bool {
-        if !self.hugetlb.drop_share(table) {
-            return false;
-        }
-        let pgd = self.mm(mm).pgd;
-        let pud = self.tables.table_at(pgd, va.vpn(), Level::Pud);
-        let pud = pud.expect("a PMD table hangs in a PUD table");
-        self.tables.set(pud, Level::Pud.index(va), Entry::NONE);
-        self.metrics.pmd_unshares += 1;
-        true
-    }
 }
 
 impl Kernel {
+    /// `huge_pmd_unshare`: drops a PMD table that somebody else uses, too. True if it did. page_table_lock is
+    /// held.
+    fn huge_pmd_unshare(&self, cx: &Cx, mm: MmId, va: Va, table: TableId) -> bool {
+        let mut st = self.st();
+        if !st.hugetlb.drop_share(table) {
+            return false;
+        }
+        let pud = st.tables.table_at(st.mm(mm).pgd, va.vpn(), Level::Pud);
+        let place = (
+            pud.expect("a PMD table hangs in a PUD table"),
+            Level::Pud.index(va),
+        );
+        self.set_huge_entry(cx, &mut st, mm, place, Entry::NONE);
+        st.metrics.pmd_unshares += 1;
+        true
+    }
+
     /// `unmap_hugepage_range`; with `ref_page` only entries of that page.
     pub(super) async fn unmap_hugepage_range(
         &self,
@@ -126,7 +130,7 @@ impl Kernel {
             let Some((table, index)) = self.present_table(cx, mm, &mut at, range.end()) else {
                 continue;
             };
-            if self.st().huge_pmd_unshare(mm, va, table) {
+            if self.huge_pmd_unshare(cx, mm, va, table) {
                 at = to_next_pud(va, range.end());
                 continue;
             }
@@ -138,7 +142,7 @@ impl Kernel {
                 }
                 st.vma_mut(vma).reserve = Reserve::Unmapped;
             }
-            if let Some(pfn) = self.huge_ptep_get_and_clear(cx, table, index) {
+            if let Some(pfn) = self.huge_ptep_get_and_clear(cx, mm, (table, index)) {
                 self.notify_page(cx, mm, Path::Zap, Point::AfterClear, va).await;
                 pages.push(pfn);
             }
@@ -161,13 +165,13 @@ impl Kernel {
     }
 
     /// `huge_ptep_get_and_clear`; the dirty bit goes to the page.
-    fn huge_ptep_get_and_clear(&self, cx: &Cx, table: TableId, index: usize) -> Option<Pfn> {
+    fn huge_ptep_get_and_clear(&self, cx: &Cx, mm: MmId, place: (TableId, usize)) -> Option<Pfn> {
         let mut st = self.st();
-        let entry = st.tables.get(table, index);
+        let entry = st.tables.get(place.0, place.1);
         if entry.is_none() {
             return None;
         }
-        st.tables.set(table, index, Entry::NONE);
+        self.set_huge_entry(cx, &mut st, mm, place, Entry::NONE);
         st.metrics.huge_zapped += 1;
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
         let pfn = entry.frame(HPAGE);
@@ -224,7 +228,7 @@ impl Kernel {
         let pud = st.tables.table_at(st.mm(mm).pgd, va.vpn(), Level::Pud);
         let (pud, index) = (pud.expect("made before"), Level::Pud.index(va));
         if st.tables.get(pud, index).is_none() {
-            st.tables.set(pud, index, Entry::table(theirs));
+            self.set_huge_entry(cx, &mut st, mm, (pud, index), Entry::table(theirs));
             st.metrics.pmd_shares += 1;
         } else {
             st.hugetlb.drop_share(theirs);
@@ -279,11 +283,18 @@ impl Kernel {
             }
             let _dst = cx.lock(dst_ptl).await;
             let _src = cx.lock(src_ptl).await;
-            self.copy_huge_pte(cx, vma, (src, dst), index);
+            self.copy_huge_pte(cx, vma, (parent, src), (child, dst), index);
         }
     }
 
-    fn copy_huge_pte(&self, cx: &Cx, vma: VmaId, (src, dst): (TableId, TableId), index: usize) {
+    fn copy_huge_pte(
+        &self,
+        cx: &Cx,
+        vma: VmaId,
+        (parent, src): (MmId, TableId),
+        (child, dst): (MmId, TableId),
+        index: usize,
+    ) {
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access * 2);
         let mut st = self.st();
         let mut entry = st.tables.get(src, index);
@@ -292,9 +303,9 @@ impl Kernel {
         }
         if st.vma(vma).is_cow() {
             entry = entry.without_write();
-            st.tables.set(src, index, entry);
+            self.set_huge_entry(cx, &mut st, parent, (src, index), entry);
         }
-        st.tables.set(dst, index, entry);
+        self.set_huge_entry(cx, &mut st, child, (dst, index), entry);
         st.metrics.pages_forked += 1;
         self.frames().get_page(entry.frame(HPAGE));
     }
@@ -316,7 +327,7 @@ impl Kernel {
             let Some((table, index)) = self.present_table(cx, mm, &mut at, part.end()) else {
                 continue;
             };
-            if self.st().huge_pmd_unshare(mm, va, table) {
+            if self.huge_pmd_unshare(cx, mm, va, table) {
                 at = to_next_pud(va, part.end());
                 continue;
             }
@@ -344,7 +355,8 @@ impl Kernel {
         if !v.prot.can_read() {
             changed = changed.with_no_access();
         }
-        st.tables.set(table, index, changed);
+        let mm = st.mm_of(vma);
+        self.set_huge_entry(cx, &mut st, mm, (table, index), changed);
     }
 
     /// The file's VMAs that map a page, in the tree's order, and what walking costs.

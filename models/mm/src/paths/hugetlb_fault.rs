@@ -140,8 +140,8 @@ impl Kernel {
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
         let mut st = self.st();
         let place = st.huge_pte_offset(fault.mm, fault.va);
-        if let Some((table, index)) = place {
-            st.tables.set(table, index, entry);
+        if let Some(place) = place {
+            self.set_huge_entry(cx, &mut st, fault.mm, place, entry);
         }
         place.is_some()
     }
