@@ -293,6 +293,11 @@ fn operations() {
             "heap",
         ),
         op(
+            Code::UnknownFile,
+            "{ \"writeback\": { \"file\": §\"f\" } }",
+            "heap",
+        ),
+        op(
             Code::BadAddress,
             "{ \"brk\": { \"to\": §0xffff800000000000 } }",
             "user half",
@@ -356,6 +361,9 @@ fn a_rank_changes_nothing_of_its_process() {
         ("brk", "{ \"to\": 4096 }"),
         ("exec", "{}"),
         ("truncate", "{ \"file\": \"heap\", \"pages\": 1 }"),
+        ("writeback", "{ \"file\": \"heap\" }"),
+        ("msync", "{ \"map\": \"ram\" }"),
+        ("migrate", "{ \"region\": { \"map\": \"ram\" } }"),
     ] {
         let members = format!(
             "\"maps\": {{ \"ram\": {{ \"pages\": 16 }} }}, \"attach\": {{ \"x\": {{ \"xpmem\": {{}} }} }}, \

@@ -128,6 +128,22 @@ impl Thread {
                     ast::Advice::Dontneed => kernel.madvise_dontneed(cx, self.mm, range).await,
                 }
             }
+            Op::Writeback(o) => {
+                let file = self.run.file(&kernel, &o.file)?;
+                kernel.sys_fsync(cx, file).await;
+            }
+            Op::Msync(r) => {
+                let range = self.region(r)?;
+                kernel.sys_msync(cx, self.mm, range).await;
+            }
+            Op::Migrate(o) => {
+                let range = self.region(&o.region)?;
+                let which = match o.which {
+                    ast::MigrateWhich::Own => mm::Which::Own,
+                    ast::MigrateWhich::All => mm::Which::All,
+                };
+                let _ = kernel.sys_move_pages(cx, self.mm, range, which).await;
+            }
             Op::Brk(o) => {
                 let to = self.address(&o.to)?;
                 kernel

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use mm::{FileId, Kernel, KernelId, KernelSpec, World};
+use mm::{Device, DiskSpec, FileId, Kernel, KernelId, KernelSpec, World};
 use sim::{
     Affinity, Completion, CpuId, Cx, Cycles, Engine, EngineConfig, Histogram, Role, Schedule, Seeded, TaskId,
     TaskSpec,
@@ -79,6 +79,13 @@ impl<'a> WorldBuilder<'a> {
             .collect();
         let mut files = BTreeMap::new();
         for kernel in kernels.values() {
+            if let Some(disk) = self.scenario.disk {
+                let spec = DiskSpec {
+                    read_ns: disk.read_ns,
+                    write_ns: disk.write_ns,
+                };
+                kernel.set_disk(Device::Files, spec);
+            }
             for (name, def) in &self.scenario.files {
                 files.insert((kernel.id, name.clone()), kernel.new_file(name, def.pages));
             }
