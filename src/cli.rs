@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Print the JSON Schema of a file format
     Schema(SchemaArgs),
-    /// List what scenarios and streams can name
+    /// List what scenarios and streams can name, and what runs are checked against
     List(ListArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -363,6 +363,9 @@ pub(crate) struct ListArgs {
     /// Machine whose costs or hardware are listed: a preset, or a machine file
     #[arg(long, value_name = "MACHINE|FILE", default_value = "harpertown-2008")]
     pub(crate) machine: String,
+    /// Kernel whose locks are listed
+    #[arg(long, value_name = "KERNEL", default_value = "linux-2.6.27")]
+    pub(crate) kernel: String,
     /// Form of the list
     #[arg(long, value_enum, default_value_t = CheckFormat::Text, value_name = "FORMAT")]
     pub(crate) format: CheckFormat,
@@ -387,6 +390,10 @@ pub(crate) enum ListKind {
     Scenarios,
     /// Patterns and options of the streams of `translate`
     Streams,
+    /// Lock order of a kernel: ranks, kinds, nesting
+    Locks,
+    /// What every run is checked against
+    Checks,
 }
 
 /// Arguments of `completions`.

@@ -41,6 +41,26 @@ fn content(path: &Path) -> Vec<u8> {
     plain
 }
 
+/// Only there may entries of the host's page tables be stored: the first asks who holds which lock, the
+/// others store entries of huge pages, whose lock is page_table_lock.
+const STORES: [&str; 3] = ["watch.rs", "hugetlb.rs", "hugetlb_fault.rs"];
+
+#[test]
+fn the_host_stores_entries_where_the_lock_is_asked_for() {
+    let mut all = Vec::new();
+    files(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mm/src"),
+        &mut all,
+    );
+    let stores = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains("tables.set("));
+    let known = |path: &&PathBuf| STORES.iter().any(|name| path.ends_with(name));
+    let found: Vec<_> = all.iter().filter(|path| stores(path)).collect();
+    assert!(
+        found.len() == STORES.len() && found.iter().all(known),
+        "through `Kernel::set_pte` or `LockedPtes::set`: {found:?}"
+    );
+}
+
 #[test]
 fn no_file_names_a_path_of_one_machine() {
     let mut all = Vec::new();

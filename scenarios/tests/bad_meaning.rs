@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::cases::{case, head, op, process, run};
+use common::cases::{Case, case, head, op, process, run};
 use scenarios::diagnostic::Code;
 
 #[test]
@@ -298,6 +298,21 @@ fn operations() {
             "heap",
         ),
         op(
+            Code::WrongMapping,
+            "{ \"remap_file_pages\": { \"region\": { \"map\": §\"ram\" }, \"offset\": 1 } }",
+            "mapping `ram` is not a shared mapping of a file",
+        ),
+        op(
+            Code::Zero,
+            "{ \"remap_file_pages\": { \"region\": { \"at\": 4096, \"pages\": §0 }, \"offset\": 1 } }",
+            "0 pages",
+        ),
+        op(
+            Code::WrongMapping,
+            "{ \"madvise\": { \"region\": { \"map\": §\"ram\" }, \"advice\": \"remove\" } }",
+            "it is private",
+        ),
+        op(
             Code::BadAddress,
             "{ \"brk\": { \"to\": §0xffff800000000000 } }",
             "user half",
@@ -330,6 +345,110 @@ fn operations() {
     ]);
 }
 
+/// A case in a world with a file of four huge pages and a mapping of it.
+fn huge(code: Code, file: &str, map: &str, operation: &str, fragment: &'static str) -> Case {
+    let text = format!(
+        "{{ \"title\": \"t\", \"kernel\": {{ \"hugepages\": 4 }},\n  \"files\": {{ \"h\": {{ {file} }} }},\n  \
+         \"processes\": {{ \"p\": {{ \"maps\": {{ \"m\": {{ \"file\": \"h\"{map} }} }},\n    \
+         \"threads\": {{ \"t\": {{ \"script\": [\n {operation} ] }} }} }} }} }}"
+    );
+    case(code, &text, fragment)
+}
+
+#[test]
+fn huge_pages() {
+    const FILE: &str = "\"pages\": 2048, \"page_size\": \"2m\"";
+    let aligned = Code::HugeAlignment;
+    run(&[
+        head(
+            Code::Memory,
+            "\"title\": \"t\", \"kernel\": { \"hugepages\": §10000 }",
+            "10000 huge pages do not fit",
+        ),
+        head(
+            Code::NoHugePages,
+            "\"title\": \"t\", \"files\": { \"h\": { \"pages\": 512, \"page_size\": §\"2m\" } }",
+            "has huge pages, but there are none",
+        ),
+        huge(
+            aligned,
+            "\"pages\": §513, \"page_size\": \"2m\"",
+            ", \"pages\": 512",
+            "",
+            "the size of huge pages ends 1 pages into one",
+        ),
+        huge(aligned, FILE, ", \"offset\": §8, \"pages\": 512", "", "offset"),
+        huge(aligned, FILE, ", \"pages\": §100", "", "ends 100 pages into one"),
+        huge(
+            aligned,
+            FILE,
+            ", \"at\": §\"0x7f4000001000\"",
+            "",
+            "the address of huge pages",
+        ),
+        huge(
+            aligned,
+            FILE,
+            ", \"pages\": 512, \"copies\": §2",
+            "",
+            "one by one",
+        ),
+        huge(
+            aligned,
+            FILE,
+            "",
+            "{ \"mmap\": { \"file\": \"h\", \"pages\": §7 } }",
+            "the length of huge pages",
+        ),
+        huge(
+            aligned,
+            FILE,
+            "",
+            "{ \"mmap\": { \"file\": \"h\", \"pages\": 512, \"at\": §\"0x7f4000003000\" } }",
+            "ends 3 pages into one",
+        ),
+        huge(
+            aligned,
+            FILE,
+            "",
+            "{ \"truncate\": { \"file\": \"h\", \"pages\": §1 } }",
+            "512 pages",
+        ),
+    ]);
+}
+
+#[test]
+fn operations_on_the_file_behind_a_mapping() {
+    let shared = |code, op: &str, fragment| {
+        let members = format!(
+            "\"maps\": {{ \"m\": {{ \"file\": \"heap\", \"sharing\": \"shared\" }} }},\n\
+             \"threads\": {{ \"t\": {{ \"script\": [ {op} ] }} }}"
+        );
+        process(code, &members, fragment)
+    };
+    run(&[
+        shared(
+            Code::BeyondFile,
+            "{ \"remap_file_pages\": { \"region\": { \"map\": \"m\", \"first\": 8 }, \"offset\": §9 } }",
+            "the pages end at page 65 of file `heap`, which has 64",
+        ),
+        shared(
+            Code::WrongMapping,
+            "{ \"madvise\": { \"region\": { \"map\": §\"m\" }, \"advice\": \"remove\" } }",
+            "give the file `\"kind\": \"tmpfs\"`",
+        ),
+    ]);
+}
+
+#[test]
+fn a_name_that_may_mean_another_mapping_is_not_judged_before_the_run() {
+    let text = "{ \"title\": \"t\", \"processes\": { \"p\": {\n\
+                \"maps\": { \"ram\": { \"pages\": 16 } }, \"threads\": { \"t\": { \"script\": [\n\
+                { \"mmap\": { \"name\": \"ram\", \"pages\": 16, \"sharing\": \"shared\" } },\n\
+                { \"madvise\": { \"region\": { \"map\": \"ram\" }, \"advice\": \"remove\" } } ] } } } } }";
+    assert_eq!(common::findings(text.as_bytes()).len(), 0);
+}
+
 #[test]
 fn too_many_operations() {
     let inner = "{ \"repeat\": { \"times\": 100000, \"script\": [ { \"exit\": {} } ] } }";
@@ -357,6 +476,10 @@ fn a_rank_changes_nothing_of_its_process() {
         (
             "madvise",
             "{ \"region\": { \"map\": \"ram\" }, \"advice\": \"dontneed\" }",
+        ),
+        (
+            "remap_file_pages",
+            "{ \"region\": { \"at\": 4096, \"pages\": 1 }, \"offset\": 0 }",
         ),
         ("brk", "{ \"to\": 4096 }"),
         ("exec", "{}"),

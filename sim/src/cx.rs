@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::acquire::{Acquire, TryAcquire};
+use crate::context::{Held, HeldKind};
 use crate::engine::Engine;
 use crate::lock::{LockId, Mode};
 use crate::record::{MARK_ARGS, Mark, Record, RecordKind};
 use crate::task::{State, Waiting};
-use crate::{Account, Action, CpuId, Cycles, Object, Step, TaskId};
+use crate::{Account, Action, CpuId, Cycles, Object, Role, Step, TaskId};
 
 /// A task's handle on the world. Model code receives `&Cx` and awaits only what it offers.
 #[derive(Clone)]
@@ -104,6 +105,19 @@ impl Cx {
         TryAcquire::new(Acquire::new(self, lock, Mode::Shared, Location::caller()))
     }
 
+    /// How this task holds a lock, if it does (`lockdep_is_held`).
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, lock: LockId) -> Option<Mode> {
+        let inner = self.engine.inner.borrow();
+        let of_lock = |h: &Held| match h.what {
+            HeldKind::Lock { lock: l, mode, .. } if l == lock => Some(mode),
+            _ => None,
+        };
+        let (last, before) = inner.tasks[self.task.index()].held.split_last()?;
+        of_lock(last).or_else(|| before.iter().rev().find_map(of_lock))
+    }
+
     /// Whether somebody waits for a lock (`spin_is_contended`).
     #[must_use]
     pub fn is_contended(&self, lock: LockId) -> bool {
@@ -158,6 +172,15 @@ impl Cx {
     #[must_use]
     pub fn need_resched(&self) -> bool {
         self.now() >= self.engine.resched_at.get()
+    }
+
+    /// Changes this task's role: a daemon that has begun something which others would find half done
+    /// is a worker until it has finished it.
+    pub fn set_role(&self, role: Role) {
+        let mut inner = self.engine.inner.borrow_mut();
+        let before = std::mem::replace(&mut inner.tasks[self.task.index()].role, role);
+        inner.workers += usize::from(role == Role::Worker);
+        inner.workers -= usize::from(before == Role::Worker);
     }
 
     /// Waits for a task to end.
@@ -279,9 +302,7 @@ impl Drop for Span<'_> {
         if self.cx.engine.is_frozen() {
             return;
         }
-        self.cx.engine.inner.borrow_mut().tasks[self.cx.task.index()]
-            .spans
-            .pop();
+        self.cx.engine.inner.borrow_mut().tasks[self.cx.task.index()].close_span();
         self.cx.log_span(RecordKind::End(self.name));
     }
 }

@@ -1,6 +1,7 @@
-//! `list`: what scenarios can name.
+//! `list`: what scenarios can name, and what every run is held against.
 
 mod hardware;
+mod rules;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,18 @@ pub(crate) fn list(args: &ListArgs, console: &Console) -> Result<Verdict, Failur
         ListKind::Hardware => hardware(&machine(&args.machine)?),
         ListKind::Scenarios => scenarios(&args.folder, console)?,
         ListKind::Streams => streams(),
+        ListKind::Locks => locks(kernel(&args.kernel)?),
+        ListKind::Checks => Listing {
+            heads: &[
+                "check",
+                "invariant",
+                "reported_as",
+                "when",
+                "statement",
+                "exceptions",
+            ],
+            rows: rules::checks(),
+        },
     };
     match args.format {
         CheckFormat::Json => to_stdout(|out| super::json(&listing.objects(), out))?,
@@ -195,6 +208,21 @@ fn costs(machine: &Machine) -> Listing {
 /// A preset, or the machine file at a path.
 fn machine(name: &str) -> Result<Machine, Failure> {
     Machine::find(name, Path::new("")).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// A kernel profile.
+fn kernel(name: &str) -> Result<&'static KernelProfile, Failure> {
+    KernelProfile::by_name(name).ok_or_else(|| {
+        let known: Vec<_> = KernelProfile::ALL.iter().map(|k| k.name).collect();
+        Failure::new(format!("unknown kernel `{name}`; known: {}", known.join(", ")))
+    })
+}
+
+fn locks(profile: &KernelProfile) -> Listing {
+    Listing {
+        heads: &["rank", "lock", "kind", "nesting", "source"],
+        rows: rules::locks(profile),
+    }
 }
 
 fn hardware(machine: &Machine) -> Listing {

@@ -91,6 +91,8 @@ fn lists_have_rows_in_both_forms() {
         ("costs", "invlpg"),
         ("hardware", "page_sizes"),
         ("streams", "zipf=0.99:1g"),
+        ("locks", "mmu_lock"),
+        ("checks", "lock-rank"),
     ];
     for (what, name) in expected {
         let text = place.good(&["list", what]);
@@ -101,6 +103,11 @@ fn lists_have_rows_in_both_forms() {
     }
     let costs = place.good(&["list", "costs", "--machine", "modern-2s"]);
     assert_ne!(costs, place.good(&["list", "costs"]));
+    let sleepable = ["list", "locks", "--kernel", "linux-2.6.27-sleepable"];
+    assert!(place.good(&sleepable).contains("i_mmap_sem"));
+    assert!(!place.good(&["list", "locks"]).contains("i_mmap_sem"));
+    let unknown = ["list", "locks", "--kernel", "linux-0.01"];
+    place.run(&unknown).exits(2).says("known: linux-2.6.25");
 }
 
 #[test]

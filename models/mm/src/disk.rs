@@ -130,11 +130,31 @@ impl Kernel {
     /// `readpage` and the wait for it: the page holds what the device has. The caller holds PG_locked.
     pub async fn read_page(&self, cx: &Cx, pfn: Pfn, device: Device) {
         debug_assert!(self.page_is_locked(pfn), "{pfn} is locked to be read");
+        self.start_read(cx, pfn, device).await;
+        self.wait_on_read(cx, pfn).await;
+    }
+
+    /// `readpage` alone: the read is on its way when this returns. The page counts as locked until it is
+    /// done, whoever asked for it.
+    pub(crate) async fn start_read(&self, cx: &Cx, pfn: Pfn, device: Device) {
         let _span = cx.span("submit_bio");
         self.st().disks.reading.insert(pfn);
         self.submit(cx, pfn, device, Request::Read).await;
         self.st().metrics.io_reads += 1;
-        self.wait_on_page(cx, pfn, WaitFor::Read).await;
+    }
+
+    /// Waits until a page holds what the device has (`wait_on_page_locked`, for a read that somebody
+    /// started).
+    pub(crate) async fn wait_on_read(&self, cx: &Cx, pfn: Pfn) {
+        if self.page_being_read(pfn) {
+            self.wait_on_page(cx, pfn, WaitFor::Read).await;
+        }
+    }
+
+    /// Whether a page is on its way from a device.
+    #[must_use]
+    pub(crate) fn page_being_read(&self, pfn: Pfn) -> bool {
+        self.waited_for(pfn, WaitFor::Read)
     }
 
     /// `set_page_writeback`, `unlock_page` and `submit_bio`: the page is on its way when this returns, and

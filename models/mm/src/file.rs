@@ -3,8 +3,9 @@
 //! Rules: host-mm-paths A.3, A.7 (2.6.27 columns). The page cache is a [radix tree](crate::radix_tree)
 //! under `tree_lock`; look-ups are lockless, and every walk is charged by the nodes it stepped on. A cached
 //! page holds one reference for the tree. `i_mmap` and `truncate_count` are protected by i_mmap_lock. Every page has PG_locked,
-//! a sleeping bit lock, here a lock made with the page. Deviation: contents are always at hand, so
-//! a page that is not cached is made at once; no reference counts I/O.
+//! a sleeping bit lock, here a lock made with the page. Deviation: a page that was never cached is a hole,
+//! and made at once; only what reclaim has dropped is read from the disk (one page, without the
+//! kernel's read-around).
 //!
 //! What a file is of ([`FileKind`]) decides three things: whether its dirty pages are accounted
 //! (`mapping_cap_account_dirty`), so that a shared page is mapped read-only until it is written
@@ -15,11 +16,13 @@
 //! in it follows from its place in the file, `i_mmap_nonlinear` if not ([`crate::vma::Linearity`]). The
 //! second is a plain list: new members go to its tail, a forked one behind its parent (F13).
 
+use std::collections::BTreeSet;
+
 use sim::LockId;
-use x86::Pfn;
+use x86::{Pfn, Pgoff, PgoffRange};
 
 use crate::VmaId;
-use crate::i_mmap::IMmap;
+use crate::i_mmap::{IMmap, IntervalIndex as _};
 use crate::kernel::State;
 use crate::radix_tree::RadixTree;
 use crate::vma::{Sharing, Vma};
@@ -81,6 +84,9 @@ pub struct AddressSpace {
     pub size: u64,
     /// The page cache (`page_tree`), by file page.
     pub pages: RadixTree<CachedPage>,
+    /// Pages whose contents are on the disk: they were cached, and reclaim dropped them. All others are
+    /// holes, or have never left the cache.
+    pub(crate) on_disk: BTreeSet<Pgoff>,
     /// Linear VMAs by file pages.
     pub i_mmap: IMmap<VmaId>,
     /// Nonlinear VMAs.
@@ -110,6 +116,27 @@ impl AddressSpace {
         let at = self.i_mmap_nonlinear.iter().position(|v| *v == parent);
         let at = at.expect("the parent's VMA is linked");
         self.i_mmap_nonlinear.insert(at + 1, child);
+    }
+
+    /// `__remove_from_page_cache` by reclaim: who needs the page again reads it. tree_lock is held. Pages of
+    /// tmpfs have nothing to be read from; clean ones are zeros. Returns the nodes walked.
+    pub(crate) fn reclaimed(&mut self, index: Pgoff) -> u64 {
+        let removed = self.pages.remove(index.get());
+        if self.kind == FileKind::Disk {
+            self.on_disk.insert(index);
+        }
+        removed.nodes
+    }
+
+    /// Blocks that a truncate or a hole gives back to the file system.
+    pub(crate) fn forget_on_disk(&mut self, pages: &PgoffRange) {
+        self.on_disk.retain(|index| !pages.contains(*index));
+    }
+
+    /// Whether anybody maps it (`mapping_mapped`).
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        !self.i_mmap.is_empty() || !self.i_mmap_nonlinear.is_empty()
     }
 }
 

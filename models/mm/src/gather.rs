@@ -16,7 +16,7 @@ use crate::account::PAGE_ALLOC;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::page::FreeOrder;
-use crate::profile::{FREE_PTE_NR, GatherKind, PAGEVEC_SIZE};
+use crate::profile::{FREE_PTE_NR, GatherKind, PAGEVEC_SIZE, PteLocks};
 
 #[derive(Clone, Copy, Debug)]
 enum Queued {
@@ -105,6 +105,7 @@ impl<'a> Gather<'a> {
 
     /// What [`Room::None`] asks for: the page goes at once (`free_page_and_swap_cache`).
     pub(crate) async fn free_now(&self, pfn: Pfn) {
+        self.kernel.free_swap_cache(self.cx, pfn).await;
         self.kernel.put(self.cx, pfn, FreeOrder::FastMode).await;
     }
 
@@ -151,7 +152,8 @@ impl<'a> Gather<'a> {
         self.free_queued().await;
     }
 
-    /// `free_pages_and_swap_cache`: in chunks of a pagevec.
+    /// `free_pages_and_swap_cache`: in chunks of a pagevec; pages that are in the swap cache for nobody else
+    /// leave it.
     async fn free_queued(&mut self) {
         let mut queue = std::mem::take(&mut self.queue);
         for chunk in queue.chunks(PAGEVEC_SIZE) {
@@ -166,6 +168,9 @@ impl<'a> Gather<'a> {
                     Queued::Table(table) => self.free_table(table),
                 }
             }
+            for &pfn in &pages[..n] {
+                self.kernel.free_swap_cache(self.cx, pfn).await;
+            }
             self.kernel.release_pages(self.cx, &pages[..n]).await;
         }
         queue.clear();
@@ -174,6 +179,9 @@ impl<'a> Gather<'a> {
 
     fn free_table(&self, table: TableId) {
         self.cx.charge(PAGE_ALLOC, self.kernel.machine.costs.page_free);
+        if self.kernel.st().hugetlb.drop_share(table) {
+            return;
+        }
         if self.order == FreeOrder::Flushed {
             self.kernel.check_unwalked(self.cx, table);
         }
@@ -185,7 +193,8 @@ impl<'a> Gather<'a> {
         }
         st.metrics.tables_freed += 1;
         st.tables.free(table);
-        if let Some(lock) = st.pte_locks[table.get() as usize].take() {
+        let lock = st.pte_locks[table.get() as usize].take();
+        if let (Some(lock), PteLocks::PerTable) = (lock, self.kernel.profile.pte_locks) {
             self.kernel.engine.free_lock(lock);
         }
     }

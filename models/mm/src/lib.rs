@@ -14,38 +14,46 @@ pub mod disk;
 pub mod file;
 pub mod frame;
 mod gather;
+pub mod hugetlb;
 pub mod i_mmap;
+pub mod invariants;
 pub mod kernel;
+pub mod lock_order;
 pub mod lru;
 pub mod metrics;
 pub mod mm;
 pub mod notifier;
 pub mod page;
+mod page_alloc;
 mod page_lock;
 pub mod paths;
 pub mod profile;
 pub mod radix_tree;
 mod rmap;
+mod rmap_cluster;
 mod rotate;
 pub mod swap;
+mod swap_state;
+mod swapfile;
 pub mod swapops;
 mod tlbflush;
 pub mod vma;
 mod walk;
+mod watch;
 
 pub use access::{Now, Refused};
 pub use check::CONSERVATION;
 pub use disk::{DISK_VECTOR, Device, DiskSpec};
 pub use file::{FileId, FileKind};
-pub use frame::{Frames, OutOfMemory, Owner};
+pub use frame::{Frames, OutOfMemory, Owner, Watermark, Watermarks};
 pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, World};
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
 pub use paths::{
-    Attempt, Gup, Inserted, MapError, MapRequest, Mapped, Migrated, Prefault, RemapError, RemapRequest,
-    RemoveError, Which,
+    Attempt, Destination, Gup, Inserted, KERNEL_BUG, LockAll, MapError, MapFlags, MapRequest, Mapped,
+    Migrated, Populate, Prefault, RemapError, RemapRequest, RemoveError, Which,
 };
 pub use profile::KernelProfile;
 pub use sim::KernelPreemption;
 pub use swapops::{MigrationAccess, NonPresent, SwapSlot};
-pub use vma::{Backing, Linearity, Prot, Sharing, VmaId};
+pub use vma::{Backing, Growth, Linearity, Locked, Prot, Sharing, VmaId};

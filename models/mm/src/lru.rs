@@ -66,7 +66,7 @@ impl Pagevecs {
         &self.lists[list as usize]
     }
 
-    /// Pages on their way to the end of the inactive list (see [`crate::rotate`]).
+    /// Pages on their way to the end of the inactive list (rotate.rs).
     #[must_use]
     pub fn rotate(&self) -> &[Pfn] {
         &self.rotate

@@ -1,4 +1,4 @@
-//! Taking, sharing and giving back pages, under the eyes of the coherence oracle.
+//! Sharing and giving back pages (taking them: page_alloc.rs), under the eyes of the coherence oracle.
 //!
 //! Follows `put_page` of mm/swap.c and `free_hot_page` of mm/page_alloc.c, 2.6.27 (host-mm-paths B.16).
 //! Whoever drops the last reference takes the page off the LRU (see [`crate::lru`]) and returns it.
@@ -9,7 +9,8 @@ use sim::{CpuId, CpuSet, Cx, Mark, Scope};
 use x86::{Generation, Pfn, TableId};
 
 use crate::account::{PAGE_ALLOC, PAGE_COPY};
-use crate::frame::{LastReference, OutOfMemory, PageFlags};
+use crate::frame::{LastReference, PageFlags};
+use crate::hugetlb::HPAGE_PAGES;
 use crate::kernel::Kernel;
 
 static FREE: Mark = Mark {
@@ -53,16 +54,6 @@ pub(crate) enum FreeOrder {
 }
 
 impl Kernel {
-    /// `alloc_page`: a frame with one reference.
-    ///
-    /// # Errors
-    /// When memory is used up.
-    #[inline]
-    pub fn alloc_page(&self, cx: &Cx) -> Result<Pfn, OutOfMemory> {
-        cx.charge(PAGE_ALLOC, self.machine.costs.page_alloc);
-        self.frames().alloc(self.zone)
-    }
-
     /// `put_page`.
     pub async fn put_page(&self, cx: &Cx, pfn: Pfn) {
         self.put(cx, pfn, FreeOrder::Flushed).await;
@@ -86,7 +77,13 @@ impl Kernel {
     /// [`Kernel::free_page`] for whoever is no task.
     pub(crate) fn return_frame(&self, cpu: CpuId, pfn: Pfn, order: FreeOrder) {
         let mut frames = self.frames();
+        let pfn = frames.head(pfn);
         let frame = frames.get(pfn);
+        let parts = if frame.flags.has(PageFlags::HUGE) {
+            HPAGE_PAGES
+        } else {
+            1
+        };
         debug_assert_eq!(frame.mapcount, 0, "{pfn} freed while mapped by a pte");
         debug_assert!(
             !frame.flags.has(PageFlags::WRITEBACK),
@@ -98,7 +95,7 @@ impl Kernel {
         frames.free(pfn);
         drop(frames);
         if reachable {
-            self.report_reachable(pfn);
+            self.report_reachable(pfn, parts);
         }
         let args = [u64::from(pfn.get()), u64::from(generation.get()), 0];
         self.engine.mark(cpu, &FREE, args);
@@ -117,26 +114,27 @@ impl Kernel {
             frames.get(pfn).tlb_slots > 0 || frames.secondary(pfn).usable > 0
         };
         if reachable {
-            let who = self.who_reaches(pfn);
+            let who = self.who_reaches(pfn, 1);
             let text = format!("{pfn} moves to another frame while {who} can still reach it");
             let about = Some(("pfn", u64::from(pfn.get())));
             self.engine.violate(COPY_WHILE_MAPPED, text, about);
         }
     }
 
-    /// A freed frame can still be reached: say by whom.
-    fn report_reachable(&self, pfn: Pfn) {
-        let who = self.who_reaches(pfn);
+    /// A freed page of so many frames can still be reached: say by whom.
+    fn report_reachable(&self, pfn: Pfn, parts: u64) {
+        let who = self.who_reaches(pfn, parts);
         let text = format!("{pfn} returns to the allocator while {who} can still reach it");
         self.engine
             .violate(FREE_WHILE_MAPPED, text, Some(("pfn", u64::from(pfn.get()))));
     }
 
-    fn who_reaches(&self, pfn: Pfn) -> String {
+    fn who_reaches(&self, pfn: Pfn, parts: u64) -> String {
+        let frames = || (pfn.get()..pfn.get() + parts as u32).map(Pfn::new);
         let mut who = Vec::new();
         let st = self.st();
         for (n, cpu) in st.cpus.iter().enumerate() {
-            if let Some((_, vpn)) = cpu.tlb.holds_pfn(pfn) {
+            if let Some((_, vpn)) = frames().find_map(|part| cpu.tlb.holds_pfn(part)) {
                 who.push(format!(
                     "the TLB of cpu{} (va {:#x})",
                     self.cpu(n as u32).index(),
@@ -149,7 +147,7 @@ impl Kernel {
         who.extend(
             subscribers
                 .iter()
-                .filter(|s| s.reaches(pfn))
+                .filter(|s| frames().any(|part| s.reaches(part)))
                 .map(|s| s.name().to_string()),
         );
         if who.is_empty() {
@@ -200,10 +198,11 @@ impl Kernel {
 
     /// Drops a reference of a secondary MMU.
     pub async fn unpin_page(&self, cx: &Cx, pfn: Pfn) {
-        let mut frames = self.frames();
-        frames.unpin(pfn);
-        let pins = frames.secondary(pfn).pins;
-        drop(frames);
+        let pins = {
+            let mut frames = self.frames();
+            frames.unpin(pfn);
+            frames.secondary(pfn).pins
+        };
         cx.mark(&UNPIN, [u64::from(pfn.get()), u64::from(pins), 0]);
         self.put_page(cx, pfn).await;
     }

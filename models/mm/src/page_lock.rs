@@ -4,6 +4,10 @@
 //! bit in the kernel's `struct page`; here a lock that is made when a frame is first locked and then stays
 //! with the frame, whatever it holds later, as the bit does. Of most frames, those of anonymous memory
 //! that is never reclaimed, nobody ever takes it.
+//!
+//! A page that is read from a device and that nobody waits for (swap readahead) is locked without an owner
+//! until the interrupt at the end of the read: whoever takes the lock before waits for the rest, and who only
+//! tries does not get it.
 
 use sim::{Action, Cx, Guard, LockId, Object};
 use x86::Pfn;
@@ -43,7 +47,7 @@ impl Kernel {
     #[must_use]
     pub(crate) fn page_is_locked(&self, pfn: Pfn) -> bool {
         let lock = self.state.borrow().page_locks.get(pfn);
-        lock.is_some_and(|lock| self.engine.is_locked(lock))
+        lock.is_some_and(|lock| self.engine.is_locked(lock)) || self.page_being_read(pfn)
     }
 
     /// PG_locked of a page.
@@ -55,10 +59,12 @@ impl Kernel {
     /// `lock_page`.
     pub(crate) async fn lock_page<'a>(&self, cx: &'a Cx, pfn: Pfn) -> Guard<'a> {
         let lock = self.page_lock(pfn);
-        match cx.lock_now(lock) {
+        let guard = match cx.lock_now(lock) {
             Some(guard) => guard,
             None => cx.lock(lock).await,
-        }
+        };
+        self.wait_on_read(cx, pfn).await;
+        guard
     }
 
     /// `wait_on_page_locked`: until nobody has the page locked. Who waits here takes the lock and lets it
@@ -76,6 +82,7 @@ impl Kernel {
 
     /// `trylock_page`.
     pub(crate) async fn trylock_page<'a>(&self, cx: &'a Cx, pfn: Pfn) -> Option<Guard<'a>> {
-        cx.try_lock(self.page_lock(pfn)).await
+        let guard = cx.try_lock(self.page_lock(pfn)).await?;
+        (!self.page_being_read(pfn)).then_some(guard)
     }
 }

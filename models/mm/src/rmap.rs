@@ -27,7 +27,7 @@ use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::Kernel;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point, Young};
-use crate::profile::{RmapLocks, work};
+use crate::profile::{MkcleanCheck, RmapLocks, work};
 use crate::swapops::{MigrationAccess, NonPresent};
 use crate::vma::{Sharing, VmaId};
 
@@ -71,13 +71,13 @@ enum Check {
 }
 
 /// An entry that maps the page, its lock held.
-struct Mapping<'a> {
-    mm: MmId,
-    va: Va,
-    table: TableId,
-    index: usize,
-    entry: Entry,
-    _ptl: Guard<'a>,
+pub(crate) struct Mapping<'a> {
+    pub(crate) mm: MmId,
+    pub(crate) va: Va,
+    pub(crate) table: TableId,
+    pub(crate) index: usize,
+    pub(crate) entry: Entry,
+    pub(crate) ptl: Guard<'a>,
 }
 
 /// Mappings still to be found, and whether one of them settled the question.
@@ -162,6 +162,12 @@ impl Kernel {
             return Next::Continue;
         };
         let (mm, va) = (mapping.mm, mapping.va);
+        if self.st().vma(vma).flags.is_locked() {
+            // Reason enough to keep the page: the others are not asked.
+            *referenced += 1;
+            *left = 0;
+            return Next::Stop;
+        }
         let primary = self.ptep_clear_flush_young(cx, &mapping).await;
         let under_ptl = self.notify_young(cx, mm, Point::AfterFlush, va).await;
         drop(mapping);
@@ -186,9 +192,15 @@ impl Kernel {
             },
             Owner::File(file) => {
                 let lock = self.st().file(file).i_mmap_lock;
-                let _lock = cx.lock(lock).await;
+                let held = cx.lock(lock).await;
                 let vmas = self.file_mappers(cx, pfn, file);
-                self.try_to_unmap_in(cx, pfn, &vmas, purpose).await
+                let linear = self.try_to_unmap_in(cx, pfn, &vmas, purpose).await;
+                let mapped = self.frames.borrow().get(pfn).mapcount > 0;
+                if linear == Unmapped::NotAll && mapped {
+                    self.try_to_unmap_nonlinear(cx, pfn, file, held).await
+                } else {
+                    linear
+                }
             }
         };
         if self.frames.borrow().get(pfn).mapcount == 0 {
@@ -215,6 +227,9 @@ impl Kernel {
         };
         let (mm, va) = (mapping.mm, mapping.va);
         if purpose == UnmapFor::Reclaim {
+            if self.st().vma(vma).flags.is_locked() {
+                return Unmapped::Wanted;
+            }
             let primary = self.ptep_clear_flush_young(cx, &mapping).await;
             let secondary = self.notify_young(cx, mm, Point::AfterFlush, va).await;
             if primary == Young::Yes || secondary == Young::Yes {
@@ -223,10 +238,11 @@ impl Kernel {
         }
         let entry = self.ptep_clear_flush(cx, &mapping).await;
         self.notify_page(cx, mm, Path::Unmap, Point::AfterFlush, va).await;
+        self.name_slot(cx, mm, pfn).await;
         if entry.dirty() {
             self.set_page_dirty(cx, pfn).await;
         }
-        self.leave_in_place(&mapping, entry, pfn, purpose);
+        self.leave_in_place(cx, &mapping, entry, pfn, purpose);
         self.st().metrics.rmap_unmapped += 1;
         drop(mapping);
         self.notify_page(cx, mm, Path::Unmap, Point::AfterPtl, va).await;
@@ -235,8 +251,19 @@ impl Kernel {
         Unmapped::NotAll
     }
 
+    /// The entry of an anonymous page will name its slot: one use more of that, and the address space
+    /// is one with swap entries.
+    async fn name_slot(&self, cx: &Cx, mm: MmId, pfn: Pfn) {
+        let slot = self.st().swap.slot_of(pfn);
+        if let Some(slot) = slot {
+            let named = self.swap_duplicate(cx, slot).await;
+            debug_assert_eq!(named, Some(slot), "the cache keeps the slot in use");
+            self.join_mmlist(cx, mm).await;
+        }
+    }
+
     /// What takes the entry's place, rss and `page_remove_rmap`.
-    fn leave_in_place(&self, mapping: &Mapping<'_>, entry: Entry, pfn: Pfn, purpose: UnmapFor) {
+    fn leave_in_place(&self, cx: &Cx, mapping: &Mapping<'_>, entry: Entry, pfn: Pfn, purpose: UnmapFor) {
         let mut st = self.st();
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
@@ -248,14 +275,11 @@ impl Kernel {
         let slot = st.swap.slot_of(pfn);
         // A page in the swap cache is found there by whoever faults, also when it has moved.
         let left = match (slot, purpose) {
-            (Some(slot), _) => {
-                st.swap.duplicate(slot);
-                NonPresent::Swap(slot).entry()
-            }
+            (Some(slot), _) => NonPresent::Swap(slot).entry(),
             (None, UnmapFor::Migration) => NonPresent::Migration(pfn, access).entry(),
             (None, UnmapFor::Reclaim) => Entry::NONE,
         };
-        st.tables.set(mapping.table, mapping.index, left);
+        self.set_pte(cx, &mut st, mapping.table, mapping.index, left);
         // An entry that migrates is still counted: it will map the page's successor.
         if slot.is_some() || purpose == UnmapFor::Reclaim {
             let mm = st.mm_mut(mapping.mm);
@@ -294,7 +318,11 @@ impl Kernel {
 
     /// `page_mkclean_one`.
     async fn page_mkclean_one(&self, cx: &Cx, pfn: Pfn, vma: VmaId) -> u32 {
-        let Some(mapping) = self.page_check_address(cx, pfn, vma, Check::Sync).await else {
+        let check = match self.profile.mkclean_check {
+            MkcleanCheck::Quick => Check::Quick,
+            MkcleanCheck::Sync => Check::Sync,
+        };
+        let Some(mapping) = self.page_check_address(cx, pfn, vma, check).await else {
             return 0;
         };
         if !mapping.entry.dirty() && !mapping.entry.writable() {
@@ -305,7 +333,7 @@ impl Kernel {
         self.notify_page(cx, mm, Path::Mkclean, Point::AfterFlush, va)
             .await;
         let clean = entry.without_write().without_dirty();
-        self.st().tables.set(mapping.table, mapping.index, clean);
+        self.set_pte(cx, &mut self.st(), mapping.table, mapping.index, clean);
         self.st().metrics.rmap_cleaned += 1;
         drop(mapping);
         self.notify_page(cx, mm, Path::Mkclean, Point::AfterPtl, va).await;
@@ -387,30 +415,30 @@ impl Kernel {
             table,
             index,
             entry,
-            _ptl: guard,
+            ptl: guard,
         })
     }
 
     /// `ptep_clear_flush_young`: flushes only what was young.
-    async fn ptep_clear_flush_young(&self, cx: &Cx, mapping: &Mapping<'_>) -> Young {
+    pub(crate) async fn ptep_clear_flush_young(&self, cx: &Cx, mapping: &Mapping<'_>) -> Young {
         let entry = self.st().tables.get(mapping.table, mapping.index);
         if !entry.accessed() {
             return Young::No;
         }
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
-        self.st()
-            .tables
-            .set(mapping.table, mapping.index, entry.without_accessed());
+        let old = entry.without_accessed();
+        self.set_pte(cx, &mut self.st(), mapping.table, mapping.index, old);
+        self.st().metrics.rmap_young += 1;
         self.flush_tlb_page(cx, mapping.mm, mapping.va).await;
         Young::Yes
     }
 
     /// `ptep_clear_flush`: what the entry said, with what the walkers noted until now.
-    async fn ptep_clear_flush(&self, cx: &Cx, mapping: &Mapping<'_>) -> Entry {
+    pub(crate) async fn ptep_clear_flush(&self, cx: &Cx, mapping: &Mapping<'_>) -> Entry {
         let entry = {
             let mut st = self.st();
             let entry = st.tables.get(mapping.table, mapping.index);
-            st.tables.set(mapping.table, mapping.index, Entry::NONE);
+            self.set_pte(cx, &mut st, mapping.table, mapping.index, Entry::NONE);
             entry
         };
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);

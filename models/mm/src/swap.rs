@@ -4,7 +4,7 @@
 //! entries that name it, plus one while its page is in the swap cache; at zero it is free. A page in the
 //! swap cache is anonymous, is locked whenever it enters or leaves, and has one reference from the cache.
 //! The slots are under `swap_lock`, the cache under the tree_lock of `swapper_space`, taken with
-//! interrupts off.
+//! interrupts off. Here is the data; who locks what: swapfile.rs and swap_state.rs.
 //!
 //! Deviation: slots are handed out lowest first, where the kernel keeps clusters of 256 apart; nothing
 //! depends on a slot's number, as the device's latency does not depend on the distance.
@@ -84,6 +84,39 @@ impl Swap {
         self.counts.get(slot.0 as usize).copied().unwrap_or(0)
     }
 
+    /// `total_swap_pages`.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        u64::from(self.limit)
+    }
+
+    /// `vm_swap_full`: less than half of the slots are free, so that slots of pages that are in memory
+    /// should not be kept.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        (self.total() - self.in_use()) * 2 < self.total()
+    }
+
+    /// `valid_swaphandles`: the slots in use around one, without a gap, inside its aligned cluster of
+    /// `1 << page_cluster`; ascending.
+    #[must_use]
+    pub fn cluster_around(&self, slot: SwapSlot, page_cluster: u32) -> Vec<SwapSlot> {
+        let base = slot.0 >> page_cluster << page_cluster;
+        let end = base.saturating_add(1 << page_cluster);
+        let used = |n: &u32| self.count(SwapSlot(*n)) > 0;
+        let below = (base..slot.0).rev().take_while(used).count() as u32;
+        let above = (slot.0 + 1..end).take_while(used).count() as u32;
+        (slot.0 - below..=slot.0 + above).map(SwapSlot).collect()
+    }
+
+    /// Slots in use, each with its count.
+    pub fn counts(&self) -> impl Iterator<Item = (SwapSlot, u32)> + '_ {
+        let slots = self.counts.iter().enumerate();
+        slots
+            .filter(|(_, n)| **n > 0)
+            .map(|(i, n)| (SwapSlot(i as u32), *n))
+    }
+
     /// Slots in use.
     #[must_use]
     pub fn in_use(&self) -> u64 {
@@ -141,6 +174,35 @@ mod tests {
         assert_eq!(swap.lookup(slot), None);
         assert_eq!(swap.release(slot), SlotFate::Free);
         assert_eq!(swap.in_use(), 0);
+    }
+
+    #[test]
+    fn readahead_takes_the_slots_in_use_around_one_up_to_a_gap_or_the_border() {
+        let mut swap = Swap::of_pages(64);
+        let slots: Vec<_> = (0..20).map(|_| swap.take_slot().expect("free")).collect();
+        let _ = swap.release(slots[11]);
+        let around = |n: usize| {
+            swap.cluster_around(slots[n], 3)
+                .iter()
+                .map(|s| s.0)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(around(3), (0..8).collect::<Vec<_>>());
+        assert_eq!(around(9), [8, 9, 10], "11 is free");
+        assert_eq!(around(13), [12, 13, 14, 15]);
+        assert_eq!(around(17), [16, 17, 18, 19], "the others were never used");
+    }
+
+    #[test]
+    fn swap_is_full_when_less_than_half_is_free() {
+        let mut swap = Swap::of_pages(4);
+        for _ in 0..2 {
+            let _ = swap.take_slot();
+        }
+        assert!(!swap.is_full());
+        let _ = swap.take_slot();
+        assert!(swap.is_full());
+        assert!(!Swap::default().is_full(), "there is none to run out of");
     }
 
     #[test]

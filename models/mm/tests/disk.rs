@@ -172,10 +172,11 @@ fn a_page_that_is_locked_dirty_or_active_again_stays_where_it_is() {
         }
         let locked = cx.lock(lock(&k, file, 0)).await;
         k.frames().get_mut(pages[1]).flags.set(PageFlags::DIRTY);
-        let mut frames = k.frames();
-        let _ = frames.lru_del(pages[2]);
-        frames.lru_add(pages[2], LruList::Active);
-        drop(frames);
+        {
+            let mut frames = k.frames();
+            let _ = frames.lru_del(pages[2]);
+            frames.lru_add(pages[2], LruList::Active);
+        }
         k.wait_on_page_writeback(&cx, pages[2]).await;
         drop(locked);
         k.lru_add_drain_all(&cx).await;

@@ -123,9 +123,11 @@ fn anonymous_memory_moves_with_its_rights_and_its_place() {
             k.sys_mmap(&cx, mm, anonymous(BASE, 4)).await.expect("free");
             touch(&cx, &k, mm, range(BASE, 3), Access::Write).await;
             k.sys_mprotect(&cx, mm, range(BASE.add_pages(1), 1), Prot::READ)
-                .await;
+                .await
+                .expect("mapped");
             k.sys_mprotect(&cx, mm, range(BASE.add_pages(2), 1), Prot::NONE)
-                .await;
+                .await
+                .expect("mapped");
             let old: Vec<Pfn> = (0..3).map(|n| pfn_at(&k, mm, BASE.add_pages(n))).collect();
             let flushes = k.metrics().flush_page;
             let moved = k.sys_move_pages(&cx, mm, range(BASE, 4), Which::Own).await;
@@ -517,7 +519,9 @@ fn meanwhile<F: Future<Output = ()> + 'static>(
 #[test]
 fn mprotect_takes_the_write_right_of_a_migration_entry_away() {
     let (k, [first, second]) = meanwhile(|cx, k, mm| async move {
-        k.sys_mprotect(&cx, mm, range(BASE, 1), Prot::READ).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 1), Prot::READ)
+            .await
+            .expect("mapped");
     });
     let (one, two) = (k.peek_pte(first, BASE), k.peek_pte(second, BASE));
     assert_eq!(one.pfn(), two.pfn());
@@ -528,7 +532,7 @@ fn mprotect_takes_the_write_right_of_a_migration_entry_away() {
 #[test]
 fn a_migration_entry_that_is_unmapped_stays_unmapped() {
     let (k, [first, second]) = meanwhile(|cx, k, mm| async move {
-        k.sys_munmap(&cx, mm, range(BASE, 1)).await;
+        k.sys_munmap(&cx, mm, range(BASE, 1)).await.expect("mapped");
     });
     assert!(k.peek_pte(first, BASE).is_none());
     let new = pfn_at(&k, second, BASE);

@@ -76,6 +76,8 @@ pub enum Op {
     Mprotect(MprotectOp),
     /// mremap(2).
     Mremap(MremapOp),
+    /// remap_file_pages(2): other pages of the file into a part of a shared mapping.
+    RemapFilePages(RemapFilePagesOp),
     /// madvise(2).
     Madvise(MadviseOp),
     /// fsync(2): the file's dirty pages are write-protected, go to the disk, and are waited for.
@@ -84,6 +86,10 @@ pub enum Op {
     Msync(Region),
     /// move_pages(2): the pages of a region move to other frames.
     Migrate(MigrateOp),
+    /// mlock(2): every page of the region is made present and stays.
+    Mlock(Region),
+    /// munlock(2).
+    Munlock(Region),
     /// brk(2).
     Brk(BrkOp),
     /// ftruncate(2): vmtruncate when the file shrinks.
@@ -218,6 +224,12 @@ pub struct MmapOp {
     /// Protection.
     #[serde(default)]
     pub prot: Prot,
+    /// MAP_POPULATE: all pages are made present before the call returns.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub populate: bool,
+    /// MAP_LOCKED: as `populate`, and the mapping is locked as by `mlock`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locked: bool,
 }
 
 /// Arguments of `mprotect`.
@@ -243,6 +255,19 @@ pub struct MremapOp {
     pub to: Option<Address>,
 }
 
+/// Arguments of `remap_file_pages`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemapFilePagesOp {
+    /// Where: a part of one mapping.
+    pub region: Region,
+    /// First page of the file.
+    pub offset: u64,
+    /// MAP_NONBLOCK: the pages are not faulted in.
+    #[serde(default)]
+    pub nonblock: bool,
+}
+
 /// Arguments of `madvise`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -259,6 +284,8 @@ pub struct MadviseOp {
 pub enum Advice {
     /// MADV_DONTNEED.
     Dontneed,
+    /// MADV_REMOVE: a hole in a file of tmpfs.
+    Remove,
 }
 
 /// Arguments of `writeback`.
@@ -378,10 +405,13 @@ impl Op {
             Op::Munmap(_) => "munmap",
             Op::Mprotect(_) => "mprotect",
             Op::Mremap(_) => "mremap",
+            Op::RemapFilePages(_) => "remap_file_pages",
             Op::Madvise(_) => "madvise",
             Op::Writeback(_) => "writeback",
             Op::Msync(_) => "msync",
             Op::Migrate(_) => "migrate",
+            Op::Mlock(_) => "mlock",
+            Op::Munlock(_) => "munlock",
             Op::Brk(_) => "brk",
             Op::Truncate(_) => "truncate",
             Op::Fork(_) => "fork",

@@ -31,8 +31,8 @@ const MAX_ZIPF: f64 = 100.0;
 
 /// Whose script it is and how often the operation at hand runs.
 #[derive(Clone, Copy)]
-struct Context<'a> {
-    process: &'a str,
+pub(super) struct Context<'a> {
+    pub(super) process: &'a str,
     thread: &'a ThreadDef,
     /// The thread imports memory of its process and lives on another partition.
     rank: bool,
@@ -41,14 +41,14 @@ struct Context<'a> {
 
 /// Whether an operation may leave its region out.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Absent {
+pub(super) enum Absent {
     Refused,
     /// Everything that the secondary MMU shadows.
     Whole,
 }
 
 /// A region, wherever the operation writes it.
-struct Part<'a> {
+pub(super) struct Part<'a> {
     map: Option<&'a str>,
     address: Option<&'a Address>,
     first: u64,
@@ -198,15 +198,15 @@ impl<'a> Checker<'a> {
             Op::Access(op) => self.access(op, context, &at.key("access")),
             Op::Mmap(op) => self.mmap(op, &at.key("mmap")),
             Op::Munmap(region) => self.region(region.into(), Absent::Refused, context, &at.key("munmap")),
+            Op::Mlock(region) => self.region(region.into(), Absent::Refused, context, &at.key("mlock")),
+            Op::Munlock(region) => self.region(region.into(), Absent::Refused, context, &at.key("munlock")),
             Op::Mprotect(op) => {
                 let at = at.key("mprotect");
                 self.region((&op.region).into(), Absent::Refused, context, &at.key("region"));
             }
             Op::Mremap(op) => self.mremap(op, context, &at.key("mremap")),
-            Op::Madvise(op) => {
-                let at = at.key("madvise");
-                self.region((&op.region).into(), Absent::Refused, context, &at.key("region"));
-            }
+            Op::RemapFilePages(op) => self.remap_file_pages(op, context, &at.key("remap_file_pages")),
+            Op::Madvise(op) => self.madvise(op, context, &at.key("madvise")),
             Op::Writeback(op) => {
                 self.file_name(&op.file, &at.key("writeback").key("file"));
             }
@@ -222,6 +222,7 @@ impl<'a> Checker<'a> {
                 let at = at.key("truncate");
                 self.file_name(&op.file, &at.key("file"));
                 self.file_size(op.pages, &at.key("pages"));
+                self.huge_truncate(&op.file, op.pages, &at.key("pages"));
             }
             Op::Fork(op) => self.fork(op, context, &at.key("fork").key("child")),
             Op::Wait(op) => self.wait(&op.child, process, &at.key("wait").key("child")),
@@ -269,7 +270,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Pages of a part as far as the file tells.
-    fn part_pages(&self, part: &Part<'_>, context: Context<'a>) -> Option<u64> {
+    pub(super) fn part_pages(&self, part: &Part<'_>, context: Context<'a>) -> Option<u64> {
         if part.pages.is_some() {
             return part.pages;
         }
@@ -372,6 +373,7 @@ impl<'a> Checker<'a> {
             Some(address) => self.address(address, &at.key("at")),
             None => Some(0),
         };
+        self.huge_place(op.file.as_deref(), start, at);
         if let Some(start) = start {
             self.end(start, op.pages, &at.key("pages"));
         }
@@ -397,7 +399,7 @@ impl<'a> Checker<'a> {
     }
 
     /// A part of the address space.
-    fn region(&mut self, part: Part<'a>, absent: Absent, context: Context<'a>, at: &At<'_>) {
+    pub(super) fn region(&mut self, part: Part<'a>, absent: Absent, context: Context<'a>, at: &At<'_>) {
         if part.pages == Some(0) {
             self.error(
                 Code::Zero,
@@ -639,7 +641,10 @@ pub(crate) fn changes_process(op: &Op) -> bool {
             | Op::Munmap(_)
             | Op::Mprotect(_)
             | Op::Mremap(_)
+            | Op::RemapFilePages(_)
             | Op::Madvise(_)
+            | Op::Mlock(_)
+            | Op::Munlock(_)
             | Op::Brk(_)
             | Op::Fork(_)
             | Op::Exec(_)

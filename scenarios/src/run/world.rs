@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use mm::{Device, DiskSpec, FileId, Kernel, KernelId, KernelSpec, World};
+use mm::{Device, DiskSpec, FileId, FileKind, Kernel, KernelId, KernelSpec, World};
 use sim::{
     Affinity, Completion, CpuId, Cx, Cycles, Engine, EngineConfig, Histogram, Role, Schedule, Seeded, TaskId,
     TaskSpec,
@@ -16,7 +16,9 @@ use super::exec::{Life, Next, Thread};
 use super::process::{Barrier, Process, barriers_of, children_of};
 use super::resolve::Resolved;
 use super::{Outcome, Request, RunError, result};
-use crate::ast::{AtEnd, AttachDef, Birth, Op, ProcessDef, RegisterWhen, Scenario, ThreadDef};
+use crate::ast::{
+    self, AtEnd, AttachDef, Birth, FileDef, FilePages, Op, ProcessDef, RegisterWhen, Scenario, ThreadDef,
+};
 use crate::check::DEFAULT_PARTITION;
 
 /// A scenario at work.
@@ -79,15 +81,13 @@ impl<'a> WorldBuilder<'a> {
             .collect();
         let mut files = BTreeMap::new();
         for kernel in kernels.values() {
-            if let Some(disk) = self.scenario.disk {
-                let spec = DiskSpec {
-                    read_ns: disk.read_ns,
-                    write_ns: disk.write_ns,
-                };
-                kernel.set_disk(Device::Files, spec);
-            }
+            self.boot(kernel)?;
             for (name, def) in &self.scenario.files {
-                files.insert((kernel.id, name.clone()), kernel.new_file(name, def.pages));
+                let file = match def.page_size {
+                    FilePages::Small => kernel.new_file_of(kind(def), name, def.pages),
+                    FilePages::Huge => kernel.new_hugetlb_file(name, def.pages),
+                };
+                files.insert((kernel.id, name.clone()), file);
             }
         }
         let mut next_cpu: BTreeMap<KernelId, u32> = BTreeMap::new();
@@ -113,6 +113,22 @@ impl<'a> WorldBuilder<'a> {
             baseline: RefCell::default(),
             prepared: Cell::new(0),
         }))
+    }
+
+    /// `hugepages=` on the command line.
+    fn boot(&self, kernel: &Kernel) -> Result<(), RunError> {
+        if let Some(disk) = self.scenario.disk {
+            let spec = DiskSpec {
+                read_ns: disk.read_ns,
+                write_ns: disk.write_ns,
+            };
+            kernel.set_disk(Device::Files, spec);
+        }
+        let pages = self.resolved.hugepages;
+        kernel.add_hugepages(pages).map_err(|_| RunError {
+            message: format!("{pages} huge pages do not fit into memory"),
+            help: "lower `hugepages`".to_owned(),
+        })
     }
 
     /// Partitions in order of first mention; the default one comes first.
@@ -551,6 +567,13 @@ async fn thread_main(cx: Cx, mut thread: Thread, script: Vec<crate::ast::Op>) {
     if process.present.get() == 0 {
         process.destroy(&cx).await;
         run.finish(&process);
+    }
+}
+
+fn kind(def: &FileDef) -> FileKind {
+    match def.kind {
+        ast::FileKind::Disk => FileKind::Disk,
+        ast::FileKind::Tmpfs => FileKind::Tmpfs,
     }
 }
 

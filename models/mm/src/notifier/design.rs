@@ -27,6 +27,8 @@ pub enum Path {
     Age,
     /// try_to_unmap: reclaim and migration.
     Unmap,
+    /// try_to_unmap_cluster: a stretch of a nonlinear mapping.
+    Cluster,
     /// page_mkclean: writeback begins.
     Mkclean,
 }
@@ -177,6 +179,7 @@ const V1_BINDINGS: &[Binding] = &[
     bind(Path::Exit, Point::TeardownEnd, Callback::Release),
     bind(Path::Age, Point::AfterFlush, Callback::ClearFlushYoung),
     bind(Path::Unmap, Point::AfterFlush, Callback::InvalidatePage),
+    bind(Path::Cluster, Point::AfterFlush, Callback::InvalidatePage),
     bind(Path::Mkclean, Point::AfterFlush, Callback::InvalidatePage),
 ];
 
@@ -195,6 +198,7 @@ const V8_BINDINGS: &[Binding] = &[
     bind(Path::Exit, Point::TeardownBegin, Callback::Release),
     bind(Path::Age, Point::AfterFlush, Callback::ClearFlushYoung),
     bind(Path::Unmap, Point::AfterFlush, Callback::InvalidatePage),
+    bind(Path::Cluster, Point::AfterFlush, Callback::InvalidatePage),
     bind(Path::Mkclean, Point::AfterFlush, Callback::InvalidatePage),
 ];
 
@@ -213,6 +217,8 @@ const V9_BINDINGS: &[Binding] = &[
     bind(Path::Exit, Point::TeardownBegin, Callback::Release),
     bind(Path::Age, Point::AfterPtl, Callback::ClearFlushYoung),
     bind(Path::Unmap, Point::AfterPtl, Callback::InvalidatePage),
+    bind(Path::Cluster, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Cluster, Point::Close, Callback::InvalidateRangeEnd),
     bind(Path::Mkclean, Point::AfterPtl, Callback::InvalidatePage),
 ];
 

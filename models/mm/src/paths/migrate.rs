@@ -120,7 +120,8 @@ impl Kernel {
     /// The loop of `do_move_pages`: a page that may be moved, isolated.
     async fn take_for_migration(&self, cx: &Cx, mm: MmId, va: Va, which: Which) -> Option<Pfn> {
         let vma = self.find_vma(cx, mm, va)?;
-        let migratable = self.st().vma(vma).backing != Backing::Driver;
+        // `vma_migratable`.
+        let migratable = !matches!(self.st().vma(vma).backing, Backing::Driver | Backing::Huge(_));
         if !migratable {
             return None;
         }
@@ -411,7 +412,7 @@ impl Kernel {
             return;
         };
         let entry = mk_pte(&st, vma, new, access);
-        st.tables.set(table, at, entry);
+        self.set_pte(cx, &mut st, table, at, entry);
         debug_assert_eq!(st.mm_of(vma), mm);
         drop(st);
         let mut frames = self.frames();

@@ -11,23 +11,28 @@
 //! Locks: the caller holds mmap_sem (munmap, madvise), i_mmap_lock (truncate), or nothing (exit).
 //! Inside: one pte lock at a time, never across page tables.
 //!
-//! Deviations: no huge pages, swap or special entries yet (entries without a page and nonlinear
-//! mappings: zap_nonpresent.rs); entries of driver mappings have
+//! A mapping of huge pages is unmapped in one go, whatever its length (hugetlb.rs).
+//!
+//! Entries without a page and nonlinear mappings: zap_nonpresent.rs. An entry that names a slot of the swap
+//! device goes, too, and with it, if nobody else needs it, the page in the swap cache; it needs no flush.
+//!
+//! Deviations: no special entries; entries of driver mappings have
 //! no page and only need the flush.
 
 use sim::{Action, Cx, LockId, Object};
-use x86::{Entry, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
+use x86::{Entry, PAGE_SIZE, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
 
 use crate::account::PAGE_TABLE;
 use crate::frame::{Owner, PageFlags};
 use crate::gather::{FlushPoint, Gather, Room};
+use crate::hugetlb::HPAGE_PAGES;
 use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
 use crate::paths::NonlinearZap;
 use crate::paths::zap_nonpresent::CountedIn;
 use crate::profile::{ZAP_NONE_BYTES, work};
-use crate::swapops::NonPresent;
+use crate::swapops::{NonPresent, SwapSlot};
 use crate::vma::{Backing, VmaId};
 use crate::{FileId, KernelPreemption};
 
@@ -60,6 +65,8 @@ enum Pause {
     Free(Pfn),
     /// A page was cleared that somebody must be told of before it is queued.
     Notify(Va, Option<Pfn>),
+    /// An entry that named this slot was cleared.
+    Swap(SwapSlot),
     /// A page of a file whose entry is dirty, but not the page yet (F15).
     Dirty(Pfn),
     /// Somebody else comes first.
@@ -138,17 +145,24 @@ impl Kernel {
         let mut left = self.profile.zap_block_bytes();
         for &(vma, part) in parts {
             let mut at = part.start();
+            let huge = self.st().is_huge(vma);
             while at < part.end() {
-                at = self
-                    .unmap_page_range(cx, &mut gather, vma, at, part.end(), &mut left, details)
-                    .await;
+                at = if huge {
+                    // A huge page counts a page against the block, after the fact.
+                    left -= (part.pages() / HPAGE_PAGES * PAGE_SIZE) as i64;
+                    self.unmap_hugepage_range(cx, vma, part, None).await;
+                    part.end()
+                } else {
+                    self.unmap_page_range(cx, &mut gather, vma, at, part.end(), &mut left, details)
+                        .await
+                };
                 if left > 0 {
                     break;
                 }
                 self.st().metrics.zap_blocks += 1;
                 gather.finish(FlushPoint::BlockEnd).await;
                 match details.i_mmap_lock {
-                    Some(lock) if self.must_break_truncate(cx, lock) => {
+                    Some(lock) if self.must_break_lock(cx, lock) => {
                         return Zapped {
                             gather: None,
                             reached: at,
@@ -177,7 +191,7 @@ impl Kernel {
 
     /// `need_resched() || spin_needbreak(i_mmap_lock)`: contention is only looked at with
     /// CONFIG_PREEMPT (include/linux/sched.h 2.6.27).
-    pub(crate) fn must_break_truncate(&self, cx: &Cx, i_mmap_lock: LockId) -> bool {
+    pub(crate) fn must_break_lock(&self, cx: &Cx, i_mmap_lock: LockId) -> bool {
         if self.profile.truncate_break == crate::profile::TruncateBreak::Never {
             return false;
         }
@@ -265,10 +279,14 @@ impl Kernel {
             match self.zap_ptes(cx, gather, &mut range, &mut at, left) {
                 Pause::Done => break,
                 Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
+                Pause::Swap(slot) => self.free_swap_and_cache(cx, slot).await,
                 Pause::Dirty(pfn) => self.set_page_dirty(cx, pfn).await,
                 Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
                 Pause::Free(pfn) => gather.free_now(pfn).await,
                 Pause::Notify(va, pfn) => {
+                    if let Some(pfn) = pfn {
+                        self.check_page_notice(cx, mm, Path::Zap, Point::AfterClear, va, pfn);
+                    }
                     self.notify_page(cx, mm, Path::Zap, Point::AfterClear, va).await;
                     if let Some(pfn) = pfn {
                         match gather.remove_page(pfn) {
@@ -301,6 +319,7 @@ impl Kernel {
         let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
         let present_cost = costs.pte_access + costs.cacheline_touch * work::RMAP;
         let first = *at;
+        let ptes = self.locked_ptes(cx, &self.st(), range.table);
         while *at < range.pages.end() && *left > 0 {
             // The caller has synchronised for the first entry.
             if *at != first && cx.must_sync() {
@@ -323,13 +342,18 @@ impl Kernel {
             *at = at.add(1);
             if let Some(meaning) = NonPresent::of(entry) {
                 cx.charge(PAGE_TABLE, none_cost);
-                if !range.details.keep_nonpresent() {
-                    st.tables.set(range.table, index, Entry::NONE);
-                    match self.forget_nonpresent(meaning) {
+                if range.details.keep_nonpresent() {
+                    continue;
+                }
+                ptes.set(&mut st, index, Entry::NONE);
+                match meaning {
+                    NonPresent::Swap(slot) => return Pause::Swap(slot),
+                    NonPresent::File(_) => {}
+                    NonPresent::Migration(pfn, _) => match self.rss_of_migrating(pfn) {
                         CountedIn::Nothing => {}
                         CountedIn::Anon => range.anon += 1,
                         CountedIn::File => range.file += 1,
-                    }
+                    },
                 }
                 continue;
             }
@@ -338,7 +362,7 @@ impl Kernel {
                 continue;
             }
             let left_behind = self.left_behind(&st, range.details.nonlinear, va, entry);
-            st.tables.set(range.table, index, left_behind);
+            ptes.set(&mut st, index, left_behind);
             cx.charge(PAGE_TABLE, present_cost);
             gather.cleared_entry();
             let page = self.forget_mapping(&mut st, range, entry);
@@ -397,6 +421,7 @@ impl Kernel {
         let pfn = entry.pfn();
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
+        frame.mapcount -= 1;
         if frame.is_anon() {
             range.anon += 1;
         } else {
@@ -404,8 +429,8 @@ impl Kernel {
             if entry.accessed() {
                 frame.flags.set(PageFlags::REFERENCED);
             }
+            self.check_dirty_kept(pfn, frame);
         }
-        frame.mapcount -= 1;
         Some(pfn)
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! Locks: the pte lock of the table, held by the caller throughout.
 
+use sim::Cx;
 use x86::{Entry, Pfn, Pgoff, PgoffRange, Va};
 
 use crate::kernel::{Kernel, State};
@@ -56,12 +57,15 @@ pub(super) enum CountedIn {
 impl Kernel {
     /// Forgets what an entry without a page stood for; the entry itself was cleared. Says in which rss
     /// counter it was.
-    pub(super) fn forget_nonpresent(&self, meaning: NonPresent) -> CountedIn {
+    pub(super) async fn forget_nonpresent(&self, cx: &Cx, meaning: NonPresent) -> CountedIn {
         match meaning {
             // Only a place in the file: nobody counts it.
             NonPresent::File(_) => CountedIn::Nothing,
             NonPresent::Migration(pfn, _) => self.rss_of_migrating(pfn),
-            NonPresent::Swap(_) => unreachable!("nothing is swapped out"),
+            NonPresent::Swap(slot) => {
+                self.free_swap_and_cache(cx, slot).await;
+                CountedIn::Nothing
+            }
         }
     }
 

@@ -49,13 +49,17 @@ impl Replay<'_> {
             "brk" => self.brk(place, number(text(0)), ret),
             "ftruncate" | "ftruncate64" | "truncate" | "truncate64" => self.truncate(place, call),
             "fallocate" => self.fallocate(place, call),
-            "remap_file_pages" | "process_madvise" | "process_mrelease" => {
-                skip("the language has no operation for it")
-            }
+            "remap_file_pages" => skip("the log does not say which file system accounts dirty pages"),
+            "process_madvise" | "process_mrelease" => skip("the language has no operation for it"),
             "shmat" => skip("the size of the segment is not in the log"),
-            "mlock" | "mlock2" | "mlockall" | "munlock" | "munlockall" => {
-                skip("pages are never swapped out unasked")
-            }
+            "mlock2" if has(text(2), "MLOCK_ONFAULT") => skip("MLOCK_ONFAULT is younger than the profiles"),
+            "mlock" | "mlock2" => self.on_range(place, call, Gaps::All, |replay, place, span| {
+                replay.processes[place.process].op(place.thread, Op::Mlock(span.region()));
+            }),
+            "munlock" => self.on_range(place, call, Gaps::All, |replay, place, span| {
+                replay.processes[place.process].op(place.thread, Op::Munlock(span.region()));
+            }),
+            "mlockall" | "munlockall" => skip("the language has no operation for it"),
             "mbind" | "set_mempolicy" | "get_mempolicy" | "migrate_pages" | "move_pages" => {
                 skip("one memory node is modelled")
             }
@@ -462,6 +466,8 @@ fn mmap_op(span: Span, prot: Prot) -> MmapOp {
         offset: 0,
         sharing: Sharing::Private,
         prot,
+        populate: false,
+        locked: false,
     }
 }
 
@@ -479,7 +485,8 @@ fn advice_reason(advice: &str) -> &'static str {
         | "MADV_POPULATE_READ"
         | "MADV_POPULATE_WRITE"
         | "MADV_COLLAPSE" => "newer than the operations of the language",
-        "MADV_REMOVE" | "MADV_DONTNEED_LOCKED" => "the language has no operation for it",
+        "MADV_REMOVE" => "the log does not say which file system has holes",
+        "MADV_DONTNEED_LOCKED" => "the language has no operation for it",
         _ => "a hint that no profile acts on",
     }
 }
