@@ -63,7 +63,7 @@ const US: &str = "us";
 const NOTIFIERS: &str = "notifier calls";
 
 /// In the order of display; the first rule that matches takes the row.
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 9] = [
     Rule {
         title: "time",
         note: US,
@@ -103,6 +103,13 @@ const RULES: [Rule; 8] = [
         title: "faults",
         note: "",
         prefixes: &["faults."],
+        suffixes: &[],
+        scale: Scale::Raw,
+    },
+    Rule {
+        title: "disks",
+        note: "",
+        prefixes: &["io."],
         suffixes: &[],
         scale: Scale::Raw,
     },

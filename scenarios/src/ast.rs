@@ -54,6 +54,9 @@ pub struct Scenario {
     /// Seed of all random draws; `--seed` overrides it.
     #[serde(default = "default_seed")]
     pub seed: u64,
+    /// The disk that holds files, one for each kernel; default: flash of 2008.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskDef>,
     /// Files in the page cache, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, FileDef>,
@@ -195,6 +198,27 @@ pub enum AtEnd {
     /// It stays: the run ends with the last script, so that the counts are those of the scripts
     /// alone.
     Stay,
+}
+
+/// A block device, which serves one request after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiskDef {
+    /// Nanoseconds to read a page; default: 85000 (Intel X25-M).
+    #[serde(default = "default_read_ns")]
+    pub read_ns: u64,
+    /// Nanoseconds to write a page; default: 115000 (Intel X25-M). A disk of 7200 rpm takes 13670000 on
+    /// average.
+    #[serde(default = "default_write_ns")]
+    pub write_ns: u64,
+}
+
+fn default_read_ns() -> u64 {
+    mm::DiskSpec::X25_M.read_ns
+}
+
+fn default_write_ns() -> u64 {
+    mm::DiskSpec::X25_M.write_ns
 }
 
 /// A file in the page cache.

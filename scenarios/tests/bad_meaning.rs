@@ -293,6 +293,11 @@ fn operations() {
             "heap",
         ),
         op(
+            Code::UnknownFile,
+            "{ \"writeback\": { \"file\": §\"f\" } }",
+            "heap",
+        ),
+        op(
             Code::WrongMapping,
             "{ \"remap_file_pages\": { \"region\": { \"map\": §\"ram\" }, \"offset\": 1 } }",
             "mapping `ram` is not a shared mapping of a file",
@@ -479,6 +484,9 @@ fn a_rank_changes_nothing_of_its_process() {
         ("brk", "{ \"to\": 4096 }"),
         ("exec", "{}"),
         ("truncate", "{ \"file\": \"heap\", \"pages\": 1 }"),
+        ("writeback", "{ \"file\": \"heap\" }"),
+        ("msync", "{ \"map\": \"ram\" }"),
+        ("migrate", "{ \"region\": { \"map\": \"ram\" } }"),
     ] {
         let members = format!(
             "\"maps\": {{ \"ram\": {{ \"pages\": 16 }} }}, \"attach\": {{ \"x\": {{ \"xpmem\": {{}} }} }}, \

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use common::{BASE, Bench, Listener, Setup, anonymous, range, shared_file, touch, wait};
 use mm::frame::{LruList, PageFlags};
 use mm::notifier::{CallbackFuture, Design, MmuKind, Subscriber};
-use mm::{Device, DiskSpec, FileId, Kernel, Migrated, MmId, Owner, Prot, Which};
+use mm::{Device, DiskSpec, FileId, Kernel, Migrated, MigrationAccess, MmId, NonPresent, Owner, Prot, Which};
 use sim::{Cx, Cycles, End};
 use x86::{Access, Entry, Pfn, Va, VaRange};
 
@@ -464,6 +464,103 @@ fn the_reference_of_a_waiting_fault_keeps_the_page_from_moving_in_that_pass() {
     });
     assert_eq!(end, End::Completed);
     assert_eq!(b.world.audit(), Vec::<String>::new());
+}
+
+/// Two processes map a page of a file, writable. While the page moves, driven from the second one, whose
+/// listener takes its time, the first one does something to its mapping: its entry is a migration entry
+/// then. Gives the kernel and both address spaces when all is over.
+fn meanwhile<F: Future<Output = ()> + 'static>(
+    act: impl FnOnce(Cx, Rc<Kernel>, MmId) -> F + 'static,
+) -> (Rc<Kernel>, [MmId; 2]) {
+    let b = Setup::linux_2_6_27().build();
+    let (first, second) = (b.mm, b.kernel.new_mm("second".into()));
+    b.kernel.mmget(first);
+    let file = b.kernel.new_file("f", 1);
+    let told = Rc::new(Cell::new(false));
+    let go = Rc::clone(&told);
+    b.thread(1, Some(first), move |cx, k| async move {
+        while !go.get() {
+            wait(&cx, 100).await;
+        }
+        let entry = k.peek_pte(first, BASE);
+        assert!(matches!(
+            NonPresent::of(entry),
+            Some(NonPresent::Migration(_, MigrationAccess::Write))
+        ));
+        act(cx, k, first).await;
+    });
+    let end = b.work(move |cx, k| async move {
+        for mm in [first, second] {
+            k.sys_mmap(&cx, mm, shared_file(BASE, 1, file))
+                .await
+                .expect("free");
+            k.activate_mm(&cx, mm);
+            k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+        }
+        let watch = Rc::new(Watch {
+            k: Rc::clone(&k),
+            mm: second,
+            file: Some(file),
+            old: pfn_at(&k, second, BASE),
+            slow: 50_000,
+            told,
+            seen: Cell::new(0),
+        });
+        let registered = k.mmu_notifier_register(&cx, second, watch).await;
+        let moved = k.sys_move_pages(&cx, second, range(BASE, 1), Which::All).await;
+        assert_eq!(moved, MOVED);
+        k.mmu_notifier_unregister(&cx, registered).await;
+    });
+    assert_eq!(end, End::Completed);
+    assert_eq!(b.world.audit(), Vec::<String>::new());
+    (b.kernel, [first, second])
+}
+
+#[test]
+fn mprotect_takes_the_write_right_of_a_migration_entry_away() {
+    let (k, [first, second]) = meanwhile(|cx, k, mm| async move {
+        k.sys_mprotect(&cx, mm, range(BASE, 1), Prot::READ)
+            .await
+            .expect("mapped");
+    });
+    let (one, two) = (k.peek_pte(first, BASE), k.peek_pte(second, BASE));
+    assert_eq!(one.pfn(), two.pfn());
+    assert!(one.present() && !one.writable());
+    assert!(two.writable());
+}
+
+#[test]
+fn a_migration_entry_that_is_unmapped_stays_unmapped() {
+    let (k, [first, second]) = meanwhile(|cx, k, mm| async move {
+        k.sys_munmap(&cx, mm, range(BASE, 1)).await.expect("mapped");
+    });
+    assert!(k.peek_pte(first, BASE).is_none());
+    let new = pfn_at(&k, second, BASE);
+    assert_eq!(k.frames().get(new).mapcount, 1);
+}
+
+#[test]
+fn a_migration_entry_that_mremap_moves_is_found_at_its_new_place() {
+    const TO: Va = Va::new(BASE.get() + 0x100_0000);
+    let (k, [first, second]) = meanwhile(|cx, k, mm| async move {
+        let moved = k.sys_mremap(&cx, mm, range(BASE, 1), 1, Some(TO)).await;
+        assert_eq!(moved, Ok(range(TO, 1)));
+    });
+    assert!(k.peek_pte(first, BASE).is_none());
+    let entry = k.peek_pte(first, TO);
+    assert!(entry.writable());
+    assert_eq!(entry.pfn(), pfn_at(&k, second, BASE));
+}
+
+#[test]
+fn a_process_that_exits_leaves_its_migration_entries_to_nobody() {
+    let (k, [first, second]) = meanwhile(|cx, k, mm| async move {
+        k.exit_mm(&cx, mm).await;
+        k.mmput(&cx, mm).await;
+    });
+    let rss = [first, second].map(|mm| k.st().mm(mm).file_rss);
+    assert_eq!(rss, [0, 1]);
+    assert_eq!(k.frames().get(pfn_at(&k, second, BASE)).mapcount, 1);
 }
 
 #[test]

@@ -80,6 +80,12 @@ pub enum Op {
     RemapFilePages(RemapFilePagesOp),
     /// madvise(2).
     Madvise(MadviseOp),
+    /// fsync(2): the file's dirty pages are write-protected, go to the disk, and are waited for.
+    Writeback(WritebackOp),
+    /// msync(2) with MS_SYNC: each file that is mapped shared in the region is written back.
+    Msync(Region),
+    /// move_pages(2): the pages of a region move to other frames.
+    Migrate(MigrateOp),
     /// mlock(2): every page of the region is made present and stays.
     Mlock(Region),
     /// munlock(2).
@@ -282,6 +288,36 @@ pub enum Advice {
     Remove,
 }
 
+/// Arguments of `writeback`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WritebackOp {
+    /// File.
+    pub file: String,
+}
+
+/// Arguments of `migrate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateOp {
+    /// Where.
+    pub region: Region,
+    /// Which of the pages there.
+    #[serde(default)]
+    pub which: MigrateWhich,
+}
+
+/// Which pages `migrate` moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrateWhich {
+    /// Those that only one entry maps (MPOL_MF_MOVE).
+    #[default]
+    Own,
+    /// All (MPOL_MF_MOVE_ALL).
+    All,
+}
+
 /// Arguments of `brk`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -371,6 +407,9 @@ impl Op {
             Op::Mremap(_) => "mremap",
             Op::RemapFilePages(_) => "remap_file_pages",
             Op::Madvise(_) => "madvise",
+            Op::Writeback(_) => "writeback",
+            Op::Msync(_) => "msync",
+            Op::Migrate(_) => "migrate",
             Op::Mlock(_) => "mlock",
             Op::Munlock(_) => "munlock",
             Op::Brk(_) => "brk",

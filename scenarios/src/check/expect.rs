@@ -20,7 +20,7 @@ const ENDS: [&str; 6] = [
 ];
 
 /// First parts of the names of metrics, for suggestions.
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 15] = [
     "end",
     "violation",
     "notifier",
@@ -30,6 +30,7 @@ const FAMILIES: [&str; 14] = [
     "xpmem",
     "pages",
     "faults",
+    "io",
     "lock",
     "op",
     "sim",

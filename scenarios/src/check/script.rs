@@ -207,6 +207,14 @@ impl<'a> Checker<'a> {
             Op::Mremap(op) => self.mremap(op, context, &at.key("mremap")),
             Op::RemapFilePages(op) => self.remap_file_pages(op, context, &at.key("remap_file_pages")),
             Op::Madvise(op) => self.madvise(op, context, &at.key("madvise")),
+            Op::Writeback(op) => {
+                self.file_name(&op.file, &at.key("writeback").key("file"));
+            }
+            Op::Msync(region) => self.region(region.into(), Absent::Refused, context, &at.key("msync")),
+            Op::Migrate(op) => {
+                let at = at.key("migrate");
+                self.region((&op.region).into(), Absent::Refused, context, &at.key("region"));
+            }
             Op::Brk(op) => {
                 self.address(&op.to, &at.key("brk").key("to"));
             }
@@ -641,6 +649,9 @@ pub(crate) fn changes_process(op: &Op) -> bool {
             | Op::Fork(_)
             | Op::Exec(_)
             | Op::Truncate(_)
+            | Op::Writeback(_)
+            | Op::Msync(_)
+            | Op::Migrate(_)
     )
 }
 

@@ -80,6 +80,11 @@ impl<'a> Checker<'a> {
                 self.memory_error(&at.key("files").key(name).key("pages"), message);
             }
         }
+        if let Some(disk) = self.scenario.disk {
+            let at = at.key("disk");
+            self.duration(disk.read_ns, &at.key("read_ns"));
+            self.duration(disk.write_ns, &at.key("write_ns"));
+        }
         if self.scenario.processes.is_empty() {
             self.error(
                 Code::NoProcess,

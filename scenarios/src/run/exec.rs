@@ -156,6 +156,22 @@ impl Thread {
                 let done = kernel.sys_munlock(cx, self.mm, range).await;
                 done.map_err(|e| self.refused("munlock", &format!("{e:?}")))?;
             }
+            Op::Writeback(o) => {
+                let file = self.run.file(&kernel, &o.file)?;
+                kernel.sys_fsync(cx, file).await;
+            }
+            Op::Msync(r) => {
+                let range = self.region(r)?;
+                kernel.sys_msync(cx, self.mm, range).await;
+            }
+            Op::Migrate(o) => {
+                let range = self.region(&o.region)?;
+                let which = match o.which {
+                    ast::MigrateWhich::Own => mm::Which::Own,
+                    ast::MigrateWhich::All => mm::Which::All,
+                };
+                let _ = kernel.sys_move_pages(cx, self.mm, range, which).await;
+            }
             Op::Brk(o) => {
                 let to = self.address(&o.to)?;
                 kernel

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use mm::{FileId, FileKind, Kernel, KernelId, KernelSpec, World};
+use mm::{Device, DiskSpec, FileId, FileKind, Kernel, KernelId, KernelSpec, World};
 use sim::{
     Affinity, Completion, CpuId, Cx, Cycles, Engine, EngineConfig, Histogram, Role, Schedule, Seeded, TaskId,
     TaskSpec,
@@ -117,6 +117,13 @@ impl<'a> WorldBuilder<'a> {
 
     /// `hugepages=` on the command line.
     fn boot(&self, kernel: &Kernel) -> Result<(), RunError> {
+        if let Some(disk) = self.scenario.disk {
+            let spec = DiskSpec {
+                read_ns: disk.read_ns,
+                write_ns: disk.write_ns,
+            };
+            kernel.set_disk(Device::Files, spec);
+        }
         let pages = self.resolved.hugepages;
         kernel.add_hugepages(pages).map_err(|_| RunError {
             message: format!("{pages} huge pages do not fit into memory"),

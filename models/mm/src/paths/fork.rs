@@ -331,6 +331,7 @@ impl Kernel {
 }
 
 /// What both entries say after a fork of one without a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Inherited {
     child: Entry,
     parent: Entry,
@@ -348,5 +349,28 @@ fn inherit_nonpresent(meaning: NonPresent, write_protect: WriteProtect) -> Inher
     Inherited {
         child: meaning.entry(),
         parent: meaning.entry(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use x86::Pfn;
+
+    use super::*;
+
+    /// move_pages holds mmap_sem of whoever could fork, so no program gets here; others that migrate may not.
+    #[test]
+    fn what_migrates_can_be_stored_to_by_neither_side_where_pages_are_copied_on_write() {
+        let migrating = |access| NonPresent::Migration(Pfn::new(7), access);
+        let (read, write) = (
+            migrating(MigrationAccess::Read).entry(),
+            migrating(MigrationAccess::Write),
+        );
+        let both = |entry| Inherited {
+            child: entry,
+            parent: entry,
+        };
+        assert_eq!(inherit_nonpresent(write, WriteProtect::Cow), both(read));
+        assert_eq!(inherit_nonpresent(write, WriteProtect::No), both(write.entry()));
     }
 }

@@ -120,7 +120,8 @@ impl Kernel {
     /// The loop of `do_move_pages`: a page that may be moved, isolated.
     async fn take_for_migration(&self, cx: &Cx, mm: MmId, va: Va, which: Which) -> Option<Pfn> {
         let vma = self.find_vma(cx, mm, va)?;
-        let migratable = self.st().vma(vma).backing != Backing::Driver;
+        // `vma_migratable`.
+        let migratable = !matches!(self.st().vma(vma).backing, Backing::Driver | Backing::Huge(_));
         if !migratable {
             return None;
         }

@@ -70,6 +70,7 @@ pub(super) fn finish(mut replay: Replay<'_>) -> Result<Scenario, ImportError> {
         notifier: NotifierChoice::default(),
         unsupported: Unsupported::default(),
         seed: 1,
+        disk: None,
         files,
         processes,
         expect: Vec::new(),

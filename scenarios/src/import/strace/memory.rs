@@ -63,6 +63,11 @@ impl Replay<'_> {
             "mbind" | "set_mempolicy" | "get_mempolicy" | "migrate_pages" | "move_pages" => {
                 skip("one memory node is modelled")
             }
+            "msync" if has(text(2), "MS_SYNC") => {
+                self.on_range(place, call, Gaps::All, |replay, place, span| {
+                    replay.processes[place.process].op(place.thread, Op::Msync(span.region()));
+                })
+            }
             "msync" | "mincore" | "cachestat" => skip("does not change translations that the model follows"),
             _ => skip("does not change an address space that the model follows"),
         }
