@@ -1,15 +1,16 @@
 //! Conservation: what must add up when nothing is in flight.
 //!
 //! Checked at the end of every run (host-mm-paths F5, F6, F13, F18, F23, F24): map counts equal the
-//! present entries, reference counts equal map count + page cache + pagevecs + pins, rss counters equal the
+//! present entries, reference counts equal map count + page and swap cache + pagevecs + pins, rss counters equal the
 //! entries counted as such, every linked file VMA is in i_mmap, or, if it is nonlinear, on the list
 //! of those, exactly once, VMAs are disjoint, and no CPU holds translations
-//! or upper-level entries of an address space whose mask it is not in.
+//! or upper-level entries of an address space whose mask it is not in. Slots and LRU lists: check_swap.rs.
 
 use std::collections::BTreeMap;
 
 use x86::{Pfn, Vpn};
 
+use crate::check_swap::NamedSlots;
 use crate::frame::{Frames, LruList, Owner};
 use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::{Kernel, State, World};
@@ -24,6 +25,7 @@ struct Counted {
     maps: BTreeMap<Pfn, u32>,
     cached: BTreeMap<Pfn, u32>,
     waiting: BTreeMap<Pfn, u32>,
+    slots: NamedSlots,
 }
 
 impl World {
@@ -35,7 +37,12 @@ impl World {
         let mut counted = Counted::default();
         let frames = self.frames();
         for kernel in self.kernels() {
+            // Slots are a kernel's own.
+            counted.slots = NamedSlots::default();
             kernel.audit_into(&mut counted, &frames, &mut wrong);
+        }
+        for kernel in self.kernels() {
+            kernel.audit_lru(&counted.maps, &counted.cached, &counted.waiting, &frames, &mut wrong);
         }
         for (pfn, frame) in frames.iter() {
             let maps = counted.maps.get(&pfn).copied().unwrap_or(0);
@@ -50,7 +57,7 @@ impl World {
             let pins = frames.secondary(pfn).pins;
             if frame.count != maps + cached + waiting + pins {
                 wrong.push(format!(
-                    "{pfn}: count {} but {maps} entries + {cached} page cache + {waiting} pagevecs + {pins} pins",
+                    "{pfn}: count {} but {maps} entries + {cached} page or swap cache + {waiting} pagevecs + {pins} pins",
                     frame.count
                 ));
             }
@@ -70,6 +77,7 @@ impl Kernel {
         for index in 0..st.mms.len() {
             self.audit_mm(&st, MmId(index as u32), counted, frames, wrong);
         }
+        self.audit_swap(&st, &counted.slots, &mut counted.cached, frames, wrong);
         audit_i_mmap(&st, wrong);
         for (n, cpu) in st.cpus.iter().enumerate() {
             for list in [LruList::Inactive, LruList::Active] {
@@ -117,6 +125,7 @@ impl Kernel {
             while let Some((table, pages, _)) = st.tables.next_leaf_table(mm.pgd, at, v.range.end().vpn()) {
                 for vpn in pages.iter() {
                     let entry = st.tables.get(table, x86::Level::Pte.index_of(vpn));
+                    counted.slots.note(entry);
                     if !entry.maps_page() || v.backing == Backing::Driver {
                         continue;
                     }

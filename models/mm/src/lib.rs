@@ -9,6 +9,7 @@
 pub mod access;
 pub mod account;
 mod check;
+mod check_swap;
 pub mod disk;
 pub mod file;
 pub mod frame;
