@@ -11,10 +11,12 @@ use std::collections::BTreeMap;
 use x86::{Pfn, Vpn};
 
 use crate::check_swap::NamedSlots;
-use crate::frame::{Frames, LruList, Owner};
+use crate::frame::{Frames, LruList, Owner, PageFlags};
 use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::{Kernel, State, World};
 use crate::mm::MmId;
+use crate::radix_tree::Tag;
+use crate::swapops::NonPresent;
 use crate::vma::{Backing, VmaId};
 
 /// Books that do not balance; each line names the object and both figures.
@@ -70,7 +72,7 @@ impl Kernel {
     fn audit_into(&self, counted: &mut Counted, frames: &Frames, wrong: &mut Vec<String>) {
         let st = self.state.borrow();
         for file in &st.files {
-            for page in file.pages.values() {
+            for (_, page) in file.pages.iter() {
                 *counted.cached.entry(page.pfn).or_default() += 1;
             }
         }
@@ -79,6 +81,7 @@ impl Kernel {
         }
         self.audit_swap(&st, &counted.slots, &mut counted.cached, frames, wrong);
         audit_i_mmap(&st, wrong);
+        audit_tags(&st, frames, wrong);
         for (n, cpu) in st.cpus.iter().enumerate() {
             for list in [LruList::Inactive, LruList::Active] {
                 for pfn in cpu.pagevecs.of(list).pages() {
@@ -126,11 +129,17 @@ impl Kernel {
                 for vpn in pages.iter() {
                     let entry = st.tables.get(table, x86::Level::Pte.index_of(vpn));
                     counted.slots.note(entry);
-                    if !entry.maps_page() || v.backing == Backing::Driver {
-                        continue;
-                    }
-                    *counted.maps.entry(entry.pfn()).or_default() += 1;
-                    match frames.get(entry.pfn()).owner() {
+                    let pfn = match NonPresent::of(entry) {
+                        _ if v.backing == Backing::Driver => continue,
+                        // Maps nothing, and is in an rss counter all the same.
+                        Some(NonPresent::Migration(pfn, _)) => pfn,
+                        _ if !entry.maps_page() => continue,
+                        _ => {
+                            *counted.maps.entry(entry.pfn()).or_default() += 1;
+                            entry.pfn()
+                        }
+                    };
+                    match frames.get(pfn).owner() {
                         Owner::Anon(_) => anon += 1,
                         Owner::File(_) | Owner::None => file += 1,
                     }
@@ -151,6 +160,29 @@ impl Kernel {
                 .is_some()
         {
             wrong.push(format!("{}: page tables are left without a mapping", mm.name));
+        }
+    }
+}
+
+/// The tags of the page cache say what the pages' flags say (host-mm-paths A.7). Not the other way round for
+/// dirty pages: a driver may mark a page alone, as KVM does.
+fn audit_tags(st: &State, frames: &Frames, wrong: &mut Vec<String>) {
+    for file in &st.files {
+        for (index, page) in file.pages.iter() {
+            let flags = frames.get(page.pfn).flags;
+            let tagged = |tag| file.pages.tagged(index, tag).found;
+            if tagged(Tag::Writeback) != flags.has(PageFlags::WRITEBACK) {
+                wrong.push(format!(
+                    "file {}: the writeback tag of page {index} is not what {} says",
+                    file.name, page.pfn
+                ));
+            }
+            if tagged(Tag::Dirty) && !flags.has(PageFlags::DIRTY) {
+                wrong.push(format!(
+                    "file {}: page {index} is tagged dirty, {} is not",
+                    file.name, page.pfn
+                ));
+            }
         }
     }
 }

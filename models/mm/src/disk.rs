@@ -22,14 +22,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sim::{Action, CpuId, Cx, Cycles, Interrupt, LockId, Object, QueueId};
+use sim::{Action, CpuId, Cx, Cycles, Guard, Interrupt, LockId, Mark, Object, QueueId, Scope};
 use x86::Pfn;
 
-use crate::account::BOOKKEEPING;
-use crate::file::Tag;
 use crate::frame::{Owner, PageFlags};
 use crate::kernel::Kernel;
 use crate::profile::work;
+use crate::radix_tree::Tag;
 
 /// `FIRST_DEVICE_VECTOR`, 2.6.27 include/asm-x86/irq_vectors.h: the disk controller's.
 pub const DISK_VECTOR: u8 = 0x41;
@@ -38,6 +37,12 @@ pub const DISK_VECTOR: u8 = 0x41;
 const DEVICE_OBJECT: u16 = 8;
 /// Class of a page that is waited for among the objects of steps.
 const PAGE_OBJECT: u16 = 9;
+
+static SUBMIT: Mark = Mark {
+    name: "submit_bio",
+    args: ["pfn", "device", "write"],
+    scope: Scope::Object,
+};
 
 /// A device of a kernel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -58,13 +63,13 @@ pub struct DiskSpec {
 }
 
 impl DiskSpec {
-    /// Intel X25-M of 2008, flash (hardware-costs BD2). The default: its latency does not depend on
+    /// Intel X25-M of 2008, flash (hardware-costs D2). The default: its latency does not depend on
     /// where a page lies, and neither does the model's.
     pub const X25_M: DiskSpec = DiskSpec {
         read_ns: 85_000,
         write_ns: 115_000,
     };
-    /// A disk of 7200 rpm: average seek and half a revolution (hardware-costs BD1).
+    /// A disk of 7200 rpm: average seek and half a revolution (hardware-costs D1).
     pub const SATA_7200: DiskSpec = DiskSpec {
         read_ns: 12_670_000,
         write_ns: 13_670_000,
@@ -152,12 +157,17 @@ impl Kernel {
         self.waited_for(pfn, WaitFor::Read)
     }
 
-    /// `set_page_writeback` and `submit_bio`: the page is on its way when this returns. The caller holds
-    /// PG_locked and has cleared PG_dirty.
-    pub async fn start_writeback(&self, cx: &Cx, pfn: Pfn, device: Device) {
-        debug_assert!(self.page_is_locked(pfn), "{pfn} is locked to be written");
+    /// `set_page_writeback`, `unlock_page` and `submit_bio`: the page is on its way when this returns, and
+    /// no longer locked. The caller has cleared PG_dirty.
+    pub async fn start_writeback(&self, cx: &Cx, pfn: Pfn, device: Device, locked: Guard<'_>) {
+        debug_assert_eq!(
+            locked.lock(),
+            self.page_lock(pfn),
+            "{pfn} is locked to be written"
+        );
         let _span = cx.span("set_page_writeback");
         self.test_set_page_writeback(cx, pfn).await;
+        drop(locked);
         let _span = cx.span("submit_bio");
         self.submit(cx, pfn, device, Request::Write).await;
         self.st().metrics.io_writes += 1;
@@ -193,6 +203,15 @@ impl Kernel {
         }
     }
 
+    /// Nodes on the way to a page in its tree: one in the swap cache, whose tree is no tree here.
+    fn page_tree_height(&self, pfn: Pfn) -> u64 {
+        let owner = self.frames.borrow().get(pfn).owner();
+        match owner {
+            Owner::File(file) => u64::from(self.state.borrow().file(file).pages.height()),
+            Owner::Anon(_) | Owner::None => 1,
+        }
+    }
+
     /// `test_set_page_writeback`; a page that was not dirtied again loses its dirty tag.
     async fn test_set_page_writeback(&self, cx: &Cx, pfn: Pfn) {
         let tree_lock = self.page_tree_lock(pfn);
@@ -201,7 +220,6 @@ impl Kernel {
             Some(lock) => Some(cx.lock(lock).await),
             None => None,
         };
-        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
         let (owner, index, dirty) = {
             let mut frames = self.frames();
             let frame = frames.get_mut(pfn);
@@ -214,11 +232,13 @@ impl Kernel {
         };
         if let Owner::File(file) = owner {
             let mut st = self.st();
-            let tags = st.file_mut(file);
-            tags.tag_set(index, Tag::Writeback);
+            let tree = &mut st.file_mut(file).pages;
+            let mut nodes = tree.tag_set(index.get(), Tag::Writeback).nodes;
             if !dirty {
-                tags.tag_clear(index, Tag::Dirty);
+                nodes += tree.tag_clear(index.get(), Tag::Dirty).nodes;
             }
+            drop(st);
+            self.touch_lines(cx, nodes * work::PAGE_CACHE_NODE);
         }
     }
 
@@ -237,6 +257,7 @@ impl Kernel {
             state.busy_until = state.busy_until.max(cx.now()) + self.machine.ns(ns);
             state.busy_until
         };
+        cx.mark(&SUBMIT, [u64::from(pfn.get()), device as u64, request as u64]);
         let interrupt = Interrupt {
             vector: DISK_VECTOR,
             a: u64::from(pfn.get()),
@@ -307,7 +328,8 @@ impl Kernel {
         let now = self.engine.now();
         let mut spent = Cycles::ZERO;
         if let Some(lock) = self.page_tree_lock(pfn) {
-            let work = self.machine.costs.cacheline_touch * work::PAGE_CACHE;
+            let nodes = self.page_tree_height(pfn);
+            let work = self.machine.costs.cacheline_touch * (nodes * work::PAGE_CACHE_NODE);
             let Some(end) = self.engine.hold_in_interrupt(lock, cpu, work) else {
                 // A task is being handed the lock. Spinning for it is coming again a little later.
                 let again = self.machine.costs.lock_uncontended;
@@ -328,7 +350,8 @@ impl Kernel {
             )
         };
         if let Owner::File(file) = owner {
-            self.st().file_mut(file).tag_clear(index, Tag::Writeback);
+            let mut st = self.st();
+            let _ = st.file_mut(file).pages.tag_clear(index.get(), Tag::Writeback);
         }
         if reclaim {
             spent += self.rotate_reclaimable_page(cpu, pfn);

@@ -1,8 +1,8 @@
 //! `address_space`: the page cache of a file and the VMAs that map it.
 //!
-//! Rules: host-mm-paths A.3, A.7 (2.6.27 columns). The page cache is a radix tree under `tree_lock`
-//! (here an ordered map; look-ups are charged as a walk); a cached page holds one reference for
-//! the tree. `i_mmap` and `truncate_count` are protected by i_mmap_lock. Every page has PG_locked,
+//! Rules: host-mm-paths A.3, A.7 (2.6.27 columns). The page cache is a [radix tree](crate::radix_tree)
+//! under `tree_lock`; look-ups are lockless, and every walk is charged by the nodes it stepped on. A cached
+//! page holds one reference for the tree. `i_mmap` and `truncate_count` are protected by i_mmap_lock. Every page has PG_locked,
 //! a sleeping bit lock, here a lock made with the page. Deviation: a page that was never cached is a hole,
 //! and made at once; only what reclaim has dropped is read from the disk (one page, without the
 //! kernel's read-around).
@@ -16,14 +16,15 @@
 //! in it follows from its place in the file, `i_mmap_nonlinear` if not ([`crate::vma::Linearity`]). The
 //! second is a plain list: new members go to its tail, a forked one behind its parent (F13).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use sim::LockId;
 use x86::{Pfn, Pgoff, PgoffRange};
 
 use crate::VmaId;
-use crate::i_mmap::{IntervalIndex as _, PrioTree};
+use crate::i_mmap::{IMmap, IntervalIndex as _};
 use crate::kernel::State;
+use crate::radix_tree::RadixTree;
 use crate::vma::{Sharing, Vma};
 
 /// A file.
@@ -72,15 +73,6 @@ pub struct CachedPage {
     pub lock: LockId,
 }
 
-/// A mark on a cached page, include/linux/fs.h 2.6.27.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tag {
-    /// `PAGECACHE_TAG_DIRTY`.
-    Dirty,
-    /// `PAGECACHE_TAG_WRITEBACK`.
-    Writeback,
-}
-
 /// A file's pages and mappings.
 #[derive(Clone, Debug)]
 pub struct AddressSpace {
@@ -90,15 +82,13 @@ pub struct AddressSpace {
     pub kind: FileKind,
     /// i_size, in pages.
     pub size: u64,
-    /// The page cache.
-    pub pages: BTreeMap<Pgoff, CachedPage>,
-    /// The tree's tags: pages of the cache that have each.
-    pub(crate) tags: [BTreeSet<Pgoff>; 2],
+    /// The page cache (`page_tree`), by file page.
+    pub pages: RadixTree<CachedPage>,
     /// Pages whose contents are on the disk: they were cached, and reclaim dropped them. All others are
     /// holes, or have never left the cache.
     pub(crate) on_disk: BTreeSet<Pgoff>,
     /// Linear VMAs by file pages.
-    pub i_mmap: PrioTree<VmaId>,
+    pub i_mmap: IMmap<VmaId>,
     /// Nonlinear VMAs.
     pub i_mmap_nonlinear: Vec<VmaId>,
     /// `truncate_count`.
@@ -128,32 +118,13 @@ impl AddressSpace {
         self.i_mmap_nonlinear.insert(at + 1, child);
     }
 
-    /// `radix_tree_tag_set`; the page is cached, tree_lock is held.
-    pub(crate) fn tag_set(&mut self, index: Pgoff, tag: Tag) {
-        debug_assert!(self.pages.contains_key(&index), "only what is cached has tags");
-        self.tags[tag as usize].insert(index);
-    }
-
-    /// `radix_tree_tag_clear`; tree_lock is held.
-    pub(crate) fn tag_clear(&mut self, index: Pgoff, tag: Tag) {
-        self.tags[tag as usize].remove(&index);
-    }
-
-    /// `radix_tree_delete`: out of the cache, tags and all; tree_lock is held.
-    pub(crate) fn delete(&mut self, index: Pgoff) {
-        self.pages.remove(&index);
-        for tag in &mut self.tags {
-            tag.remove(&index);
-        }
-    }
-
     /// `__remove_from_page_cache` by reclaim: who needs the page again reads it. tree_lock is held. Pages of
-    /// tmpfs have nothing to be read from; clean ones are zeros.
-    pub(crate) fn reclaimed(&mut self, index: Pgoff) {
-        self.delete(index);
+    /// tmpfs have nothing to be read from; clean ones are zeros. Returns the nodes stepped on.
+    pub(crate) fn reclaimed(&mut self, index: Pgoff) -> u64 {
         if self.kind == FileKind::Disk {
             self.on_disk.insert(index);
         }
+        self.pages.remove(index.get()).nodes
     }
 
     /// Blocks that a truncate or a hole gives back to the file system.
@@ -165,24 +136,6 @@ impl AddressSpace {
     #[must_use]
     pub fn is_mapped(&self) -> bool {
         !self.i_mmap.is_empty() || !self.i_mmap_nonlinear.is_empty()
-    }
-
-    /// Whether a page has a tag (`radix_tree_tag_get`).
-    #[must_use]
-    pub fn tagged(&self, index: Pgoff, tag: Tag) -> bool {
-        self.tags[tag as usize].contains(&index)
-    }
-
-    /// Whether any page has a tag (`mapping_tagged`).
-    #[must_use]
-    pub fn any_tagged(&self, tag: Tag) -> bool {
-        !self.tags[tag as usize].is_empty()
-    }
-
-    /// `radix_tree_gang_lookup_tag`: up to `max` pages with a tag, from an index on.
-    pub(crate) fn gang_lookup_tag(&self, from: Pgoff, max: usize, tag: Tag) -> Vec<(Pgoff, CachedPage)> {
-        let tagged = self.tags[tag as usize].range(from..).take(max);
-        tagged.map(|index| (*index, self.pages[index])).collect()
     }
 }
 

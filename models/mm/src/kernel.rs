@@ -328,10 +328,9 @@ impl Kernel {
             name: name.to_owned(),
             kind,
             size: pages,
-            pages: std::collections::BTreeMap::new(),
-            tags: Default::default(),
+            pages: crate::radix_tree::RadixTree::new(),
             on_disk: std::collections::BTreeSet::new(),
-            i_mmap: crate::i_mmap::PrioTree::new(),
+            i_mmap: crate::i_mmap::IMmap::new(self.profile.i_mmap_index),
             i_mmap_nonlinear: Vec::new(),
             // Not page aligned, as the counter must never look like a restart address.
             truncate_count: 1,

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod account;
+mod arena;
 mod check;
 mod check_swap;
 pub mod disk;
@@ -25,6 +26,7 @@ mod page_alloc;
 mod page_lock;
 pub mod paths;
 pub mod profile;
+pub mod radix_tree;
 mod rmap;
 mod rmap_cluster;
 mod rotate;
@@ -45,7 +47,8 @@ pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, Wo
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
 pub use paths::{
-    Attempt, Gup, Inserted, MapError, MapRequest, Mapped, Prefault, RemapError, RemapRequest, RemoveError,
+    Attempt, Gup, Inserted, MapError, MapRequest, Mapped, Migrated, Prefault, RemapError, RemapRequest,
+    RemoveError, Which,
 };
 pub use profile::KernelProfile;
 pub use sim::KernelPreemption;

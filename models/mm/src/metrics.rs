@@ -59,6 +59,11 @@ sim::metric_set! {
         lru_deactivated: Counter, "lru.deactivated", "pages", "pages moved from the active to the inactive list by reclaim";
         lru_activated: Counter, "lru.activated", "pages", "pages moved from the inactive to the active list";
         lru_rotated: Counter, "lru.rotated", "pages", "pages moved to the end of the inactive list when they had been written";
+        faults_mkwrite: Counter, "faults.host.mkwrite", "count", "first stores to a page of a file that asked the file system (page_mkwrite)";
+        faults_migration: Counter, "faults.host.migration", "count", "faults that waited for a page on its way to another frame";
+        pages_migrated: Counter, "pages.migrated", "pages", "pages that migrate_pages moved to another frame";
+        pages_migrate_failed: Counter, "pages.migrate.failed", "pages", "pages that migrate_pages could not move in ten passes";
+        pages_dirtied: Counter, "pages.dirtied", "pages", "pages of files that became dirty and got the dirty tag";
         io_reads: Counter, "io.reads", "pages", "pages read from block devices";
         io_writes: Counter, "io.writes", "pages", "pages written to block devices";
         io_wait_cycles: Counter, "io.wait_cycles", "cycles", "time tasks slept for pages to be read or written";

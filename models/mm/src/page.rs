@@ -8,7 +8,7 @@
 use sim::{CpuId, CpuSet, Cx, Mark, Scope};
 use x86::{Generation, Pfn, TableId};
 
-use crate::account::PAGE_ALLOC;
+use crate::account::{PAGE_ALLOC, PAGE_COPY};
 use crate::frame::{LastReference, PageFlags};
 use crate::kernel::Kernel;
 
@@ -28,6 +28,14 @@ static UNPIN: Mark = Mark {
     scope: Scope::Object,
 };
 
+static COPY: Mark = Mark {
+    name: "copy_page",
+    args: ["pfn", "to", ""],
+    scope: Scope::Object,
+};
+
+/// A page is copied to another frame for good while stores can still reach it.
+pub const COPY_WHILE_MAPPED: &str = "copy-while-mapped";
 /// A frame can be reached although it was given back.
 pub const FREE_WHILE_MAPPED: &str = "free-while-mapped";
 /// A page table can be walked although it was given back.
@@ -86,8 +94,35 @@ impl Kernel {
         self.engine.mark(cpu, &FREE, args);
     }
 
+    /// `copy_user_page`, `copy_highpage`.
+    pub(crate) fn copy_page(&self, cx: &Cx, from: Pfn, to: Pfn) {
+        cx.charge(PAGE_COPY, self.machine.costs.copy_page);
+        cx.mark(&COPY, [u64::from(from.get()), u64::from(to.get()), 0]);
+    }
+
+    /// A page is about to be copied for good: what is stored to it from now on would be lost.
+    pub(crate) fn check_unreachable(&self, pfn: Pfn) {
+        let reachable = {
+            let frames = self.frames.borrow();
+            frames.get(pfn).tlb_slots > 0 || frames.secondary(pfn).usable > 0
+        };
+        if reachable {
+            let who = self.who_reaches(pfn);
+            let text = format!("{pfn} moves to another frame while {who} can still reach it");
+            let about = Some(("pfn", u64::from(pfn.get())));
+            self.engine.violate(COPY_WHILE_MAPPED, text, about);
+        }
+    }
+
     /// A freed frame can still be reached: say by whom.
     fn report_reachable(&self, pfn: Pfn) {
+        let who = self.who_reaches(pfn);
+        let text = format!("{pfn} returns to the allocator while {who} can still reach it");
+        self.engine
+            .violate(FREE_WHILE_MAPPED, text, Some(("pfn", u64::from(pfn.get()))));
+    }
+
+    fn who_reaches(&self, pfn: Pfn) -> String {
         let mut who = Vec::new();
         let st = self.st();
         for (n, cpu) in st.cpus.iter().enumerate() {
@@ -107,14 +142,11 @@ impl Kernel {
                 .filter(|s| s.reaches(pfn))
                 .map(|s| s.name().to_string()),
         );
-        let who = if who.is_empty() {
+        if who.is_empty() {
             "a secondary MMU".to_owned()
         } else {
             who.join(", ")
-        };
-        let text = format!("{pfn} returns to the allocator while {who} can still reach it");
-        self.engine
-            .violate(FREE_WHILE_MAPPED, text, Some(("pfn", u64::from(pfn.get()))));
+        }
     }
 
     /// A page table goes back: no CPU's walks may start at it any more (hardware-costs R15, R23).

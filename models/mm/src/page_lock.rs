@@ -9,13 +9,16 @@
 //! until the interrupt at the end of the read: whoever takes the lock before waits for the rest, and who only
 //! tries does not get it.
 
-use sim::{Cx, Guard, LockId};
+use sim::{Action, Cx, Guard, LockId, Object};
 use x86::Pfn;
 
 use crate::kernel::Kernel;
 
 /// Frames whose locks lie side by side: as many as a page of numbers holds.
 const CHUNK: usize = 1024;
+
+/// Class of PG_locked among the objects of steps.
+const PAGE_LOCK_OBJECT: u16 = 10;
 
 /// The locks of all frames that were ever locked.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +65,19 @@ impl Kernel {
         };
         self.wait_on_read(cx, pfn).await;
         guard
+    }
+
+    /// `wait_on_page_locked`: until nobody has the page locked. Who waits here takes the lock and lets it
+    /// go at once, which is one acquisition more in lock_stat.
+    pub(crate) async fn wait_on_page_locked(&self, cx: &Cx, pfn: Pfn) {
+        cx.step(
+            Object::Other(PAGE_LOCK_OBJECT, u64::from(pfn.get())),
+            Action::Read,
+        )
+        .await;
+        if self.page_is_locked(pfn) {
+            drop(self.lock_page(cx, pfn).await);
+        }
     }
 
     /// `trylock_page`.

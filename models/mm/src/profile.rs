@@ -38,6 +38,15 @@ pub enum TruncateBreak {
     Never,
 }
 
+/// What finds the VMAs of a file (`address_space.i_mmap`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IMmapIndex {
+    /// The radix priority search tree, until 3.6 (host-mm-paths D.1).
+    PrioTree,
+    /// The augmented red-black interval tree, since 3.7 (host-mm-paths 0.1, D.2).
+    IntervalTree,
+}
+
 /// A kernel to imitate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KernelProfile {
@@ -53,6 +62,8 @@ pub struct KernelProfile {
     pub gather: GatherKind,
     /// Truncate.
     pub truncate_break: TruncateBreak,
+    /// Index of a file's VMAs.
+    pub i_mmap_index: IMmapIndex,
 }
 
 /// `FREE_PTE_NR` on SMP: pages a gather holds before it flushes, include/asm-generic/tlb.h 2.6.27.
@@ -76,6 +87,12 @@ pub const MAX_MAP_COUNT: usize = 65536;
 /// `LATENCY_LIMIT` of mremap: pages moved under one hold of i_mmap_lock, mm/mremap.c 2.6.27.
 pub const MREMAP_CHUNK_PAGES: u64 = 64;
 
+/// Passes of migrate_pages over the pages that are left, mm/migrate.c 2.6.27.
+pub const MIGRATE_PASSES: u32 = 10;
+
+/// Passes of migrate_pages that leave locked pages and pages under writeback alone (`pass > 2` forces).
+pub const MIGRATE_PASSES_TRYING: u32 = 3;
+
 /// Width of the preemption count, notifier-variants 2.1 (2.6.25 include/linux/hardirq.h: 8 bits).
 pub const PREEMPT_COUNT_LIMIT: u32 = 255;
 
@@ -88,6 +105,7 @@ impl KernelProfile {
         rmap_locks: RmapLocks::Spin,
         gather: GatherKind::PerCpu,
         truncate_break: TruncateBreak::AtBlockEnds,
+        i_mmap_index: IMmapIndex::PrioTree,
     };
 
     /// Linux 2.6.27 with the sleepable-notifier series on top.
@@ -133,8 +151,8 @@ pub mod work {
     pub const UNLINK_VMA: u64 = 16;
     /// Reverse map and rss of one page: the page's line and the mm's.
     pub const RMAP: u64 = 2;
-    /// Page-cache lookup: radix-tree levels of a file of some thousand pages.
-    pub const PAGE_CACHE: u64 = 3;
+    /// One node of the page cache's radix tree: the line of its slots.
+    pub const PAGE_CACHE_NODE: u64 = 1;
     /// One node of the i_mmap tree.
     pub const I_MMAP_NODE: u64 = 1;
     /// Finding and testing one subscriber of the notifier list.
@@ -143,6 +161,8 @@ pub mod work {
     pub const SUBMIT_BIO: u64 = 20;
     /// Completing a request: request, bio, the page's flags and wait queue.
     pub const END_BIO: u64 = 8;
+    /// A look-up in the swap cache, or a change of it: levels of a radix tree of some thousand slots.
+    pub const SWAP_CACHE: u64 = 3;
     /// The count of one slot of the swap device (`swap_map`).
     pub const SWAP_MAP: u64 = 1;
     /// Looking for a free slot of the swap device.

@@ -229,8 +229,9 @@ impl Kernel {
         }
         let entry = self.ptep_clear_flush(cx, &mapping).await;
         self.notify_page(cx, mm, Path::Unmap, Point::AfterFlush, va).await;
-        if purpose == UnmapFor::Reclaim {
-            self.name_slot(cx, mm, pfn).await;
+        self.name_slot(cx, mm, pfn).await;
+        if entry.dirty() {
+            self.set_page_dirty(cx, pfn).await;
         }
         self.leave_in_place(&mapping, entry, pfn, purpose);
         self.st().metrics.rmap_unmapped += 1;
@@ -257,23 +258,21 @@ impl Kernel {
         let mut st = self.st();
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
-        if entry.dirty() {
-            frame.flags.set(PageFlags::DIRTY);
-        }
         let access = if entry.writable() {
             MigrationAccess::Write
         } else {
             MigrationAccess::Read
         };
         let slot = st.swap.slot_of(pfn);
-        let left = match (purpose, slot) {
-            (UnmapFor::Reclaim, Some(slot)) => NonPresent::Swap(slot).entry(),
-            (UnmapFor::Reclaim, None) => Entry::NONE,
-            (UnmapFor::Migration, _) => NonPresent::Migration(pfn, access).entry(),
+        // A page in the swap cache is found there by whoever faults, also when it has moved.
+        let left = match (slot, purpose) {
+            (Some(slot), _) => NonPresent::Swap(slot).entry(),
+            (None, UnmapFor::Migration) => NonPresent::Migration(pfn, access).entry(),
+            (None, UnmapFor::Reclaim) => Entry::NONE,
         };
         st.tables.set(mapping.table, mapping.index, left);
         // An entry that migrates is still counted: it will map the page's successor.
-        if purpose == UnmapFor::Reclaim {
+        if slot.is_some() || purpose == UnmapFor::Reclaim {
             let mm = st.mm_mut(mapping.mm);
             if frame.is_anon() {
                 mm.anon_rss -= 1;
@@ -346,7 +345,7 @@ impl Kernel {
 
     /// The VMAs of a family that could map the page (`vma_address`), in the list's order; each one of
     /// the list is looked at.
-    fn anon_mappers(&self, cx: &Cx, anon: AnonVmaId) -> Vec<VmaId> {
+    pub(crate) fn anon_mappers(&self, cx: &Cx, anon: AnonVmaId) -> Vec<VmaId> {
         let vmas = self.st().anon_vma(anon).vmas.clone();
         self.touch_lines(cx, vmas.len() as u64);
         self.st().metrics.rmap_vmas += vmas.len() as u64;
@@ -354,7 +353,7 @@ impl Kernel {
     }
 
     /// The VMAs of a file at the page's index, in the tree's order.
-    fn file_mappers(&self, cx: &Cx, pfn: Pfn, file: FileId) -> Vec<VmaId> {
+    pub(crate) fn file_mappers(&self, cx: &Cx, pfn: Pfn, file: FileId) -> Vec<VmaId> {
         let index = self.frames.borrow().get(pfn).index();
         let only = PgoffRange::new(index, index).expect("one page");
         let mut st = self.st();

@@ -15,11 +15,10 @@
 //! the kernel's own walk would continue from where it was.
 
 use sim::{Cx, Guard, LockId};
-use x86::{Entry, Level, PAGE_SHIFT, Pfn, VaRange};
+use x86::{Level, PAGE_SHIFT, Pfn, VaRange};
 
 use crate::FileId;
 use crate::account::PAGE_TABLE;
-use crate::frame::PageFlags;
 use crate::kernel::Kernel;
 use crate::notifier::{Path, Point, Young};
 use crate::profile::work;
@@ -148,6 +147,9 @@ impl Kernel {
         }
         let entry = self.ptep_clear_flush(cx, mapping).await;
         self.notify_page(cx, mm, Path::Cluster, Point::AfterFlush, va).await;
+        if entry.dirty() {
+            self.set_page_dirty(cx, pfn).await;
+        }
         {
             let mut st = self.st();
             let mut frames = self.frames();
@@ -156,13 +158,9 @@ impl Kernel {
                 let place = NonPresent::File(frame.index()).entry();
                 st.tables.set(mapping.table, mapping.index, place);
             }
-            if entry.dirty() {
-                frame.flags.set(PageFlags::DIRTY);
-            }
             frame.mapcount -= 1;
             st.mm_mut(mm).file_rss -= 1;
             st.metrics.rmap_unmapped += 1;
-            debug_assert!(entry != Entry::NONE, "the entry mapped a page");
         }
         self.put_page(cx, pfn).await;
         Young::No

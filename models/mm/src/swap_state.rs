@@ -11,7 +11,7 @@
 //!
 //! Deviations: the cache's radix tree has no nodes that could be lacking; pages of the cache have no tags.
 
-use sim::Cx;
+use sim::{Cx, Guard};
 use x86::Pfn;
 
 use crate::account::BOOKKEEPING;
@@ -19,8 +19,8 @@ use crate::disk::Device;
 use crate::frame::{LruList, PageFlags};
 use crate::kernel::Kernel;
 use crate::profile::work;
-use crate::swapops::SwapSlot;
 use crate::swapfile::LeftCache;
+use crate::swapops::SwapSlot;
 
 /// `page_cluster` of a machine with at least [`SMALL_MEMORY_PAGES`], and of a smaller one:
 /// `swap_setup`, mm/swap.c 2.6.27.
@@ -67,7 +67,7 @@ impl Kernel {
     async fn add_to_swap_cache(&self, cx: &Cx, pfn: Pfn, slot: SwapSlot) -> Cached {
         let _irqs = cx.irq_disable();
         let _tree = cx.lock(self.locks.swapper_tree_lock).await;
-        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
+        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::SWAP_CACHE);
         let mut st = self.st();
         if st.swap.lookup(slot).is_some() {
             return Cached::Taken;
@@ -81,7 +81,7 @@ impl Kernel {
 
     /// `lookup_swap_cache`, with a reference for the caller (lockless since 2.6.27).
     pub(crate) fn lookup_swap_cache(&self, cx: &Cx, slot: SwapSlot) -> Option<Pfn> {
-        self.touch_lines(cx, work::PAGE_CACHE);
+        self.touch_lines(cx, work::SWAP_CACHE);
         let pfn = self.st().swap.lookup(slot)?;
         self.frames().get_page(pfn);
         Some(pfn)
@@ -151,13 +151,13 @@ impl Kernel {
     }
 
     /// `swap_writepage`: the write has begun when this returns, unless the page needs no slot any more.
-    /// The page is locked, and PG_dirty was cleared; the caller lets go of the lock.
-    pub(crate) async fn swap_writepage(&self, cx: &Cx, pfn: Pfn) {
+    /// The page comes locked, with PG_dirty cleared, and goes unlocked.
+    pub(crate) async fn swap_writepage(&self, cx: &Cx, pfn: Pfn, locked: Guard<'_>) {
         let _span = cx.span("swap_writepage");
         if self.remove_exclusive_swap_page(cx, pfn).await == LeftCache::Yes {
             return;
         }
-        self.start_writeback(cx, pfn, Device::Swap).await;
+        self.start_writeback(cx, pfn, Device::Swap, locked).await;
         self.st().metrics.swap_out += 1;
     }
 

@@ -135,7 +135,7 @@ impl Kernel {
         let slot = {
             let _irqs = cx.irq_disable();
             let _tree = cx.lock(self.locks.swapper_tree_lock).await;
-            cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
+            cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::SWAP_CACHE);
             uncache(&mut self.st(), &mut self.frames(), pfn)
         };
         let _ = self.swap_free(cx, slot).await;
@@ -165,7 +165,7 @@ impl Kernel {
             if !self.only_in_swap_cache(pfn) {
                 return LeftCache::No;
             }
-            cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
+            cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::SWAP_CACHE);
             let slot = uncache(&mut self.st(), &mut self.frames(), pfn);
             self.frames().get_mut(pfn).flags.set(PageFlags::DIRTY);
             slot

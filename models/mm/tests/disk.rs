@@ -9,7 +9,7 @@ use common::{BASE, Bench, Setup, range, shared_file, touch, wait};
 use mm::frame::{LruList, PageFlags};
 use mm::{Device, DiskSpec, FileId, Kernel};
 use sim::{Cx, End, RandomWalk, Schedule};
-use x86::{Access, Pfn, Pgoff};
+use x86::{Access, Pfn};
 
 const READ_NS: u64 = 1_000_000;
 const WRITE_NS: u64 = 3_000_000;
@@ -40,11 +40,11 @@ async fn cached(cx: &Cx, k: &Kernel, mm: mm::MmId, file: FileId, pages: u64) -> 
 }
 
 fn frame(k: &Kernel, file: FileId, index: u64) -> Pfn {
-    k.st().file(file).pages[&Pgoff::new(index)].pfn
+    k.st().file(file).pages.get(index).expect("cached").pfn
 }
 
 fn lock(k: &Kernel, file: FileId, index: u64) -> sim::LockId {
-    k.st().file(file).pages[&Pgoff::new(index)].lock
+    k.st().file(file).pages.get(index).expect("cached").lock
 }
 
 /// Writes a page as reclaim does, which wants it at the end of the list afterwards.
@@ -52,8 +52,7 @@ async fn page_out(cx: &Cx, k: &Kernel, file: FileId, index: u64) {
     let locked = cx.lock(lock(k, file, index)).await;
     let pfn = frame(k, file, index);
     k.frames().get_mut(pfn).flags.set(PageFlags::RECLAIM);
-    k.start_writeback(cx, pfn, Device::Files).await;
-    drop(locked);
+    k.start_writeback(cx, pfn, Device::Files, locked).await;
 }
 
 #[test]
@@ -73,7 +72,7 @@ fn a_reader_sleeps_as_long_as_the_device_takes_for_it_and_those_before() {
         // A write is queued, and the read behind it waits for both.
         let before = cx.now();
         let written = cx.lock(lock(&k, file, 0)).await;
-        k.start_writeback(&cx, pages[0], Device::Files).await;
+        k.start_writeback(&cx, pages[0], Device::Files, written).await;
         let queued = ns(cx.now() - before);
         assert!(queued < 100_000, "submitting does not wait: {queued} ns");
         let _read = cx.lock(lock(&k, file, 1)).await;
@@ -86,7 +85,6 @@ fn a_reader_sleeps_as_long_as_the_device_takes_for_it_and_those_before() {
         let expected = READ_NS + WRITE_NS;
         assert!((expected..expected + 100_000).contains(&both), "{both} ns");
         assert!(!k.page_writeback(pages[0]), "the write was served before");
-        drop(written);
         let m = k.metrics();
         assert_eq!((m.io_reads, m.io_writes), (3, 1));
         assert!(ns(sim::Cycles::new(m.io_wait_cycles)) >= 2 * READ_NS + WRITE_NS);
@@ -111,8 +109,7 @@ fn whoever_waits_for_writeback_sleeps_until_the_interrupt_and_others_run() {
     let end = b.work(move |cx, k| async move {
         let pages = cached(&cx, &k, mm, file, 1).await;
         let locked = cx.lock(lock(&k, file, 0)).await;
-        k.start_writeback(&cx, pages[0], Device::Files).await;
-        drop(locked);
+        k.start_writeback(&cx, pages[0], Device::Files, locked).await;
         assert!(k.page_writeback(pages[0]));
         let before = cx.now();
         k.wait_on_page_writeback(&cx, pages[0]).await;
@@ -210,8 +207,7 @@ fn in_any_order_every_request_is_served_and_nobody_sleeps_for_ever() {
                         k.read_page(&cx, pfn, Device::Files).await;
                     }
                     k.frames().get_mut(pfn).flags.set(PageFlags::RECLAIM);
-                    k.start_writeback(&cx, pfn, Device::Files).await;
-                    drop(locked);
+                    k.start_writeback(&cx, pfn, Device::Files, locked).await;
                     k.wait_on_page_writeback(&cx, pfn).await;
                 }
             });

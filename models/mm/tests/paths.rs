@@ -269,7 +269,7 @@ fn a_page_just_put_into_the_cache_cannot_be_truncated_under_its_fault() {
         touch(&cx, &k, mm, range(FAR_ABOVE, 20), Access::Write).await;
     });
     b.thread(1, None, move |cx, k| async move {
-        let cached = || k.st().file(file).pages.contains_key(&Pgoff::new(13));
+        let cached = || k.st().file(file).pages.get(13).is_some();
         while !cached() {
             wait(&cx, 0).await;
         }

@@ -241,7 +241,7 @@ fn the_locks_at_the_callbacks_are_those_of_the_reference() {
                     match st.vma(vma).anon_vma {
                         Some(anon) => (None, st.anon_vma(anon).lock),
                         None => (
-                            Some(st.file(file).pages[&Pgoff::new(0)].lock),
+                            Some(st.file(file).pages.get(0).expect("cached").lock),
                             st.file(file).i_mmap_lock,
                         ),
                     }
@@ -330,7 +330,7 @@ fn a_pinned_page_loses_its_entries_and_stays_in_its_cache() {
         assert_eq!(k.shrink_all_memory(&cx, 2).await, 0);
         assert_eq!(slot_at(&k, mm, BASE).and_then(|s| k.st().swap.lookup(s)), Some(pins[0]));
         assert_eq!(k.peek_pte(mm, at), Entry::NONE);
-        assert_eq!(k.st().file(file).pages[&Pgoff::new(0)].pfn, pins[1]);
+        assert_eq!(k.st().file(file).pages.get(0).expect("cached").pfn, pins[1]);
         let pinned = k.metrics().reclaim_pinned;
         assert!(pinned >= 2, "each at least once, {pinned}");
         assert_eq!(k.metrics().swap_out, 0, "nobody writes a page that others may change");
@@ -394,7 +394,7 @@ fn mmap_sem_is_held_while_a_fault_reads() {
         while k.metrics().io_reads == 0 {
             common::wait(&cx, 1000).await;
         }
-        let page_lock = k.st().file(file).pages[&Pgoff::new(0)].lock;
+        let page_lock = k.st().file(file).pages.get(0).expect("cached").lock;
         assert!(cx.try_lock(page_lock).await.is_none(), "PG_locked is held, too");
         let before = cx.now();
         k.sys_mmap(&cx, mm, anonymous(BASE.add_pages(64), 1)).await.expect("free");
@@ -463,7 +463,7 @@ fn a_page_whose_lock_is_held_is_passed_over() {
         k.sys_mmap(&cx, mm, shared_file(BASE, 2, file)).await.expect("free");
         touch(&cx, &k, mm, range(BASE, 2), Access::Read).await;
         k.lru_add_drain_all(&cx).await;
-        let lock = k.st().file(file).pages[&Pgoff::new(0)].lock;
+        let lock = k.st().file(file).pages.get(0).expect("cached").lock;
         let held = cx.lock(lock).await;
         assert_eq!(k.shrink_all_memory(&cx, 2).await, 1);
         assert_eq!(k.st().file(file).pages.len(), 1);

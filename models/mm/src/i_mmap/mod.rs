@@ -19,15 +19,21 @@
 //! does with `truncate_count`. Hence [`Visit`] is a plain list of ids: it is meaningful until the lock is dropped,
 //! and nothing in it lets a walk be resumed afterwards.
 //!
-//! Which tree stands behind the trait belongs to the kernel: the radix priority search tree ([`PrioTree`]) up to 3.6,
-//! the augmented red-black interval tree in 6.12. They differ in what a benchmark sees: the order of the visits, the
+//! Which tree stands behind the trait belongs to the kernel ([`IMmap`]): the radix priority search tree ([`PrioTree`])
+//! up to 3.6, the augmented red-black interval tree ([`IntervalTree`]) since. They differ in what a benchmark sees: the order of the visits, the
 //! nodes touched, and whether a thousand processes that map one range are a thousand nodes or one node with a list.
 
+mod interval_tree;
 mod prio_tree;
+#[cfg(test)]
+mod scripts;
 
 use std::fmt;
 
+pub use interval_tree::IntervalTree;
 pub use prio_tree::PrioTree;
+
+use crate::profile::IMmapIndex;
 
 /// An index of closed page intervals, each owned by one id, that lists the ids whose interval intersects a given one.
 ///
@@ -90,7 +96,8 @@ pub struct Sibling<Id> {
 /// Where an insertion put the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
-    /// It became a node of the tree: rebalancing or a walk down the tree was paid.
+    /// It became a node of the tree: rebalancing or a walk down the tree was paid. In an interval tree everything
+    /// does, also what was put beside a sibling.
     TreeNode,
     /// It joined the list of a node with the same interval, found by a walk down the tree.
     FoundList,
@@ -153,3 +160,60 @@ impl fmt::Display for NotIndexed {
 }
 
 impl std::error::Error for NotIndexed {}
+
+/// The `i_mmap` of a file, with the index of its kernel.
+#[derive(Clone, Debug)]
+pub enum IMmap<Id> {
+    /// Up to Linux 3.6.
+    PrioTree(PrioTree<Id>),
+    /// Since Linux 3.7.
+    IntervalTree(IntervalTree<Id>),
+}
+
+impl<Id: Copy + Ord> IMmap<Id> {
+    /// An empty index of a kind.
+    #[must_use]
+    pub const fn new(kind: IMmapIndex) -> Self {
+        match kind {
+            IMmapIndex::PrioTree => IMmap::PrioTree(PrioTree::new()),
+            IMmapIndex::IntervalTree => IMmap::IntervalTree(IntervalTree::new()),
+        }
+    }
+}
+
+impl<Id: Copy + Ord> IntervalIndex<Id> for IMmap<Id> {
+    fn insert(&mut self, first: u64, last: u64, id: Id) -> Placed {
+        match self {
+            IMmap::PrioTree(tree) => tree.insert(first, last, id),
+            IMmap::IntervalTree(tree) => tree.insert(first, last, id),
+        }
+    }
+
+    fn insert_beside(&mut self, sibling: Sibling<Id>, first: u64, last: u64, id: Id) -> Placed {
+        match self {
+            IMmap::PrioTree(tree) => tree.insert_beside(sibling, first, last, id),
+            IMmap::IntervalTree(tree) => tree.insert_beside(sibling, first, last, id),
+        }
+    }
+
+    fn remove(&mut self, first: u64, last: u64, id: Id) -> Result<Removed<Id>, NotIndexed> {
+        match self {
+            IMmap::PrioTree(tree) => tree.remove(first, last, id),
+            IMmap::IntervalTree(tree) => tree.remove(first, last, id),
+        }
+    }
+
+    fn visit(&self, first: u64, last: u64) -> Visit<Id> {
+        match self {
+            IMmap::PrioTree(tree) => tree.visit(first, last),
+            IMmap::IntervalTree(tree) => tree.visit(first, last),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            IMmap::PrioTree(tree) => tree.len(),
+            IMmap::IntervalTree(tree) => tree.len(),
+        }
+    }
+}

@@ -45,6 +45,7 @@
 use std::collections::BTreeMap;
 
 use super::{IntervalIndex, NotIndexed, Placed, Removed, Sibling, Visit};
+use crate::arena::Arena;
 
 /// Bits in a page offset, and in an interval's length.
 const OFFSET_BITS: u32 = u64::BITS;
@@ -54,11 +55,11 @@ const MIN_INDEX_BITS: u32 = 1;
 
 /// Slot of a tree node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct NodeAt(usize);
+struct NodeAt(u32);
 
 /// Slot of a VMA on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MemberAt(usize);
+struct MemberAt(u32);
 
 /// One of the two children of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,37 +148,6 @@ struct Member<Id> {
     next: Option<MemberAt>,
 }
 
-/// Slots that are reused last in, first out: the same calls give the same slots on every host.
-#[derive(Clone, Debug)]
-struct Arena<T> {
-    slots: Vec<T>,
-    free: Vec<usize>,
-}
-
-impl<T> Arena<T> {
-    const fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-        }
-    }
-
-    fn put(&mut self, value: T) -> usize {
-        if let Some(at) = self.free.pop() {
-            self.slots[at] = value;
-            at
-        } else {
-            self.slots.push(value);
-            self.slots.len() - 1
-        }
-    }
-
-    /// The slot keeps its last value until it is reused; nothing may refer to it any more.
-    fn release(&mut self, at: usize) {
-        self.free.push(at);
-    }
-}
-
 /// How a new node came into the tree.
 #[derive(Clone, Copy, Debug)]
 enum Linked {
@@ -226,7 +196,7 @@ impl<Id> PrioTree<Id> {
     /// The number of tree nodes, that is, of distinct intervals held.
     #[must_use]
     pub const fn tree_nodes(&self) -> usize {
-        self.nodes.slots.len() - self.nodes.free.len()
+        self.nodes.in_use()
     }
 
     /// The largest `last` that the radix levels can hold.
@@ -235,19 +205,19 @@ impl<Id> PrioTree<Id> {
     }
 
     fn node(&self, at: NodeAt) -> &Node {
-        &self.nodes.slots[at.0]
+        self.nodes.get(at.0)
     }
 
     fn node_mut(&mut self, at: NodeAt) -> &mut Node {
-        &mut self.nodes.slots[at.0]
+        self.nodes.get_mut(at.0)
     }
 
     fn member(&self, at: MemberAt) -> &Member<Id> {
-        &self.members.slots[at.0]
+        self.members.get(at.0)
     }
 
     fn member_mut(&mut self, at: MemberAt) -> &mut Member<Id> {
-        &mut self.members.slots[at.0]
+        self.members.get_mut(at.0)
     }
 
     fn hang(&mut self, parent: NodeAt, side: Side, child: NodeAt) {
@@ -411,7 +381,7 @@ impl<Id: Copy + Ord> IntervalIndex<Id> for PrioTree<Id> {
         let span = Span::new(first, last);
         self.assert_absent(id);
         // Node and member name each other, and only the walk tells which node it will be.
-        let member = self.add_member(id, NodeAt(usize::MAX));
+        let member = self.add_member(id, NodeAt(u32::MAX));
         let new = NodeAt(self.nodes.put(Node {
             span,
             parent: None,

@@ -13,9 +13,12 @@
 //! An entry of a nonlinear mapping that holds a file offset is served with that page of the file, an
 //! empty one with the linear page (host-mm-paths B.15).
 //!
+//! An entry whose page migrates makes the fault wait until it is there (migrate.rs), with mmap_sem held;
+//! then it is tried again.
+//!
 //! Deviations: `anon_vma_prepare` does not look for a neighbour's anon_vma to share
 //! (`find_mergeable_anon_vma`) and anon_vmas are not freed; an access without memory is refused instead of killing the
-//! task; page-table pages take no frame of the zone; only what reclaim has dropped is read (no read-around), `page_mkwrite` has nothing to do,
+//! task; page-table pages take no frame of the zone; only what reclaim has dropped is read (no read-around);
 //! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
 //! not grow.
 
@@ -33,6 +36,7 @@ use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
 use crate::profile::work;
+use crate::radix_tree::Occupied;
 use crate::swapfile::Shared;
 use crate::swapops::NonPresent;
 use crate::vma::{Backing, Sharing, VmaId};
@@ -46,7 +50,7 @@ pub(super) struct Fault {
     pub(super) access: Access,
     pub(super) table: TableId,
     pub(super) index: usize,
-    ptl: LockId,
+    pub(super) ptl: LockId,
 }
 
 impl Kernel {
@@ -122,7 +126,11 @@ impl Kernel {
         match NonPresent::of(entry) {
             Some(NonPresent::File(index)) => return self.do_nonlinear_fault(cx, fault, index).await,
             Some(NonPresent::Swap(slot)) => return self.do_swap_page(cx, fault, slot).await,
-            Some(NonPresent::Migration(..)) | None => {}
+            Some(NonPresent::Migration(..)) => {
+                self.migration_entry_wait(cx, &fault).await;
+                return Ok(());
+            }
+            None => {}
         }
         match backing {
             Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
@@ -162,7 +170,12 @@ impl Kernel {
     }
 
     /// Takes the pte lock and tells whether the entry is still what it was.
-    pub(super) async fn relock<'a>(&self, cx: &'a Cx, fault: &Fault, expected: Entry) -> (Guard<'a>, Entry, Still) {
+    pub(super) async fn relock<'a>(
+        &self,
+        cx: &'a Cx,
+        fault: &Fault,
+        expected: Entry,
+    ) -> (Guard<'a>, Entry, Still) {
         let guard = match cx.lock_now(fault.ptl) {
             Some(guard) => guard,
             None => cx.lock(fault.ptl).await,
@@ -310,21 +323,33 @@ impl Kernel {
                 self.put_page(cx, page.pfn).await;
                 return Err(Refused::OutOfMemory);
             };
-            cx.charge(PAGE_COPY, self.machine.costs.copy_page);
+            self.copy_page(cx, page.pfn, copy);
             self.install_copy(cx, &fault, anon, copy).await;
             drop(locked);
             self.put_page(cx, page.pfn).await;
             return Ok(());
         }
+        let write = fault.access.is_write();
+        let locked = if write {
+            match self.fault_mkwrite(cx, file, page, locked).await? {
+                Some(locked) => locked,
+                None => return Ok(()),
+            }
+        } else {
+            locked
+        };
         let (ptl, _, still) = self.relock(cx, &fault, asked).await;
         if still == Still::Same {
             self.install_file_page(cx, &fault, page.pfn);
+            // Keeps the page until it is marked dirty below.
+            self.frames().get_page(page.pfn);
         }
         drop(ptl);
         drop(locked);
-        if still == Still::Changed {
-            self.put_page(cx, page.pfn).await;
+        if still == Still::Same && write {
+            self.set_page_dirty(cx, page.pfn).await;
         }
+        self.put_page(cx, page.pfn).await;
         Ok(())
     }
 
@@ -363,9 +388,6 @@ impl Kernel {
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
         frame.mapcount += 1;
-        if write {
-            frame.flags.set(PageFlags::DIRTY);
-        }
         drop(frames);
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
         self.touch_lines(cx, work::RMAP);
@@ -386,7 +408,7 @@ impl Kernel {
             let page = self.find_or_create_page(cx, file, index).await?;
             let locked = cx.lock(page.lock).await;
             let st = self.st();
-            let cached = st.file(file).pages.get(&index) == Some(&page);
+            let cached = st.file(file).pages.get(index.get()) == Some(page);
             let inside = index.get() < st.file(file).size;
             drop(st);
             match (cached, inside) {
@@ -421,49 +443,55 @@ impl Kernel {
 
     /// `find_or_create_page`, with a reference for the caller taken before anything else can happen:
     /// look-ups are lockless since 2.6.27 (`page_cache_get_speculative`), insertion takes tree_lock
-    /// with interrupts off.
+    /// with interrupts off. Whoever finds that somebody else inserted first looks up again.
     async fn find_or_create_page(&self, cx: &Cx, file: FileId, index: Pgoff) -> Result<CachedPage, Refused> {
-        self.touch_lines(cx, work::PAGE_CACHE);
-        let cached = self.st().file(file).pages.get(&index).copied();
-        if let Some(page) = cached {
-            self.frames().get_page(page.pfn);
-            return Ok(page);
+        loop {
+            let cached = self.st().file(file).pages.lookup(index.get());
+            self.touch_lines(cx, cached.nodes * work::PAGE_CACHE_NODE);
+            if let Some(page) = cached.found {
+                self.frames().get_page(page.pfn);
+                return Ok(page);
+            }
+            let pfn = self.alloc_page_or_reclaim(cx).await;
+            let pfn = pfn.map_err(|_| Refused::OutOfMemory)?;
+            if self.st().file(file).on_disk.contains(&index) {
+                self.frames().get_mut(pfn).flags.set(PageFlags::NOT_UPTODATE);
+            } else {
+                cx.charge(PAGE_COPY, self.machine.costs.clear_page);
+            }
+            let page = CachedPage {
+                pfn,
+                lock: self.page_lock(pfn),
+            };
+            if self.add_to_page_cache(cx, file, index, page).await.is_ok() {
+                self.lru_cache_add(cx, pfn, LruList::Inactive).await;
+                return Ok(page);
+            }
+            self.put_page(cx, pfn).await;
         }
-        let pfn = self.alloc_page_or_reclaim(cx).await;
-        let pfn = pfn.map_err(|_| Refused::OutOfMemory)?;
-        let on_disk = self.st().file(file).on_disk.contains(&index);
-        if !on_disk {
-            cx.charge(PAGE_COPY, self.machine.costs.clear_page);
-        }
-        let page = CachedPage {
-            pfn,
-            lock: self.page_lock(pfn),
-        };
+    }
+
+    /// `add_to_page_cache`: one reference for the cache, beside the caller's.
+    async fn add_to_page_cache(
+        &self,
+        cx: &Cx,
+        file: FileId,
+        index: Pgoff,
+        page: CachedPage,
+    ) -> Result<(), Occupied<CachedPage>> {
         let tree_lock = self.st().file(file).tree_lock;
-        {
-            let _irqs = cx.irq_disable();
-            let _tree = cx.lock(tree_lock).await;
-            let mut st = self.st();
-            if let Some(winner) = st.file(file).pages.get(&index).copied() {
-                drop(st);
-                self.frames().get_page(winner.pfn);
-                self.put_page(cx, pfn).await;
-                return Ok(winner);
-            }
-            st.file_mut(file).pages.insert(index, page);
-            let mut frames = self.frames();
-            let frame = frames.get_mut(pfn);
-            // One reference for the cache, one for the caller.
-            frame.count += 1;
-            frame.set_owner(Owner::File(file));
-            frame.set_index(index);
-            frame.flags.set(PageFlags::CACHED);
-            if on_disk {
-                frame.flags.set(PageFlags::NOT_UPTODATE);
-            }
-        }
-        self.lru_cache_add(cx, pfn, LruList::Inactive).await;
-        Ok(page)
+        let _irqs = cx.irq_disable();
+        let _tree = cx.lock(tree_lock).await;
+        let inserted = self.st().file_mut(file).pages.insert(index.get(), page);
+        self.touch_lines(cx, inserted.nodes * work::PAGE_CACHE_NODE);
+        inserted.found?;
+        let mut frames = self.frames();
+        let frame = frames.get_mut(page.pfn);
+        frame.count += 1;
+        frame.set_owner(Owner::File(file));
+        frame.set_index(index);
+        frame.flags.set(PageFlags::CACHED);
+        Ok(())
     }
 
     /// `handle_pte_fault` for a present entry.
@@ -497,14 +525,13 @@ impl Kernel {
         let _span = cx.span("do_wp_page");
         let old = entry.pfn();
         let shared = self.st().vma(fault.vma).sharing == Sharing::Shared;
+        if shared {
+            return self.wp_page_shared(cx, fault, entry, ptl).await;
+        }
         let anon = self.frames.borrow().get(old).is_anon();
-        let sole_owner = anon && self.is_sole_owner(cx, old).await;
-        if shared || sole_owner {
+        if anon && self.is_sole_owner(cx, old).await {
             let writable = entry.with_write().with_accessed().with_dirty();
             self.st().tables.set(fault.table, fault.index, writable);
-            if shared {
-                self.frames().get_mut(old).flags.set(PageFlags::DIRTY);
-            }
             self.flush_tlb_page(cx, fault.mm, fault.va).await;
             self.st().metrics.faults_reuse += 1;
             drop(ptl);
@@ -532,7 +559,7 @@ impl Kernel {
             self.put_page(cx, old).await;
             return Err(Refused::OutOfMemory);
         };
-        cx.charge(PAGE_COPY, self.machine.costs.copy_page);
+        self.copy_page(cx, old, new);
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
             drop(ptl);

@@ -28,7 +28,7 @@ use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::Path;
 use crate::profile::{FORK_PROGRESS_ENTRY, FORK_PROGRESS_LIMIT, work};
-use crate::swapops::{NonPresent, SwapSlot};
+use crate::swapops::{MigrationAccess, NonPresent, SwapSlot};
 use crate::vma::{Backing, VmaId};
 
 /// One page table's worth of copy_page_range.
@@ -275,7 +275,16 @@ impl Kernel {
                     job.progress = progress;
                     return Pause::Swap(slot, index);
                 }
-                st.tables.set(job.dst, index, inherit_nonpresent(meaning));
+                let inherited = inherit_nonpresent(meaning, job.write_protect);
+                st.tables.set(job.dst, index, inherited.child);
+                st.tables.set(job.src, index, inherited.parent);
+                if let NonPresent::Migration(pfn, _) = meaning {
+                    // It will map a page, in the child, too.
+                    match frames.get(pfn).owner() {
+                        Owner::Anon(_) => job.anon += 1,
+                        Owner::File(_) | Owner::None => job.file += 1,
+                    }
+                }
                 continue;
             }
             cx.charge(PAGE_TABLE, copied_cost);
@@ -301,10 +310,23 @@ impl Kernel {
     }
 }
 
-/// The part of `copy_one_pte` for an entry without a page: what the child's says.
-fn inherit_nonpresent(meaning: NonPresent) -> Entry {
-    match meaning {
-        NonPresent::File(_) | NonPresent::Swap(_) => meaning.entry(),
-        NonPresent::Migration(..) => unreachable!("nothing is migrated")
+/// What both entries say after a fork of one without a page.
+struct Inherited {
+    child: Entry,
+    parent: Entry,
+}
+
+/// The part of `copy_one_pte` for an entry without a page. What migrates is copied on write like what is
+/// there: neither side may store to it when it has moved.
+fn inherit_nonpresent(meaning: NonPresent, write_protect: WriteProtect) -> Inherited {
+    let meaning = match (meaning, write_protect) {
+        (NonPresent::Migration(pfn, _), WriteProtect::Cow) => {
+            NonPresent::Migration(pfn, MigrationAccess::Read)
+        }
+        (NonPresent::File(_) | NonPresent::Migration(..) | NonPresent::Swap(_), _) => meaning,
+    };
+    Inherited {
+        child: meaning.entry(),
+        parent: meaning.entry(),
     }
 }

@@ -30,6 +30,7 @@ use crate::frame::{Frames, PageFlags};
 use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
+use crate::paths::zap_nonpresent::CountedIn;
 use crate::paths::{MapError, MapRequest};
 use crate::profile::work;
 use crate::swapops::NonPresent;
@@ -216,7 +217,10 @@ impl Kernel {
             forget_file_page(&mut self.st(), &mut self.frames(), mm, old);
             self.put_page(cx, old.pfn()).await;
         } else if let Some(meaning) = NonPresent::of(old) {
-            self.forget_nonpresent(cx, meaning).await;
+            // Only files can be nonlinear.
+            if self.forget_nonpresent(cx, meaning).await != CountedIn::Nothing {
+                self.st().mm_mut(mm).file_rss -= 1;
+            }
         }
         let mut st = self.st();
         st.tables.set(table, index, file_page.entry());

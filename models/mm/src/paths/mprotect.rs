@@ -16,6 +16,7 @@ use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::Path;
 use crate::profile::work;
+use crate::swapops::{MigrationAccess, NonPresent};
 use crate::vma::{Prot, Sharing, VmaId};
 
 impl Kernel {
@@ -90,6 +91,12 @@ impl Kernel {
             let index = Level::Pte.index_of(vpn);
             let entry = st.tables.get(table, index);
             if !entry.maps_page() {
+                // `make_migration_entry_read`: whether it may be stored to again, a fault will find out.
+                if let Some(NonPresent::Migration(pfn, MigrationAccess::Write)) = NonPresent::of(entry) {
+                    let read = NonPresent::Migration(pfn, MigrationAccess::Read);
+                    st.tables.set(table, index, read.entry());
+                    cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
+                }
                 continue;
             }
             cx.charge(PAGE_TABLE, self.machine.costs.pte_access);

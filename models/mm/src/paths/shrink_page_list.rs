@@ -39,6 +39,7 @@ use crate::kernel::Kernel;
 use crate::page::FreeOrder;
 use crate::profile::{PAGEVEC_SIZE, work};
 use crate::rmap::{PageLocked, UnmapFor, Unmapped};
+use super::writeback::WasDirty;
 use crate::swap_state::GotSlot;
 use crate::swapfile::{CALLER_AND_CACHE, uncache};
 
@@ -153,13 +154,11 @@ impl Kernel {
             if referenced == Referenced::Yes {
                 return Fate::Keep;
             }
-            match self.pageout(cx, pfn).await {
+            match self.pageout(cx, pfn, locked).await {
                 Pageout::Keep => return Fate::Keep,
                 Pageout::Activate => return Fate::Activate,
                 Pageout::Success => {}
             }
-            // The write has let go of PG_locked.
-            drop(locked);
             let busy = |k: &Kernel| dirty(k) || k.page_writeback(pfn);
             if busy(self) {
                 return Fate::Keep;
@@ -194,8 +193,8 @@ impl Kernel {
         }
     }
 
-    /// `pageout`. The page is locked, dirty and unmapped.
-    async fn pageout(&self, cx: &Cx, pfn: Pfn) -> Pageout {
+    /// `pageout`. The page is dirty and unmapped; it comes locked and goes unlocked.
+    async fn pageout(&self, cx: &Cx, pfn: Pfn, locked: Guard<'_>) -> Pageout {
         let _span = cx.span("pageout");
         let (count, flags, owner) = {
             let frames = self.frames.borrow();
@@ -215,16 +214,13 @@ impl Kernel {
         {
             return Pageout::Activate;
         }
-        {
-            // `clear_page_dirty_for_io`: no entry maps it, so there is nothing for page_mkclean to do.
-            let mut frames = self.frames();
-            let flags = &mut frames.get_mut(pfn).flags;
-            flags.clear(PageFlags::DIRTY);
-            flags.set(PageFlags::RECLAIM);
+        if self.clear_page_dirty_for_io(cx, pfn).await == WasDirty::No {
+            return Pageout::Success;
         }
+        self.frames().get_mut(pfn).flags.set(PageFlags::RECLAIM);
         match owner {
-            Owner::File(_) => self.start_writeback(cx, pfn, Device::Files).await,
-            Owner::Anon(_) | Owner::None => self.swap_writepage(cx, pfn).await,
+            Owner::File(_) => self.start_writeback(cx, pfn, Device::Files, locked).await,
+            Owner::Anon(_) | Owner::None => self.swap_writepage(cx, pfn, locked).await,
         }
         if !self.page_writeback(pfn) {
             self.frames().get_mut(pfn).flags.clear(PageFlags::RECLAIM);
@@ -240,7 +236,6 @@ impl Kernel {
         let slot = {
             let _irqs = cx.irq_disable();
             let _tree = cx.lock(tree_lock).await;
-            cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
             if !self.freeze_refs(pfn) {
                 return Fate::Keep;
             }
@@ -251,12 +246,14 @@ impl Kernel {
                 (frame.flags, frame.owner(), frame.index())
             };
             if flags.has(PageFlags::SWAPCACHE) {
+                cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::SWAP_CACHE);
                 Some(uncache(&mut st, &mut frames, pfn))
             } else {
                 let Owner::File(file) = owner else {
                     unreachable!("only pages of files and of the swap device have a tree")
                 };
-                st.file_mut(file).reclaimed(index);
+                let nodes = st.file_mut(file).reclaimed(index);
+                cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * (nodes * work::PAGE_CACHE_NODE));
                 let frame = frames.get_mut(pfn);
                 frame.set_owner(Owner::None);
                 frame.flags.clear(PageFlags::CACHED);

@@ -20,14 +20,14 @@
 //! means done, page aligned means resume there.
 //!
 //! Deviations: sizes are whole pages, so there is no partial page to zero and `truncate_inode_pages_range`
-//! needs its second pass only for pages that were locked in the first; no writeback to wait for; tmpfs's
+//! needs its second pass only for pages that were locked or under writeback in the first; tmpfs's
 //! own `truncate_range` has nothing to do, because no page of a file is swapped out.
 
 use sim::{Cx, Guard};
 use x86::{PAGE_SIZE, Pgoff, PgoffRange, Va, VaRange};
 
 use crate::FileId;
-use crate::account::{BOOKKEEPING, ENTRY};
+use crate::account::ENTRY;
 use crate::file::CachedPage;
 use crate::frame::{Owner, PageFlags};
 use crate::i_mmap::IntervalIndex as _;
@@ -249,7 +249,9 @@ impl Kernel {
             next = last.get().checked_add(1).map(Pgoff::new);
             next = next.filter(|next| pages.contains(*next));
             for &(index, page) in batch.iter().filter(|(index, _)| pages.contains(*index)) {
-                if let Some(locked) = cx.try_lock(page.lock).await {
+                if let Some(locked) = cx.try_lock(page.lock).await
+                    && !self.page_writeback(page.pfn)
+                {
                     self.truncate_complete_page(cx, file, index, page, locked).await;
                 }
             }
@@ -272,6 +274,7 @@ impl Kernel {
             }
             for &(index, page) in batch.iter().filter(|(index, _)| pages.contains(*index)) {
                 let locked = cx.lock(page.lock).await;
+                self.wait_on_page_writeback(cx, page.pfn).await;
                 self.truncate_complete_page(cx, file, index, page, locked).await;
                 from = index.get().checked_add(1).map_or(pages.first(), Pgoff::new);
             }
@@ -287,21 +290,15 @@ impl Kernel {
 
     /// `pagevec_lookup`: up to 14 pages, each with a reference for us.
     fn pagevec_lookup(&self, cx: &Cx, file: FileId, from: Pgoff) -> Vec<(Pgoff, CachedPage)> {
-        self.touch_lines(cx, work::PAGE_CACHE);
         let mut st = self.st();
-        let batch: Vec<_> = st
-            .file(file)
-            .pages
-            .range(from..)
-            .take(PAGEVEC_SIZE)
-            .map(|(i, p)| (*i, *p))
-            .collect();
+        let batch = st.file(file).pages.gang_lookup(from.get(), PAGEVEC_SIZE);
+        self.touch_lines(cx, batch.nodes * work::PAGE_CACHE_NODE);
         let mut frames = self.frames();
-        for (_, page) in &batch {
+        for (_, page) in &batch.found {
             frames.get_page(page.pfn);
         }
-        st.metrics.truncate_batches += u64::from(!batch.is_empty());
-        batch
+        st.metrics.truncate_batches += u64::from(!batch.found.is_empty());
+        batch.found.into_iter().map(|(i, p)| (Pgoff::new(i), p)).collect()
     }
 
     /// `truncate_complete_page`: unmap if it was faulted in again, out of the cache, drop the cache's
@@ -318,7 +315,7 @@ impl Kernel {
             let st = self.st();
             let frames = self.frames.borrow();
             (
-                st.file(file).pages.get(&index) == Some(&page),
+                st.file(file).pages.get(index.get()) == Some(page),
                 frames.get(page.pfn).mapcount > 0,
             )
         };
@@ -333,8 +330,8 @@ impl Kernel {
         {
             let _irqs = cx.irq_disable();
             let _tree = cx.lock(tree_lock).await;
-            cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::PAGE_CACHE);
-            self.st().file_mut(file).delete(index);
+            let removed = self.st().file_mut(file).pages.remove(index.get());
+            self.touch_lines(cx, removed.nodes * work::PAGE_CACHE_NODE);
             let mut frames = self.frames();
             let frame = frames.get_mut(page.pfn);
             debug_assert_eq!(frame.mapcount, 0, "a page leaves the cache unmapped (F14)");

@@ -16,7 +16,7 @@
 //!
 //! Deviations: no huge pages or special entries (entries without a page and nonlinear
 //! mappings: zap_nonpresent.rs); entries of driver mappings have
-//! no page and only need the flush. `set_page_dirty` sets the page's flag.
+//! no page and only need the flush.
 
 use sim::{Action, Cx, LockId, Object};
 use x86::{Entry, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
@@ -28,6 +28,7 @@ use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
 use crate::paths::NonlinearZap;
+use crate::paths::zap_nonpresent::CountedIn;
 use crate::profile::{ZAP_NONE_BYTES, work};
 use crate::swapops::{NonPresent, SwapSlot};
 use crate::vma::{Backing, VmaId};
@@ -64,6 +65,8 @@ enum Pause {
     Notify(Va, Option<Pfn>),
     /// An entry that named this slot was cleared.
     Swap(SwapSlot),
+    /// A page of a file whose entry is dirty, but not the page yet (F15).
+    Dirty(Pfn),
     /// Somebody else comes first.
     Sync,
 }
@@ -268,6 +271,7 @@ impl Kernel {
                 Pause::Done => break,
                 Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
                 Pause::Swap(slot) => self.free_swap_and_cache(cx, slot).await,
+                Pause::Dirty(pfn) => self.set_page_dirty(cx, pfn).await,
                 Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
                 Pause::Free(pfn) => gather.free_now(pfn).await,
                 Pause::Notify(va, pfn) => {
@@ -317,6 +321,9 @@ impl Kernel {
                 cx.charge(PAGE_TABLE, none_cost);
                 continue;
             }
+            if self.must_dirty(range, entry) {
+                return Pause::Dirty(entry.pfn());
+            }
             *left -= x86::PAGE_SIZE as i64;
             let va = at.va();
             *at = at.add(1);
@@ -328,7 +335,12 @@ impl Kernel {
                 st.tables.set(range.table, index, Entry::NONE);
                 match meaning {
                     NonPresent::Swap(slot) => return Pause::Swap(slot),
-                    NonPresent::File(_) | NonPresent::Migration(..) => {}
+                    NonPresent::File(_) => {}
+                    NonPresent::Migration(pfn, _) => match self.rss_of_migrating(pfn) {
+                        CountedIn::Nothing => {}
+                        CountedIn::Anon => range.anon += 1,
+                        CountedIn::File => range.file += 1,
+                    },
                 }
                 continue;
             }
@@ -356,6 +368,16 @@ impl Kernel {
             }
         }
         Pause::Done
+    }
+
+    /// Whether the page must be marked dirty before its entry goes.
+    fn must_dirty(&self, range: &PteRange, entry: Entry) -> bool {
+        if range.backing == Backing::Driver || !entry.maps_page() || !entry.dirty() {
+            return false;
+        }
+        let frames = self.frames.borrow();
+        let frame = frames.get(entry.pfn());
+        !frame.is_anon() && !frame.flags.has(PageFlags::DIRTY)
     }
 
     /// Whether the details spare the page: a private copy, or one of a nonlinear mapping that is not
@@ -390,9 +412,6 @@ impl Kernel {
             range.anon += 1;
         } else {
             range.file += 1;
-            if entry.dirty() {
-                frame.flags.set(PageFlags::DIRTY);
-            }
             if entry.accessed() {
                 frame.flags.set(PageFlags::REFERENCED);
             }

@@ -10,7 +10,7 @@
 //! Locks: the pte lock of the table, held by the caller throughout.
 
 use sim::Cx;
-use x86::{Entry, Pgoff, PgoffRange, Va};
+use x86::{Entry, Pfn, Pgoff, PgoffRange, Va};
 
 use crate::kernel::{Kernel, State};
 use crate::paths::ZapDetails;
@@ -45,13 +45,36 @@ impl ZapDetails {
     }
 }
 
+/// The rss counter that an entry is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(super) enum CountedIn {
+    Nothing,
+    Anon,
+    File,
+}
+
 impl Kernel {
-    /// Forgets what an entry without a page stood for; the entry itself was cleared.
-    pub(super) async fn forget_nonpresent(&self, cx: &Cx, meaning: NonPresent) {
+    /// Forgets what an entry without a page stood for; the entry itself was cleared. Says in which rss
+    /// counter it was.
+    pub(super) async fn forget_nonpresent(&self, cx: &Cx, meaning: NonPresent) -> CountedIn {
         match meaning {
-            // Only a place in the file, or a frame that moves: nobody counts it.
-            NonPresent::File(_) | NonPresent::Migration(..) => {}
-            NonPresent::Swap(slot) => self.free_swap_and_cache(cx, slot).await,
+            // Only a place in the file: nobody counts it.
+            NonPresent::File(_) => CountedIn::Nothing,
+            NonPresent::Migration(pfn, _) => self.rss_of_migrating(pfn),
+            NonPresent::Swap(slot) => {
+                self.free_swap_and_cache(cx, slot).await;
+                CountedIn::Nothing
+            }
+        }
+    }
+
+    /// The rss counter that a migration entry is in, as the page it names was.
+    pub(super) fn rss_of_migrating(&self, pfn: Pfn) -> CountedIn {
+        if self.frames.borrow().get(pfn).is_anon() {
+            CountedIn::Anon
+        } else {
+            CountedIn::File
         }
     }
 

@@ -21,7 +21,7 @@ use sim::{
     Account, Action, Affinity, CpuId, Cx, Cycles, End, Engine, EngineConfig, Object, Role, Schedule, Seeded,
     TaskSpec,
 };
-use x86::{Access, Machine, Pfn, Pgoff, Va, VaRange};
+use x86::{Access, Context, Lookup, Machine, Pfn, Pgoff, Va, VaRange};
 
 /// Where tests put their mapping: aligned to a PMD table's span, so that far neighbours at
 /// [`FAR_BELOW`] and [`FAR_ABOVE`] share its PUD table but nothing below.
@@ -252,4 +252,16 @@ impl Subscriber for Listener {
 pub async fn wait(cx: &Cx, cycles: u64) {
     cx.charge(BUSY, Cycles::new(cycles));
     cx.step(Object::None, Action::Run).await;
+}
+
+/// The frame that the running CPU's TLB leads to: the one an access just used.
+pub fn cached_frame(k: &Kernel, cx: &Cx, va: Va) -> Pfn {
+    let cpu = k.local(cx.cpu());
+    match k.st().cpus[cpu]
+        .tlb
+        .lookup(Access::Read, Context::UNTAGGED, va.vpn())
+    {
+        Lookup::Hit1(entry) | Lookup::Hit2(entry) => entry.pfn,
+        Lookup::Miss => panic!("{va} was accessed just now"),
+    }
 }
