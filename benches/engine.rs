@@ -23,6 +23,7 @@ fn uncontended_lock(rounds: u64) -> Duration {
         name: "l",
         kind: LockKind::Spin,
         nesting: Nesting::Forbidden,
+        rank: None,
     }));
     let watch = Stopwatch::default();
     let total = Rc::new(Cell::new(Duration::ZERO));
@@ -76,6 +77,7 @@ fn interrupt_round(rounds: u64) -> Duration {
         e.spawn(worker(0), |cx| async move {
             let mut targets = CpuSet::EMPTY;
             (1..=TARGETS).for_each(|c| targets.insert(CpuId::new(c as u16)));
+            let _off = cx.preempt_disable();
             for _ in 0..CALLS {
                 cx.interrupt_and_wait(
                     targets,

@@ -42,11 +42,14 @@ fn ask(question: Question, rounds: u64) -> Duration {
                 touch.await;
             }
             match question {
-                Question::Fault => k.sys_munmap(&cx, mm, range).await,
-                Question::Munmap => watch.time(k.sys_munmap(&cx, mm, range)).await,
+                Question::Fault => k.sys_munmap(&cx, mm, range).await.expect("mapped"),
+                Question::Munmap => watch.time(k.sys_munmap(&cx, mm, range)).await.expect("mapped"),
                 Question::Dontneed => {
-                    watch.time(k.madvise_dontneed(&cx, mm, range)).await;
-                    k.sys_munmap(&cx, mm, range).await;
+                    watch
+                        .time(k.madvise_dontneed(&cx, mm, range))
+                        .await
+                        .expect("mapped");
+                    k.sys_munmap(&cx, mm, range).await.expect("mapped");
                 }
                 Question::Fork => {
                     let mut child = None;
@@ -54,7 +57,7 @@ fn ask(question: Question, rounds: u64) -> Duration {
                         .time(async { child = Some(k.sys_fork(&cx, mm, "child".into()).await) })
                         .await;
                     k.mmput(&cx, child.expect("forked")).await;
-                    k.sys_munmap(&cx, mm, range).await;
+                    k.sys_munmap(&cx, mm, range).await.expect("mapped");
                 }
             }
         }

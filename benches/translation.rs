@@ -35,7 +35,7 @@ fn ask(span: u64, rounds: u64) -> Duration {
                 })
                 .await;
         }
-        k.sys_munmap(&cx, mm, range).await;
+        k.sys_munmap(&cx, mm, range).await.expect("mapped");
     })
 }
 

@@ -49,7 +49,17 @@ pub fn in_world<F>(body: impl FnOnce(Cx, Rc<Kernel>, MmId, Stopwatch) -> F) -> D
 where
     F: Future<Output = ()> + 'static,
 {
-    let machine = Machine::preset("harpertown-2008").expect("a preset");
+    in_world_of(Machine::preset("harpertown-2008").expect("a preset"), body)
+}
+
+/// [`in_world`] on a machine of the caller's.
+///
+/// # Panics
+/// As [`in_world`].
+pub fn in_world_of<F>(machine: Machine, body: impl FnOnce(Cx, Rc<Kernel>, MmId, Stopwatch) -> F) -> Duration
+where
+    F: Future<Output = ()> + 'static,
+{
     let engine = engine(&machine, 8);
     let world = World::new(Rc::clone(&engine), Rc::new(machine));
     let kernel = world.add_kernel(KernelSpec {
@@ -81,12 +91,13 @@ impl Stopwatch {
         self.0.get()
     }
 
-    /// Measures one stretch.
+    /// Measures one stretch, and gives what came of it.
     #[expect(clippy::disallowed_methods, reason = "benches measure host time")]
-    pub async fn time(&self, work: impl Future<Output = ()>) {
+    pub async fn time<T>(&self, work: impl Future<Output = T>) -> T {
         let begin = Instant::now();
-        work.await;
+        let result = work.await;
         self.0.set(self.0.get() + begin.elapsed());
+        result
     }
 }
 
@@ -100,6 +111,7 @@ pub fn anonymous(pages: u64) -> (MapRequest, VaRange) {
         pgoff: Pgoff::new(0),
         sharing: Sharing::Private,
         prot: Prot::READ_WRITE,
+        flags: mm::MapFlags::NONE,
     };
     (request, VaRange::from_pages(BASE, pages).expect("not empty"))
 }
@@ -110,4 +122,15 @@ pub fn measure(work: impl FnOnce()) -> Duration {
     let begin = Instant::now();
     work();
     begin.elapsed()
+}
+
+/// Numbers without pattern, the same on every host (xorshift64).
+pub fn dice(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
 }

@@ -14,6 +14,18 @@ pub(crate) struct FlatRow {
     pub(crate) value: u64,
 }
 
+/// A number of a run by the name that the row formats print for it: a metric, or a figure of a lock, of a
+/// distribution, of the breakdown or of a secondary MMU.
+#[must_use]
+pub fn figure(run: &RunResult, name: &str) -> Option<u64> {
+    run.metric(name).or_else(|| {
+        rows(run)
+            .into_iter()
+            .find(|row| row.metric == name)
+            .map(|row| row.value)
+    })
+}
+
 /// Everything a run measured: the rows of a comparison, then counts and further quantiles of the
 /// distributions, lock counts, the cost breakdown and the calls into each secondary MMU. Sorted by
 /// name within each part.

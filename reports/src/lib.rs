@@ -31,6 +31,8 @@ pub mod trace;
 mod translated;
 mod verdict;
 
+pub use flat::figure;
+
 #[cfg(test)]
 #[path = "../tests/common/sample.rs"]
 mod sample;

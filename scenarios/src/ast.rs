@@ -101,6 +101,12 @@ pub struct KernelDef {
     /// CONFIG_PREEMPT (zap blocks of 8 pages instead of 1024).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preempt: Option<Switch>,
+    /// A lock for each page table (CONFIG_SPLIT_PTLOCK_CPUS), or one for each address space; default: on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_ptlocks: Option<Switch>,
+    /// Huge pages of 2 MiB that each kernel takes from its memory at boot (`hugepages=`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hugepages: u64,
 }
 
 /// A kernel option that is on or off.
@@ -195,8 +201,31 @@ pub enum AtEnd {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileDef {
-    /// Size, in pages.
+    /// Size, in pages of 4 KiB.
     pub pages: u64,
+    /// Size of the pages it is mapped with; `2m` puts it into hugetlbfs, and sizes, offsets and addresses of
+    /// its mappings are multiples of 512 pages.
+    #[serde(default, skip_serializing_if = "FilePages::is_small")]
+    pub page_size: FilePages,
+}
+
+/// Size of a file's pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FilePages {
+    /// 4 KiB.
+    #[default]
+    #[serde(rename = "4k")]
+    Small,
+    /// 2 MiB, from the pool that `hugepages` fills.
+    #[serde(rename = "2m")]
+    Huge,
+}
+
+impl FilePages {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "signature required by serde")]
+    fn is_small(&self) -> bool {
+        *self == FilePages::Small
+    }
 }
 
 /// A process.
@@ -477,7 +506,8 @@ pub struct RangeDef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// Metric name, or `end` for how the run ends, or `violation` for the kind of violation.
+    /// Name of a metric, or of any other number of `--format csv` (`lock.i_mmap_lock.hold_cycles.max`),
+    /// or `end` for how the run ends, or `violation` for the kind of violation.
     pub subject: String,
     /// Only checked under this notifier design (short or long name).
     #[serde(default, skip_serializing_if = "Option::is_none")]

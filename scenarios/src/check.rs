@@ -4,6 +4,7 @@
 mod address;
 mod expect;
 mod facts;
+mod huge;
 mod path;
 mod script;
 mod world;
@@ -76,6 +77,7 @@ pub fn check(loaded: &Loaded, known: &Known<'_>) -> Diagnostics {
         found: Diagnostics::new(),
     };
     checker.head();
+    checker.huge_pages();
     checker.mappings();
     checker.processes();
     checker.expectations();

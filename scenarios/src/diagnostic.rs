@@ -146,6 +146,10 @@ codes! {
     TooMuch = "E0232";
     /// The machine file cannot be read, or says what cannot be.
     BadMachineFile = "E0233";
+    /// A size, offset or address of huge pages is not a multiple of a huge page.
+    HugeAlignment = "E0240";
+    /// A file of huge pages, but no huge page in memory.
+    NoHugePages = "E0241";
 
     /// Only one thread takes part in a barrier.
     LonelyBarrier = "W0301";

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::cases::{case, head, op, process, run};
+use common::cases::{Case, case, head, op, process, run};
 use scenarios::diagnostic::Code;
 
 #[test]
@@ -321,6 +321,78 @@ fn operations() {
             Code::LonelyBarrier,
             "{ \"barrier\": { \"name\": §\"b\" } }",
             "only this thread",
+        ),
+    ]);
+}
+
+/// A case in a world with a file of four huge pages and a mapping of it.
+fn huge(code: Code, file: &str, map: &str, operation: &str, fragment: &'static str) -> Case {
+    let text = format!(
+        "{{ \"title\": \"t\", \"kernel\": {{ \"hugepages\": 4 }},\n  \"files\": {{ \"h\": {{ {file} }} }},\n  \
+         \"processes\": {{ \"p\": {{ \"maps\": {{ \"m\": {{ \"file\": \"h\"{map} }} }},\n    \
+         \"threads\": {{ \"t\": {{ \"script\": [\n {operation} ] }} }} }} }} }}"
+    );
+    case(code, &text, fragment)
+}
+
+#[test]
+fn huge_pages() {
+    const FILE: &str = "\"pages\": 2048, \"page_size\": \"2m\"";
+    let aligned = Code::HugeAlignment;
+    run(&[
+        head(
+            Code::Memory,
+            "\"title\": \"t\", \"kernel\": { \"hugepages\": §10000 }",
+            "10000 huge pages do not fit",
+        ),
+        head(
+            Code::NoHugePages,
+            "\"title\": \"t\", \"files\": { \"h\": { \"pages\": 512, \"page_size\": §\"2m\" } }",
+            "has huge pages, but there are none",
+        ),
+        huge(
+            aligned,
+            "\"pages\": §513, \"page_size\": \"2m\"",
+            ", \"pages\": 512",
+            "",
+            "the size of huge pages ends 1 pages into one",
+        ),
+        huge(aligned, FILE, ", \"offset\": §8, \"pages\": 512", "", "offset"),
+        huge(aligned, FILE, ", \"pages\": §100", "", "ends 100 pages into one"),
+        huge(
+            aligned,
+            FILE,
+            ", \"at\": §\"0x7f4000001000\"",
+            "",
+            "the address of huge pages",
+        ),
+        huge(
+            aligned,
+            FILE,
+            ", \"pages\": 512, \"copies\": §2",
+            "",
+            "one by one",
+        ),
+        huge(
+            aligned,
+            FILE,
+            "",
+            "{ \"mmap\": { \"file\": \"h\", \"pages\": §7 } }",
+            "the length of huge pages",
+        ),
+        huge(
+            aligned,
+            FILE,
+            "",
+            "{ \"mmap\": { \"file\": \"h\", \"pages\": 512, \"at\": §\"0x7f4000003000\" } }",
+            "ends 3 pages into one",
+        ),
+        huge(
+            aligned,
+            FILE,
+            "",
+            "{ \"truncate\": { \"file\": \"h\", \"pages\": §1 } }",
+            "512 pages",
         ),
     ]);
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::acquire::{Acquire, TryAcquire};
+use crate::context::{Held, HeldKind};
 use crate::engine::Engine;
 use crate::lock::{LockId, Mode};
 use crate::record::{MARK_ARGS, Mark, Record, RecordKind};
@@ -102,6 +103,19 @@ impl Cx {
     #[track_caller]
     pub fn try_lock_shared(&self, lock: LockId) -> TryAcquire<'_> {
         TryAcquire::new(Acquire::new(self, lock, Mode::Shared, Location::caller()))
+    }
+
+    /// How this task holds a lock, if it does (`lockdep_is_held`).
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, lock: LockId) -> Option<Mode> {
+        let inner = self.engine.inner.borrow();
+        let of_lock = |h: &Held| match h.what {
+            HeldKind::Lock { lock: l, mode, .. } if l == lock => Some(mode),
+            _ => None,
+        };
+        let (last, before) = inner.tasks[self.task.index()].held.split_last()?;
+        of_lock(last).or_else(|| before.iter().rev().find_map(of_lock))
     }
 
     /// Whether somebody waits for a lock (`spin_is_contended`).
@@ -288,9 +302,7 @@ impl Drop for Span<'_> {
         if self.cx.engine.is_frozen() {
             return;
         }
-        self.cx.engine.inner.borrow_mut().tasks[self.cx.task.index()]
-            .spans
-            .pop();
+        self.cx.engine.inner.borrow_mut().tasks[self.cx.task.index()].close_span();
         self.cx.log_span(RecordKind::End(self.name));
     }
 }

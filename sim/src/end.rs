@@ -33,12 +33,18 @@ pub enum ViolationKind {
     SleepInAtomic,
     /// Two lock classes were taken in both orders.
     LockOrder,
+    /// A lock was waited for while one of the same or a higher declared rank was held.
+    LockRank,
     /// A lock was taken by the task that already holds it.
     RecursiveLock,
     /// More spinlocks nested than the preemption counter can hold.
     PreemptOverflow,
     /// An interrupt was waited for with interrupts disabled.
     WaitWithIrqsOff,
+    /// Other CPUs were interrupted by a task that could itself be moved to one of them.
+    IpiWhilePreemptible,
+    /// A task ended while it held something.
+    EndedHolding,
     /// A property of an upper layer, by its stable name.
     Model(&'static str),
 }
@@ -50,10 +56,65 @@ impl ViolationKind {
         match self {
             ViolationKind::SleepInAtomic => "sleep-in-atomic",
             ViolationKind::LockOrder => "lock-order",
+            ViolationKind::LockRank => "lock-rank",
             ViolationKind::RecursiveLock => "recursive-lock",
             ViolationKind::PreemptOverflow => "preempt-overflow",
             ViolationKind::WaitWithIrqsOff => "wait-with-irqs-off",
+            ViolationKind::IpiWhilePreemptible => "ipi-while-preemptible",
+            ViolationKind::EndedHolding => "ended-holding",
             ViolationKind::Model(name) => name,
+        }
+    }
+
+    /// All kinds that the engine finds itself.
+    pub const ALL: [ViolationKind; 8] = [
+        ViolationKind::SleepInAtomic,
+        ViolationKind::LockOrder,
+        ViolationKind::LockRank,
+        ViolationKind::RecursiveLock,
+        ViolationKind::PreemptOverflow,
+        ViolationKind::WaitWithIrqsOff,
+        ViolationKind::IpiWhilePreemptible,
+        ViolationKind::EndedHolding,
+    ];
+
+    /// What must hold, one sentence, and when it is looked at.
+    #[must_use]
+    pub const fn rule(self) -> (&'static str, &'static str) {
+        match self {
+            ViolationKind::SleepInAtomic => (
+                "nothing sleeps with a spinlock held, preemption or interrupts off, or inside an RCU reader",
+                "at everything that may sleep, also when it does not",
+            ),
+            ViolationKind::LockOrder => (
+                "no two lock classes are waited for in both orders, directly or through others",
+                "the first time a class is taken inside another; locks that are only tried are exempt",
+            ),
+            ViolationKind::LockRank => (
+                "what is waited for has a higher declared rank than everything held, or is of the same class where that may nest",
+                "the first time a class is taken inside another; locks that are only tried are exempt",
+            ),
+            ViolationKind::RecursiveLock => (
+                "no task waits for a lock it holds, nor for a second one of a class that does not nest",
+                "at every lock taken inside one of its class",
+            ),
+            ViolationKind::PreemptOverflow => (
+                "no more spinlocks nest than the preemption counter of a preemptible kernel can hold",
+                "at every new maximum",
+            ),
+            ViolationKind::WaitWithIrqsOff => (
+                "no CPU waits for others to acknowledge an interrupt while it has interrupts disabled (F25)",
+                "at every interrupt that is waited for",
+            ),
+            ViolationKind::IpiWhilePreemptible => (
+                "whoever interrupts the other CPUs stays on this one: preemption is off (F25)",
+                "at every interrupt that is waited for",
+            ),
+            ViolationKind::EndedHolding => (
+                "no task ends while it holds a lock or has preemption off",
+                "at the end of every task",
+            ),
+            ViolationKind::Model(_) => ("a property of an upper layer", "as that layer says"),
         }
     }
 }

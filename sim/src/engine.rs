@@ -202,6 +202,7 @@ impl Engine {
             },
             spans: Vec::new(),
             held: Vec::new(),
+            taken_in: std::collections::BTreeMap::new(),
             held_classes: 0,
             atomic_depth: 0,
             preempt_depth: 0,
@@ -378,7 +379,7 @@ impl Engine {
         let joiners = std::mem::take(&mut task.joiners);
         if leftovers > 0 {
             let text = "ended while holding locks".to_owned();
-            inner.violate(id, ViolationKind::Model("ended-holding"), text, None);
+            inner.violate(id, ViolationKind::EndedHolding, text, None);
         }
         inner.workers -= usize::from(role == Role::Worker);
         for joiner in joiners {

@@ -54,8 +54,13 @@ impl Cx {
         let since = self.now();
         let mut inner = self.engine.inner.borrow_mut();
         let task = &mut inner.tasks[self.task.index()];
-        let site = task.innermost_span();
-        task.held.push(Held { what, since, site });
+        let (site, depth) = (task.innermost_span(), task.spans.len() as u32);
+        task.held.push(Held {
+            what,
+            since,
+            site,
+            depth,
+        });
     }
 
     fn unhold(&self, what: HeldKind) {

@@ -161,7 +161,8 @@ enum Progress {
 
 impl Cx {
     /// Interrupts all `targets` (this CPU must not be among them) and spins until each has
-    /// acknowledged. Returns at once for an empty set.
+    /// acknowledged. Returns at once for an empty set. Preemption must be off, or "other CPUs" means
+    /// nothing (2.6.27: the callers of `flush_tlb_others` and `smp_call_function_mask`), and interrupts on.
     #[track_caller]
     pub fn interrupt_and_wait(&self, targets: CpuSet, interrupt: Interrupt) -> IpiCall<'_> {
         debug_assert!(!targets.contains(self.cpu()), "a CPU does not interrupt itself");
@@ -206,6 +207,10 @@ impl Future for IpiCall<'_> {
             let text = "waits for other CPUs to acknowledge an interrupt with interrupts disabled".to_owned();
             inner.now = now;
             inner.violate(task, ViolationKind::WaitWithIrqsOff, text, None);
+        } else if inner.tasks[task.index()].preempt_depth == 0 {
+            let text = "interrupts the other CPUs with preemption on: it may be one of them next".to_owned();
+            inner.now = now;
+            inner.violate(task, ViolationKind::IpiWhilePreemptible, text, None);
         }
         let from = inner.tasks[task.index()].cpu;
         let id = inner.add_call(Call {

@@ -80,6 +80,24 @@ pub enum Nesting {
     ByCaller,
 }
 
+/// Place of a lock class in a declared order: ranks grow from the outermost lock inwards.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Rank(u8);
+
+impl Rank {
+    /// The rank of this number.
+    #[must_use]
+    pub const fn new(number: u8) -> Self {
+        Rank(number)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
 /// Declaration of a lock class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClassDef {
@@ -89,6 +107,8 @@ pub struct ClassDef {
     pub kind: LockKind,
     /// Nesting within the class.
     pub nesting: Nesting,
+    /// Place in the declared order; a class without one is only held against what was seen.
+    pub rank: Option<Rank>,
 }
 
 /// How a lock is taken.
@@ -318,7 +338,7 @@ impl Inner {
         let bit = 1 << class.index();
         let held_classes = task.held_classes;
         task.held_classes |= bit;
-        let site = task.innermost_span();
+        let (site, depth) = (task.innermost_span(), task.spans.len() as u32);
         task.held.push(Held {
             what: HeldKind::Lock {
                 lock: id,
@@ -328,6 +348,7 @@ impl Inner {
             },
             since: now,
             site,
+            depth,
         });
         if !sleeping {
             task.atomic_depth += 1;
@@ -380,6 +401,7 @@ impl Inner {
             if self.graph.knows(1 << c, class) {
                 continue;
             }
+            self.check_rank(from, class, task);
             let stack = self.tasks[task.index()].spans.clone();
             if let Some(first) = self.graph.add(Edge {
                 outer: from,
@@ -399,6 +421,38 @@ impl Inner {
                 self.violate(task, ViolationKind::LockOrder, text, None);
             }
         }
+    }
+
+    /// Checks a class just taken inside another for the first time against the declared order. Whether
+    /// a pair is in order never changes, so the first time is enough.
+    fn check_rank(&mut self, outer: ClassId, inner: ClassId, task: TaskId) {
+        let (held, taken) = (self.classes[outer.index()].def, self.classes[inner.index()].def);
+        let (Some(outer_rank), Some(inner_rank)) = (held.rank, taken.rank) else {
+            return;
+        };
+        if inner_rank > outer_rank {
+            return;
+        }
+        let t = &self.tasks[task.index()];
+        let of_outer = |h: &&Held| matches!(h.what, HeldKind::Lock { class, .. } if class == outer);
+        let first = t
+            .held
+            .iter()
+            .find(of_outer)
+            .expect("a held class has a held lock");
+        let text = format!(
+            "{} (rank {}) is taken in {} [{}] inside {} (rank {}), which {} took in [{}] at {} cy",
+            taken.name,
+            inner_rank.get(),
+            t.name,
+            t.spans.join(" > "),
+            held.name,
+            outer_rank.get(),
+            t.name,
+            t.stack_of(first).join(" > "),
+            first.since.get(),
+        );
+        self.violate(task, ViolationKind::LockRank, text, None);
     }
 
     /// Hands a free lock to whoever waits first. `now` is the moment of release.
@@ -471,6 +525,9 @@ impl Inner {
                 task.held.remove(at)
             }
         };
+        if !task.taken_in.is_empty() {
+            task.taken_in.remove(&id);
+        }
         let lock = &mut self.locks[id.0 as usize];
         let class = lock.class;
         task.held_classes &= !(1 << class.index());

@@ -1,11 +1,11 @@
 //! Tasks: what the engine knows of each thread of a simulated kernel.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use crate::context::Held;
+use crate::context::{Held, HeldKind};
 use crate::lock::LockId;
 use crate::wait::QueueId;
 use crate::{Account, CpuId, Cycles, Step};
@@ -113,6 +113,8 @@ pub(crate) struct Task {
     pub(crate) pending: Step,
     pub(crate) spans: Vec<&'static str>,
     pub(crate) held: Vec<Held>,
+    /// Where locks among `held` were taken whose functions have returned since.
+    pub(crate) taken_in: BTreeMap<LockId, Rc<[&'static str]>>,
     /// Classes of the locks among `held`, a bit each.
     pub(crate) held_classes: u64,
     /// Nesting of everything that forbids sleeping: spinlocks, preemption off, RCU.
@@ -133,5 +135,41 @@ impl Task {
     #[inline]
     pub(crate) fn innermost_span(&self) -> &'static str {
         self.spans.last().copied().unwrap_or("-")
+    }
+
+    /// The innermost span closes. What is held was taken in spans that are still open, unless the
+    /// function that took it hands it to its caller.
+    #[inline]
+    pub(crate) fn close_span(&mut self) {
+        let depth = self.spans.len();
+        if self.held.last().is_some_and(|h| h.depth as usize == depth) {
+            self.keep_stacks(depth);
+        }
+        self.spans.pop();
+    }
+
+    /// Keeps the present stack for whatever was taken in the span that closes. Depths of `held` never
+    /// fall from one to the next, so these are the last ones.
+    #[cold]
+    fn keep_stacks(&mut self, depth: usize) {
+        let stack: Rc<[&'static str]> = self.spans.as_slice().into();
+        for held in self.held.iter_mut().rev() {
+            if held.depth as usize != depth || depth == 0 {
+                return;
+            }
+            held.depth -= 1;
+            if let HeldKind::Lock { lock, .. } = held.what {
+                self.taken_in.entry(lock).or_insert_with(|| Rc::clone(&stack));
+            }
+        }
+    }
+
+    /// Spans that were open when something held was taken, outermost first.
+    pub(crate) fn stack_of(&self, held: &Held) -> &[&'static str] {
+        let kept = match held.what {
+            HeldKind::Lock { lock, .. } => self.taken_in.get(&lock),
+            HeldKind::PreemptOff | HeldKind::IrqsOff | HeldKind::Reader { .. } => None,
+        };
+        kept.map_or(&self.spans[..held.depth as usize], |stack| stack)
     }
 }

@@ -282,11 +282,12 @@ impl Cx {
         let sleeping = inner.domains[domain.0 as usize].kind == ReaderKind::Srcu;
         let since = self.engine.clock.get();
         let task = &mut inner.tasks[self.task.index()];
-        let site = task.innermost_span();
+        let (site, depth) = (task.innermost_span(), task.spans.len() as u32);
         task.held.push(Held {
             what: HeldKind::Reader { domain, sleeping },
             since,
             site,
+            depth,
         });
         task.atomic_depth += u32::from(!sleeping);
         ReaderGuard {

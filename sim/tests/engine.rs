@@ -32,6 +32,7 @@ fn class(name: &'static str, kind: LockKind) -> ClassDef {
         name,
         kind,
         nesting: Nesting::Forbidden,
+        rank: None,
     }
 }
 
@@ -312,6 +313,7 @@ fn a_deadlock_comes_with_the_wait_for_graph() {
         name,
         kind: LockKind::Mutex,
         nesting: Nesting::ByCaller,
+        rank: None,
     };
     let class = e.lock_class(def("mmap_sem"));
     let (a, b) = (e.new_lock(class), e.new_lock(class));
@@ -367,6 +369,7 @@ fn an_interrupt_steals_time_and_its_sender_waits_for_the_last_acknowledgement() 
     e.spawn(on(0, "sender"), move |cx| async move {
         let mut targets = CpuSet::only(CpuId::new(1));
         targets.insert(CpuId::new(2));
+        let _off = cx.preempt_disable();
         cx.interrupt_and_wait(targets, FLUSH).await;
         log.borrow_mut().push(("sender", cx.now().get()));
     });
@@ -398,6 +401,7 @@ fn an_interrupt_waits_until_its_target_enables_interrupts() {
             work(&cx, 1000).await;
         });
         e.spawn(on(0, "sender"), |cx| async move {
+            let _off = cx.preempt_disable();
             cx.interrupt_and_wait(CpuSet::only(CpuId::new(1)), FLUSH).await;
             assert_eq!(cx.now().get(), 320);
         });

@@ -15,10 +15,11 @@ use x86::mmu::{Bit63, Cr3, Found, Memory, Mmu, Pcid, Refused, WalkReferences};
 use x86::tlb::{Run, Stop};
 use x86::walker::DirtyAssist;
 use x86::{
-    Access, CpuIndex, Fault, Frames, Generation, Level, Machine, Observer, PageSize, PageTables, PagingMode,
-    Pfn, Reference, Slots, TableId, TlbEntry, Va,
+    Access, CpuIndex, Fault, Frames, Generation, Machine, Observer, PageTables, PagingMode, Pfn, Reference,
+    Slots, TableId, TlbEntry, Va,
 };
 
+use crate::ahead::Ahead;
 use crate::frames::Oracle;
 use crate::mapping::{Due, Mapper, PagePolicy};
 use crate::pages::{Pages, TooManyPages};
@@ -143,6 +144,7 @@ pub struct Engine<O> {
     pages: Pages,
     events: Events,
     pace: Pace,
+    ahead: Ahead,
 }
 
 /// Whether the last references missed often.
@@ -209,6 +211,7 @@ impl<O: Oracle> Engine<O> {
             pages: Pages::default(),
             events: Events::default(),
             pace: Pace::Hitting,
+            ahead: Ahead::default(),
             setup,
         }
     }
@@ -284,6 +287,7 @@ impl<O: Oracle> Engine<O> {
     }
 
     // One reference, whatever it needs. Returns its frame, unless it faults for good.
+    #[inline(always)]
     fn miss(&mut self, cpu: usize, reference: Reference, stop: Stop) -> Result<Option<Pfn>, EngineError> {
         let (access, va) = (reference.access(), reference.va());
         loop {
@@ -350,34 +354,36 @@ impl<O: Oracle> Engine<O> {
                 return Err(EngineError::Stale(Stale::Freed { pfn, slots }));
             }
         }
+        self.ahead.forget();
         self.memory.tables.free(collapsed.table);
         Ok(())
     }
 
     // Reads on the host what these references will need if they miss. Each loop is short and its
     // reads do not depend on each other, so the host has as many of them under way as it can.
-    fn look_ahead(&self, cpu: usize, references: &[Reference]) {
+    fn look_ahead(&mut self, cpu: usize, references: &[Reference]) {
         let cpu = CpuIndex::new(cpu as u32);
         let tables = &self.memory.tables;
-        let mut places = [(self.root, Level::P4d, 0); AHEAD];
+        let mut places = [(self.root, 0); AHEAD];
         let mut found = 0;
-        for reference in references {
-            if let Some(place) = tables.locate(self.root, reference.va().vpn()) {
-                places[found] = place;
+        for (reference, place) in references.iter().zip(&mut places) {
+            if let Some(there) = self.ahead.place(tables, self.root, reference.va().vpn()) {
+                *place = there;
                 found += 1;
             }
         }
-        let mut read = 0;
+        // With pages missing or large among them, some places are read for nothing.
+        let places = if found == 0 {
+            &[]
+        } else {
+            &places[..references.len()]
+        };
+        let mut read = self.memory.look_ahead(cpu, places.iter().copied());
         let mut frames = [Pfn::new(0); AHEAD];
-        for (&(table, level, index), frame) in places[..found].iter().zip(&mut frames) {
-            *frame = tables
-                .get(table, index)
-                .frame(level.page_size().unwrap_or(PageSize::Size4K));
+        for (&(table, index), frame) in places.iter().zip(&mut frames) {
+            *frame = tables.get(table, index).pfn();
         }
-        for &(table, _, index) in &places[..found] {
-            read ^= self.memory.look_ahead(cpu, table, index);
-        }
-        for &frame in &frames[..found] {
+        for &frame in &frames[..places.len()] {
             read ^= self.pages.look_ahead(frame) ^ self.oracle.look_ahead(frame);
         }
         std::hint::black_box(read);

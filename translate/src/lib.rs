@@ -1,6 +1,7 @@
 //! Address translation alone: access streams and recordings through the MMUs of a machine, without
 //! an operating system above them.
 
+mod ahead;
 pub mod describe;
 pub mod engine;
 pub mod frames;

@@ -60,7 +60,8 @@ struct Walks {
     cycles: u32,
 }
 
-/// All pages touched so far.
+/// All pages touched so far. Small pages, the most by far, are counted without asking for their size:
+/// their frames start at 0.
 #[derive(Clone, Debug, Default)]
 pub struct Pages {
     tables: [Table; PageSize::ALL.len()],
@@ -106,6 +107,11 @@ impl Pages {
     /// A first-level miss that hit the second level.
     #[inline]
     pub fn second_level_hit(&mut self, pfn: Pfn) {
+        let [small, ..] = &mut self.tables;
+        if let Some(hits) = small.second_level_hits.get_mut(pfn.index()) {
+            *hits += 1;
+            return;
+        }
         let (size, at) = page_of(pfn);
         self.tables[size as usize].second_level_hits[at] += 1;
     }
@@ -113,6 +119,20 @@ impl Pages {
     /// A walk of so many cycles.
     #[inline]
     pub fn walked(&mut self, pfn: Pfn, cycles: u32) {
+        let [small, ..] = &mut self.tables;
+        if let Some(walks) = small.walks.get_mut(pfn.index())
+            && let Some(sum) = walks.cycles.checked_add(cycles)
+        {
+            walks.cycles = sum;
+            // Every walk costs a cycle at least, so cycles overflow first.
+            walks.walks += 1;
+            return;
+        }
+        self.walked_any(pfn, cycles);
+    }
+
+    #[inline(never)]
+    fn walked_any(&mut self, pfn: Pfn, cycles: u32) {
         let (size, at) = page_of(pfn);
         let table = &mut self.tables[size as usize];
         let walks = &mut table.walks[at];
@@ -124,16 +144,15 @@ impl Pages {
             return;
         };
         walks.cycles = sum;
-        // Every walk costs a cycle at least, so cycles overflow first.
         walks.walks += 1;
     }
 
-    /// Reads what [`Pages::walked`] will read.
+    /// Reads what [`Pages::walked`] will read of a small page.
     #[inline]
     #[must_use]
     pub fn look_ahead(&self, pfn: Pfn) -> u32 {
-        let (size, at) = page_of(pfn);
-        self.tables[size as usize].walks.get(at).map_or(0, |w| w.walks)
+        let [small, ..] = &self.tables;
+        small.walks.get(pfn.index()).map_or(0, |w| w.walks)
     }
 
     /// Pages of a size touched so far, those given up since included.

@@ -254,12 +254,13 @@ mod tests {
                 pgoff: Pgoff::new(0),
                 sharing: Sharing::Private,
                 prot: Prot::READ_WRITE,
+                flags: mm::MapFlags::NONE,
             };
             let mapped = k.sys_mmap(&cx, mm, request).await.expect("free");
             g.access(&cx, 0, AT, Access::Write).await.expect("mapped");
             let first = g.asid(0);
             g.unload_context(&cx, 0).await;
-            k.madvise_dontneed(&cx, mm, mapped).await;
+            k.madvise_dontneed(&cx, mm, mapped).await.expect("mapped");
             assert_eq!(g.asid(0), None);
             g.st().chiplets[0].asids.exhaust();
             g.access(&cx, 0, AT, Access::Write).await.expect("mapped");

@@ -288,6 +288,8 @@ impl Gru {
             .fill(handle.asid, handle.va.vpn(), entry, &mut self.unmapped());
         let live = c.tlb.live() as u64;
         self.kernel.secondary_mapped(found.pfn);
+        self.kernel
+            .check_secondary_map(cx, self.mm, handle.va, &self.config.name);
         st.metrics.live_entries_max = st.metrics.live_entries_max.max(live);
         cx.mark(&DROPPED_IN, args);
     }

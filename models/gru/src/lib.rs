@@ -46,9 +46,10 @@ use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use mm::lock_order::{LockRow, SECONDARY, SECONDARY_INNER, SECONDARY_LEAF};
 use mm::notifier::{Needs, PinAbility, Sleepable};
 use mm::{Kernel, MmId};
-use sim::{ClassDef, ClassId, LockId, LockKind, Nesting, QueueId, TaskId};
+use sim::{ClassId, LockId, LockKind, QueueId, TaskId};
 use x86::{Pfn, Vpn};
 
 pub use asid::GruAsid;
@@ -135,6 +136,19 @@ enum Life {
     Destroyed,
 }
 
+const GRU_LOCKS: &str = "secondary-mmus 2.5";
+
+/// Mutex of a thread's state, inside mmap_sem or without it; no callback takes it.
+const TS_CTXLOCK: LockRow = LockRow::single("ts_ctxlock", None, LockKind::Mutex, GRU_LOCKS);
+/// Callbacks take it, perhaps under a pte lock.
+const MS_ASID_LOCK: LockRow = LockRow::single("ms_asid_lock", Some(SECONDARY), LockKind::Spin, GRU_LOCKS);
+const GS_ASID_LOCK: LockRow =
+    LockRow::single("gs_asid_lock", Some(SECONDARY_INNER), LockKind::Spin, GRU_LOCKS);
+const TGH_LOCK: LockRow = LockRow::single("tgh_lock", Some(SECONDARY_LEAF), LockKind::Spin, GRU_LOCKS);
+
+/// The GRU driver's lock classes.
+pub const LOCKS: [LockRow; 4] = [MS_ASID_LOCK, GS_ASID_LOCK, TGH_LOCK, TS_CTXLOCK];
+
 #[derive(Debug)]
 struct Locks {
     ms_asid_lock: LockId,
@@ -164,22 +178,16 @@ impl Gru {
     pub fn new(kernel: &Rc<Kernel>, mm: MmId, config: GruConfig) -> Rc<Self> {
         assert!(config.chiplets > 0, "a GRU has at least one chiplet");
         let engine = kernel.engine();
-        let class = |name, kind| {
-            engine.lock_class(ClassDef {
-                name,
-                kind,
-                nesting: Nesting::Forbidden,
-            })
-        };
-        let each = |name| {
-            let class = class(name, LockKind::Spin);
+        let class = |row: &LockRow| engine.lock_class(row.class());
+        let each = |row| {
+            let class = class(row);
             (0..config.chiplets).map(|_| engine.new_lock(class)).collect()
         };
         let locks = Locks {
-            ms_asid_lock: engine.new_lock(class("ms_asid_lock", LockKind::Spin)),
-            gs_asid_locks: each("gs_asid_lock"),
-            tgh_locks: each("tgh_lock"),
-            ts_ctxlock: class("ts_ctxlock", LockKind::Mutex),
+            ms_asid_lock: engine.new_lock(class(&MS_ASID_LOCK)),
+            gs_asid_locks: each(&GS_ASID_LOCK),
+            tgh_locks: each(&TGH_LOCK),
+            ts_ctxlock: class(&TS_CTXLOCK),
         };
         let chiplet = || {
             let asids = AsidSpace::new();

@@ -30,7 +30,7 @@ fn munmap(design: Design, pages: u64) -> (Bench, GruMetrics, GruMetrics) {
             touch(&cx, &gru, chiplet, pages, Access::Read).await;
         }
         let before = gru.metrics();
-        k.sys_munmap(&cx, gru.mm(), range(pages)).await;
+        k.sys_munmap(&cx, gru.mm(), range(pages)).await.expect("mapped");
         *out.borrow_mut() = Some((before, gru.metrics()));
     });
     assert_eq!(end, End::Completed);
@@ -109,11 +109,11 @@ fn without_a_loaded_context_the_identifier_is_forgotten() {
         assert_eq!((m.asid_new, m.asid_reuse, m.hits, m.misses), (1, 1, PAGES, PAGES));
 
         gru.unload_context(&cx, 2).await;
-        k.madvise_dontneed(&cx, gru.mm(), range(1)).await;
+        k.madvise_dontneed(&cx, gru.mm(), range(1)).await.expect("mapped");
         let m = gru.metrics();
         assert_eq!((m.purges, m.zero_asid, m.lost_entries), (0, 1, PAGES));
         assert_eq!((gru.asid(2), gru.live_entries(2)), (None, 0));
-        k.madvise_dontneed(&cx, gru.mm(), range(1)).await;
+        k.madvise_dontneed(&cx, gru.mm(), range(1)).await.expect("mapped");
         assert_eq!(gru.metrics().zero_asid, 1, "nothing is left to forget");
 
         touch(&cx, &gru, 2, PAGES, Access::Read).await;
@@ -292,7 +292,7 @@ fn an_unmapped_neighbour_leaves_entries_alone() {
     let end = b.run(|cx, k, gru| async move {
         prepare(&cx, &k, &gru, 8).await;
         touch(&cx, &gru, 0, 8, Access::Read).await;
-        k.madvise_dontneed(&cx, gru.mm(), range(3)).await;
+        k.madvise_dontneed(&cx, gru.mm(), range(3)).await.expect("mapped");
         assert_eq!(gru.live_entries(0), 5);
     });
     assert_eq!(end, End::Completed);

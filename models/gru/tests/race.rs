@@ -330,10 +330,10 @@ fn random_order(design: Design, miss: MissMode, seed: u64) -> (Bench, End) {
         k.sys_mmap(&cx, mm, shared_file(3, file)).await.expect("free");
         k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
         started.set(true);
-        k.madvise_dontneed(&cx, mm, range(2)).await;
+        k.madvise_dontneed(&cx, mm, range(2)).await.expect("mapped");
         let child = k.sys_fork(&cx, mm, "child".into()).await;
         k.mmput(&cx, child).await;
-        k.sys_munmap(&cx, mm, range(1)).await;
+        k.sys_munmap(&cx, mm, range(1)).await.expect("mapped");
     });
     for (n, told) in [t0, t1].into_iter().enumerate() {
         let n = n as u32;

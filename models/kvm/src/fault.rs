@@ -152,6 +152,8 @@ impl Kvm {
             SpteReference::Held => kernel.keep_as_pin(cx, pfn),
             SpteReference::None => kernel.secondary_mapped(pfn),
         }
+        let hva = self.st().slots.hva(gfn).expect("the fault found a slot");
+        kernel.check_secondary_map(cx, self.mm, hva, &self.config.name);
         cx.mark(
             &SPTE_SET,
             [gfn.get(), u64::from(pfn.get()), u64::from(generation.get())],

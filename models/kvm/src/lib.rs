@@ -92,4 +92,4 @@ pub use config::{
 pub use metrics::KvmMetrics;
 pub use notifier::NEEDS;
 pub use vcpu::VcpuId;
-pub use vm::Kvm;
+pub use vm::{Kvm, LOCKS};

@@ -3,9 +3,10 @@
 use std::cell::{RefCell, RefMut};
 use std::rc::{Rc, Weak};
 
+use mm::lock_order::{LockRow, SECONDARY, SECONDARY_INNER};
 use mm::notifier::SubscriptionId;
 use mm::{Kernel, MmId};
-use sim::{ClassDef, Cx, LockId, LockKind, Nesting, Object};
+use sim::{Cx, LockId, LockKind, Object};
 use x86::{Asid, Context, Gfn, Machine, PageTables, Pfn, TableId};
 
 use crate::config::{KvmConfig, Notified, SpteReference};
@@ -57,6 +58,24 @@ pub(crate) enum TlbTags {
     Untagged,
 }
 
+/// Callbacks take it, perhaps under a pte lock.
+const MMU_LOCK: LockRow = LockRow::single(
+    "mmu_lock",
+    Some(SECONDARY),
+    LockKind::Spin,
+    "host-mm-paths E; virt/kvm/kvm_main.c 2.6.27",
+);
+/// Around a flush's requests, inside or after mmu_lock.
+const REQUESTS_LOCK: LockRow = LockRow::single(
+    "requests_lock",
+    Some(SECONDARY_INNER),
+    LockKind::Spin,
+    "inferred from virt/kvm/kvm_main.c 2.6.32 (secondary-mmus 1.5)",
+);
+
+/// KVM's lock classes.
+pub const LOCKS: [LockRow; 2] = [MMU_LOCK, REQUESTS_LOCK];
+
 /// A virtual machine (`struct kvm`).
 pub struct Kvm {
     pub(crate) config: KvmConfig,
@@ -86,12 +105,8 @@ impl Kvm {
         if let Err(misfit) = config.check(&machine) {
             panic!("{}: {misfit}", config.name);
         }
-        let spin = |name| {
-            let class = kernel.engine().lock_class(ClassDef {
-                name,
-                kind: LockKind::Spin,
-                nesting: Nesting::Forbidden,
-            });
+        let lock = |row: &LockRow| {
+            let class = kernel.engine().lock_class(row.class());
             kernel.engine().new_lock(class)
         };
         let mut tables = PageTables::new();
@@ -106,8 +121,8 @@ impl Kvm {
                 TlbTags::Untagged
             },
             machine,
-            mmu_lock: spin("mmu_lock"),
-            requests_lock: spin("requests_lock"),
+            mmu_lock: lock(&MMU_LOCK),
+            requests_lock: lock(&REQUESTS_LOCK),
             number: u64::from(kernel.id.0) << u32::BITS | mm.index() as u64,
             state: RefCell::new(State {
                 tables,

@@ -212,7 +212,10 @@ fn a_second_round_hits_the_tlb_and_a_flush_makes_it_miss() {
         assert_eq!((m.tlb_misses, m.tlb_hits, m.faults), (32, 32, 32));
         // The vCPU's own task gives half of it back, as a balloon does.
         h.kvm.exit(&cx, vcpu);
-        h.kernel.madvise_dontneed(&cx, h.mm, h.range(16)).await;
+        h.kernel
+            .madvise_dontneed(&cx, h.mm, h.range(16))
+            .await
+            .expect("mapped");
         h.touch_guest(&cx, vcpu).await;
         let m = h.kvm.metrics();
         assert_eq!(

@@ -34,7 +34,10 @@ fn balloon(b: &Bench, rounds: u64, pause: u64) -> End {
         }
         for round in 0..rounds {
             cx.sleep(Cycles::new(pause + round)).await;
-            h.kernel.madvise_dontneed(&cx, h.mm, h.range(h.pages)).await;
+            h.kernel
+                .madvise_dontneed(&cx, h.mm, h.range(h.pages))
+                .await
+                .expect("mapped");
         }
         stop.set(true);
         cx.join(guest).await;
@@ -90,7 +93,10 @@ fn random_interleavings_of_a_guest_and_munmap_stay_coherent() {
                 while !ready.get() {
                     cx.sleep(Cycles::new(1)).await;
                 }
-                h.kernel.madvise_dontneed(&cx, h.mm, h.range(2)).await;
+                h.kernel
+                    .madvise_dontneed(&cx, h.mm, h.range(2))
+                    .await
+                    .expect("mapped");
                 h.munmap(&cx).await;
                 cx.join(guest).await;
                 h.kvm.destroy(&cx).await;
@@ -171,7 +177,8 @@ fn concurrent_drops(version: Version, seed: u64) -> (End, KvmMetrics) {
             let at = common::BASE.add_pages(u64::from(cpu) - 2);
             h.kernel
                 .madvise_dontneed(&cx, h.mm, x86::VaRange::page_of(at))
-                .await;
+                .await
+                .expect("mapped");
         })
     });
     b.thread(0, move |cx, h| async move {

@@ -6,7 +6,7 @@
 //! (hardware-costs R17).
 
 use sim::{Action, Cx, Object};
-use x86::{Access, Context, Lookup, PageSize, Rules, TlbEntry, Va, Vpn, WalkOutcome};
+use x86::{Access, Context, Lookup, Rules, TlbEntry, Va, Vpn, WalkOutcome};
 
 use crate::account::{USER, WALK};
 use crate::kernel::{Kernel, State};
@@ -20,8 +20,10 @@ pub enum Refused {
     NoMapping,
     /// A file mapping beyond the end of its file (SIGBUS).
     BeyondEof,
-    /// No frame left.
+    /// No frame left, or no huge page.
     OutOfMemory,
+    /// A huge page that the owner of the private mapping took back, for want of another one (SIGBUS).
+    TakenBack,
 }
 
 /// What a walk led to.
@@ -177,13 +179,14 @@ impl Kernel {
         );
         cx.charge(WALK, cost);
         let mut frames = self.frames();
-        let WalkOutcome::Leaf { entry, .. } = walk.outcome else {
+        let WalkOutcome::Leaf { entry, size, .. } = walk.outcome else {
             cpu.page_fault(&mut frames, vpn, cached);
             return Tried::Fault;
         };
-        let pfn = entry.pfn();
-        let generation = frames.get(pfn).generation;
-        let filled = TlbEntry::of_leaf(entry, PageSize::Size4K, generation);
+        let pfn = entry.frame(size);
+        let generation = self.check_fill(cx, st, frames.get_mut(pfn), (mm, vpn), (pfn, access));
+        let filled = TlbEntry::of_leaf(entry, size, generation);
+        let cpu = &mut st.cpus[slot];
         cpu.tlb.fill(access, Context::UNTAGGED, vpn, filled, &mut *frames);
         Tried::Hit
     }

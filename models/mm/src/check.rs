@@ -1,17 +1,22 @@
 //! Conservation: what must add up when nothing is in flight.
 //!
-//! Checked at the end of every run (host-mm-paths F5, F6, F13, F18, F23, F24): map counts equal the
-//! present entries, reference counts equal map count + page and swap cache + pagevecs + pins, rss counters equal the
-//! entries counted as such, every linked file VMA is in i_mmap, or, if it is nonlinear, on the list
-//! of those, exactly once, VMAs are disjoint, and no CPU holds translations
-//! or upper-level entries of an address space whose mask it is not in. Slots and LRU lists: check_swap.rs.
+//! Checked at the end of every run (host-mm-paths F5, F6, F7, F13, F18, F21, F23, F24, F27): map counts
+//! equal the present entries, reference counts equal map count + page and swap cache + pagevecs + pins, rss counters
+//! equal the entries counted as such, every linked file VMA is in i_mmap, or, if it is nonlinear, on the list
+//! of those, exactly once, VMAs are disjoint and found
+//! where they are, what a private mapping may write is its own, no bracket is open, no CPU holds
+//! translations or upper-level entries of an address space whose mask it is not in, and every loaded
+//! address space has its top-level table; every VMA with an anon_vma is on its list exactly once, anon_vmas
+//! that were given back have none, the reverse map leads from every anonymous page back to the entry that
+//! maps it, and `locked_vm` counts the locked pages. Slots and LRU lists: check_swap.rs. Each line of an invariant ends in the number of the invariant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use x86::{Pfn, Vpn};
+use x86::{Level, Pfn, TableId, Va, VaRange, Vpn};
 
 use crate::check_swap::NamedSlots;
 use crate::frame::{Frames, LruList, Owner, PageFlags};
+use crate::hugetlb::{HPAGE, audit_pool};
 use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::{Kernel, State, World};
 use crate::mm::MmId;
@@ -28,6 +33,9 @@ struct Counted {
     cached: BTreeMap<Pfn, u32>,
     waiting: BTreeMap<Pfn, u32>,
     slots: NamedSlots,
+    /// Entries of huge pages, each once however many address spaces share its table.
+    huge: BTreeSet<(TableId, usize)>,
+    huge_maps: BTreeMap<Pfn, u32>,
 }
 
 impl World {
@@ -37,11 +45,12 @@ impl World {
     pub fn audit(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut counted = Counted::default();
-        let frames = self.frames();
+        let mut frames = self.frames();
         for kernel in self.kernels() {
             // Slots are a kernel's own.
             counted.slots = NamedSlots::default();
             kernel.audit_into(&mut counted, &frames, &mut wrong);
+            audit_pool(&mut frames, kernel.zone(), &mut wrong);
         }
         for kernel in self.kernels() {
             kernel.audit_lru(&counted.maps, &counted.cached, &counted.waiting, &frames, &mut wrong);
@@ -51,15 +60,17 @@ impl World {
             let cached = counted.cached.get(&pfn).copied().unwrap_or(0);
             if frame.mapcount != maps {
                 wrong.push(format!(
-                    "{pfn}: mapcount {} but {maps} entries map it",
+                    "{pfn}: mapcount {} but {maps} entries map it (F5)",
                     frame.mapcount
                 ));
             }
+            // Huge pages have references of their entries, but no mapcount (F5).
+            let maps = maps + counted.huge_maps.get(&pfn).copied().unwrap_or(0);
             let waiting = counted.waiting.get(&pfn).copied().unwrap_or(0);
             let pins = frames.secondary(pfn).pins;
             if frame.count != maps + cached + waiting + pins {
                 wrong.push(format!(
-                    "{pfn}: count {} but {maps} entries + {cached} page or swap cache + {waiting} pagevecs + {pins} pins",
+                    "{pfn}: count {} but {maps} entries + {cached} page or swap cache + {waiting} pagevecs + {pins} pins (F6)",
                     frame.count
                 ));
             }
@@ -71,17 +82,31 @@ impl World {
 impl Kernel {
     fn audit_into(&self, counted: &mut Counted, frames: &Frames, wrong: &mut Vec<String>) {
         let st = self.state.borrow();
+        // Tables are numbered by each kernel for itself.
+        counted.huge.clear();
         for file in &st.files {
             for (_, page) in file.pages.iter() {
                 *counted.cached.entry(page.pfn).or_default() += 1;
             }
+        }
+        if let Some(zero) = st.zero_page {
+            // The kernel's own reference.
+            *counted.cached.entry(zero).or_default() += 1;
         }
         for index in 0..st.mms.len() {
             self.audit_mm(&st, MmId(index as u32), counted, frames, wrong);
         }
         self.audit_swap(&st, &counted.slots, &mut counted.cached, frames, wrong);
         audit_i_mmap(&st, wrong);
+        for open in &st.open_brackets {
+            let name = st.subscriptions[open.subscriber.0 as usize].handler.name();
+            let (start, end) = (open.range.start().get(), open.range.end().get());
+            wrong.push(format!(
+                "{name}: the bracket {start:#x}-{end:#x} is still open (F7)"
+            ));
+        }
         audit_tags(&st, frames, wrong);
+        audit_anon_vmas(&st, wrong);
         for (n, cpu) in st.cpus.iter().enumerate() {
             for list in [LruList::Inactive, LruList::Active] {
                 for pfn in cpu.pagevecs.of(list).pages() {
@@ -92,6 +117,11 @@ impl Kernel {
                 *counted.waiting.entry(*pfn).or_default() += 1;
             }
             let global = self.cpu(n as u32);
+            if cpu.active_mm.is_some_and(|mm| !st.tables.is_live(st.mm(mm).pgd)) {
+                wrong.push(format!(
+                    "{global:?} has an address space loaded whose top-level table is gone (F27)"
+                ));
+            }
             let allowed = cpu
                 .active_mm
                 .is_some_and(|mm| st.mm(mm).cpu_vm_mask.contains(global));
@@ -112,7 +142,10 @@ impl Kernel {
         wrong: &mut Vec<String>,
     ) {
         let mm = st.mm(id);
-        let (mut anon, mut file) = (0, 0);
+        if !st.tables.is_live(mm.pgd) {
+            return;
+        }
+        let (mut anon, mut file, mut locked) = (0, 0, 0);
         let mut end = 0;
         for vma in mm.vmas.iter() {
             let v = st.vma(vma);
@@ -124,6 +157,17 @@ impl Kernel {
                 ));
             }
             end = v.range.end().get();
+            if mm.vmas.overlapping(v.range).ne([vma]) {
+                wrong.push(format!(
+                    "{}: the tree does not have {vma:?} where it lies (F24)",
+                    mm.name
+                ));
+            }
+            locked += if v.flags.is_locked() { v.range.pages() } else { 0 };
+            if st.is_huge(vma) {
+                count_huge(st, mm.pgd, v.range, counted);
+                continue;
+            }
             let mut at = v.range.start().vpn();
             while let Some((table, pages, _)) = st.tables.next_leaf_table(mm.pgd, at, v.range.end().vpn()) {
                 for vpn in pages.iter() {
@@ -139,8 +183,27 @@ impl Kernel {
                             entry.pfn()
                         }
                     };
-                    match frames.get(pfn).owner() {
-                        Owner::Anon(_) => anon += 1,
+                    let frame = frames.get(pfn);
+                    let own = frame.is_anon() && frame.mapcount == 1;
+                    if entry.maps_page() && entry.writable() && v.is_cow() && !own {
+                        wrong.push(format!(
+                            "{}: {:#x} may write {}, which is not its own (F21)",
+                            mm.name,
+                            vpn.va().get(),
+                            entry.pfn()
+                        ));
+                    }
+                    match frame.owner() {
+                        Owner::Anon(family) => {
+                            anon += 1;
+                            if v.anon_vma != Some(family) || frame.index() != v.pgoff_of(vpn.va()) {
+                                wrong.push(format!(
+                                    "{}: the reverse map does not lead from {pfn} to {:#x}",
+                                    mm.name,
+                                    vpn.va().get()
+                                ));
+                            }
+                        }
                         Owner::File(_) | Owner::None => file += 1,
                     }
                 }
@@ -153,6 +216,12 @@ impl Kernel {
                 mm.name, mm.anon_rss, mm.file_rss
             ));
         }
+        if mm.users > 0 && mm.locked_vm != locked {
+            wrong.push(format!(
+                "{}: locked_vm {} but {locked} pages of locked mappings",
+                mm.name, mm.locked_vm
+            ));
+        }
         if mm.vmas.is_empty()
             && st
                 .tables
@@ -160,6 +229,21 @@ impl Kernel {
                 .is_some()
         {
             wrong.push(format!("{}: page tables are left without a mapping", mm.name));
+        }
+    }
+}
+
+/// Entries of huge pages in a range.
+fn count_huge(st: &State, pgd: TableId, range: VaRange, counted: &mut Counted) {
+    for start in (range.start().get()..range.end().get()).step_by(HPAGE.bytes() as usize) {
+        let va = Va::new(start);
+        let Some(table) = st.tables.table_at(pgd, va.vpn(), Level::Pmd) else {
+            continue;
+        };
+        let index = Level::Pmd.index(va);
+        let entry = st.tables.get(table, index);
+        if entry.maps_page() && counted.huge.insert((table, index)) {
+            *counted.huge_maps.entry(entry.frame(HPAGE)).or_default() += 1;
         }
     }
 }
@@ -183,6 +267,28 @@ fn audit_tags(st: &State, frames: &Frames, wrong: &mut Vec<String>) {
                     file.name, page.pfn
                 ));
             }
+        }
+    }
+}
+
+fn audit_anon_vmas(st: &State, wrong: &mut Vec<String>) {
+    let mut expected: Vec<Vec<VmaId>> = vec![Vec::new(); st.anon_vmas.len()];
+    for vma in st.mms.iter().flat_map(|mm| mm.vmas.iter()) {
+        if let Some(anon) = st.vma(vma).anon_vma {
+            expected[anon.0 as usize].push(vma);
+        }
+    }
+    for (number, (anon, mut expected)) in st.anon_vmas.iter().zip(expected).enumerate() {
+        let mut listed = anon.vmas.clone();
+        listed.sort_unstable();
+        expected.sort_unstable();
+        let free = st.free_anon_vmas.iter().any(|f| f.0 as usize == number);
+        if listed != expected || listed.is_empty() != free {
+            wrong.push(format!(
+                "anon_vma {number} lists {} VMAs, {} belong to it",
+                listed.len(),
+                expected.len()
+            ));
         }
     }
 }

@@ -119,12 +119,13 @@ impl AddressSpace {
     }
 
     /// `__remove_from_page_cache` by reclaim: who needs the page again reads it. tree_lock is held. Pages of
-    /// tmpfs have nothing to be read from; clean ones are zeros. Returns the nodes stepped on.
+    /// tmpfs have nothing to be read from; clean ones are zeros. Returns the nodes walked.
     pub(crate) fn reclaimed(&mut self, index: Pgoff) -> u64 {
+        let removed = self.pages.remove(index.get());
         if self.kind == FileKind::Disk {
             self.on_disk.insert(index);
         }
-        self.pages.remove(index.get()).nodes
+        removed.nodes
     }
 
     /// Blocks that a truncate or a hole gives back to the file system.

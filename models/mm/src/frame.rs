@@ -20,6 +20,7 @@
 
 use x86::{Generation, Pfn, Pgoff, Slots};
 
+use crate::hugetlb::{HPAGE_PAGES, HugePool};
 use crate::{AnonVmaId, FileId};
 
 /// What a frame holds (`page->mapping`).
@@ -55,6 +56,11 @@ impl PageFlags {
     pub const SWAPCACHE: PageFlags = PageFlags(1 << 6);
     /// PG_reclaim: to be moved to the end of the inactive list when it is written.
     pub const RECLAIM: PageFlags = PageFlags(1 << 7);
+    /// Part of a huge page of the pool (PG_compound): the first of its frames carries the counts.
+    pub(crate) const HUGE: PageFlags = PageFlags(1 << 8);
+    /// A CPU could store to the page through a translation since it was allocated, or last cleaned: whoever
+    /// clears PG_dirty and the entries' dirty bits (writeback) resets it. No flag of the kernel's.
+    pub(crate) const STORED: PageFlags = PageFlags(1 << 9);
     /// PG_uptodate is clear: what it should hold must be read from the disk first.
     pub const NOT_UPTODATE: PageFlags = PageFlags(1 << 10);
 
@@ -283,6 +289,7 @@ struct ZoneState {
     most_in_use: u64,
     allocated: u64,
     freed: u64,
+    huge: HugePool,
 }
 
 /// Whether a reference that was dropped was the last one.
@@ -323,6 +330,7 @@ impl Frames {
             most_in_use: 0,
             allocated: 0,
             freed: 0,
+            huge: HugePool::default(),
         });
         Zone((self.zones.len() - 1) as u8)
     }
@@ -361,16 +369,70 @@ impl Frames {
         Ok(pfn)
     }
 
-    /// Returns a frame whose count has reached zero. The caller has asked the oracle.
+    /// Takes the frames of a huge page, contiguous and aligned, and marks them as such. They stay a huge
+    /// page: [`Frames::free`] puts it into the zone's pool. The frames passed over for the alignment are
+    /// free ones of the zone.
+    ///
+    /// # Errors
+    /// When the zone has not as many left.
+    pub(crate) fn alloc_huge(&mut self, zone: Zone) -> Result<Pfn, OutOfMemory> {
+        let state = &mut self.zones[zone.0 as usize];
+        if state.in_use + HPAGE_PAGES > state.limit {
+            return Err(OutOfMemory);
+        }
+        let begin = self.frames.len() as u64;
+        let head = begin.next_multiple_of(HPAGE_PAGES);
+        let end = u32::try_from(head + HPAGE_PAGES).map_err(|_| OutOfMemory)?;
+        for number in begin..head {
+            self.frames.push(Frame {
+                next: state.free,
+                ..Frame::new(zone)
+            });
+            state.free = number as u32;
+        }
+        let part = Frame {
+            flags: PageFlags::HUGE,
+            ..Frame::new(zone)
+        };
+        self.frames.resize(end as usize, part);
+        state.in_use += HPAGE_PAGES;
+        state.allocated += HPAGE_PAGES;
+        state.most_in_use = state.most_in_use.max(state.in_use);
+        Ok(Pfn::new(head as u32))
+    }
+
+    /// The huge pages of a zone.
+    pub(crate) fn huge_pool(&mut self, zone: Zone) -> &mut HugePool {
+        &mut self.zones[zone.0 as usize].huge
+    }
+
+    /// `compound_head`: the frame whose counts stand for this one's.
+    #[inline]
+    #[must_use]
+    pub fn head(&self, pfn: Pfn) -> Pfn {
+        if self.frames[pfn.index()].flags.has(PageFlags::HUGE) {
+            Pfn::new(pfn.get() & !(HPAGE_PAGES as u32 - 1))
+        } else {
+            pfn
+        }
+    }
+
+    /// Returns a frame whose count has reached zero, to the pool if it is a huge page's. The caller has
+    /// asked the oracle.
     #[inline]
     pub fn free(&mut self, pfn: Pfn) {
+        let pfn = self.head(pfn);
         let frame = &mut self.frames[pfn.index()];
         debug_assert_eq!(frame.count, 0, "{pfn} freed with references");
         debug_assert!(!frame.flags.has(PageFlags::LRU), "{pfn} freed on an LRU list");
         frame.generation = frame.generation.next();
         frame.set_owner(Owner::None);
-        frame.flags = PageFlags::default();
         let zone = &mut self.zones[frame.zone.0 as usize];
+        if frame.flags.has(PageFlags::HUGE) {
+            frame.flags = PageFlags::HUGE;
+            return zone.huge.give(pfn);
+        }
+        frame.flags = PageFlags::default();
         frame.next = zone.free;
         zone.free = pfn.get();
         zone.in_use -= 1;
@@ -430,24 +492,25 @@ impl Frames {
         Some(pfn)
     }
 
-    /// A frame.
+    /// A frame; of a huge page, the first.
     #[inline]
     #[must_use]
     pub fn get(&self, pfn: Pfn) -> &Frame {
-        &self.frames[pfn.index()]
+        &self.frames[self.head(pfn).index()]
     }
 
-    /// A frame, to be changed.
+    /// A frame, to be changed; of a huge page, the first.
     #[inline]
     #[must_use]
     pub fn get_mut(&mut self, pfn: Pfn) -> &mut Frame {
-        &mut self.frames[pfn.index()]
+        let head = self.head(pfn);
+        &mut self.frames[head.index()]
     }
 
     /// `get_page`.
     #[inline]
     pub fn get_page(&mut self, pfn: Pfn) {
-        let frame = &mut self.frames[pfn.index()];
+        let frame = self.get_mut(pfn);
         assert!(
             frame.count > 0,
             "{pfn} is free: a reference can only be taken to a page in use"
@@ -458,7 +521,7 @@ impl Frames {
     /// `put_page_testzero`: drops a reference.
     #[inline]
     pub fn put_testzero(&mut self, pfn: Pfn) -> LastReference {
-        let frame = &mut self.frames[pfn.index()];
+        let frame = self.get_mut(pfn);
         debug_assert!(frame.count > 0, "{pfn} put without a reference");
         frame.count -= 1;
         if frame.count == 0 {
@@ -468,20 +531,22 @@ impl Frames {
         }
     }
 
-    /// What secondary MMUs have to do with a frame.
+    /// What secondary MMUs have to do with a frame; of a huge page, with all of it.
     #[inline]
     #[must_use]
     pub fn secondary(&self, pfn: Pfn) -> Secondary {
-        self.secondary.get(pfn.index()).copied().unwrap_or_default()
+        let head = self.head(pfn);
+        self.secondary.get(head.index()).copied().unwrap_or_default()
     }
 
     /// The same, to be changed.
     #[inline]
     pub fn secondary_mut(&mut self, pfn: Pfn) -> &mut Secondary {
-        if self.secondary.len() <= pfn.index() {
-            self.secondary.resize(pfn.index() + 1, Secondary::default());
+        let head = self.head(pfn);
+        if self.secondary.len() <= head.index() {
+            self.secondary.resize(head.index() + 1, Secondary::default());
         }
-        &mut self.secondary[pfn.index()]
+        &mut self.secondary[head.index()]
     }
 
     /// A reference of a secondary MMU: counts as a pin.
@@ -601,6 +666,7 @@ impl Frames {
         self.most_pinned = self.pinned;
         for zone in &mut self.zones {
             zone.most_in_use = zone.in_use;
+            zone.huge.start_measuring();
             (zone.allocated, zone.freed) = (0, 0);
         }
     }

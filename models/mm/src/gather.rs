@@ -16,7 +16,7 @@ use crate::account::PAGE_ALLOC;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::page::FreeOrder;
-use crate::profile::{FREE_PTE_NR, GatherKind, PAGEVEC_SIZE};
+use crate::profile::{FREE_PTE_NR, GatherKind, PAGEVEC_SIZE, PteLocks};
 
 #[derive(Clone, Copy, Debug)]
 enum Queued {
@@ -179,6 +179,9 @@ impl<'a> Gather<'a> {
 
     fn free_table(&self, table: TableId) {
         self.cx.charge(PAGE_ALLOC, self.kernel.machine.costs.page_free);
+        if self.kernel.st().hugetlb.drop_share(table) {
+            return;
+        }
         if self.order == FreeOrder::Flushed {
             self.kernel.check_unwalked(self.cx, table);
         }
@@ -190,7 +193,8 @@ impl<'a> Gather<'a> {
         }
         st.metrics.tables_freed += 1;
         st.tables.free(table);
-        if let Some(lock) = st.pte_locks[table.get() as usize].take() {
+        let lock = st.pte_locks[table.get() as usize].take();
+        if let (Some(lock), PteLocks::PerTable) = (lock, self.kernel.profile.pte_locks) {
             self.kernel.engine.free_lock(lock);
         }
     }

@@ -8,8 +8,8 @@ use std::cell::{RefCell, RefMut};
 use std::rc::{Rc, Weak};
 
 use sim::{
-    ClassDef, ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, Handled, Interrupt, LockId, LockKind,
-    Nesting, Platform, ReaderKind, TaskId,
+    ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, Handled, Interrupt, LockId, Platform, ReaderKind,
+    TaskId,
 };
 use x86::cache::Served;
 use x86::psc::Psc;
@@ -19,16 +19,19 @@ use crate::access::Cached;
 use crate::disk::{DISK_VECTOR, Disks};
 use crate::file::{AddressSpace, FileKind};
 use crate::frame::{Frames, Zone};
+use crate::hugetlb::Hugetlb;
+use crate::lock_order::{self, HostLock};
 use crate::lru::Pagevecs;
 use crate::metrics::MmMetrics;
 use crate::mm::{AnonVma, AnonVmaId, Mm, MmId, Notified, OnMmlist};
 use crate::notifier::{Design, Subscription, Table};
 use crate::page_lock::PageLocks;
 use crate::paths::ReclaimState;
-use crate::profile::{KernelProfile, RmapLocks};
+use crate::profile::KernelProfile;
 use crate::swap::Swap;
 use crate::vma::{Vma, VmaId, VmaTree};
 use crate::walk::Walks;
+use crate::watch::OpenBracket;
 use crate::{FileId, Owner, account};
 
 /// Number of a kernel in its world.
@@ -105,6 +108,10 @@ pub struct State {
     pub files: Vec<AddressSpace>,
     /// anon_vmas.
     pub anon_vmas: Vec<AnonVma>,
+    /// anon_vmas that were given back, the last one at the end.
+    pub(crate) free_anon_vmas: Vec<AnonVmaId>,
+    /// `empty_zero_page`, once somebody has read untouched memory through get_user_pages.
+    pub(crate) zero_page: Option<Pfn>,
     /// Page tables of all address spaces.
     pub tables: PageTables,
     /// pte lock of each page table, by table number.
@@ -115,6 +122,8 @@ pub struct State {
     pub task_mm: Vec<Option<MmId>>,
     /// Subscribers of all address spaces.
     pub subscriptions: Vec<Subscription>,
+    /// Brackets that subscribers heard open and not close yet.
+    pub(crate) open_brackets: Vec<OpenBracket>,
     /// Counters.
     pub metrics: MmMetrics,
     /// The swap device and the swap cache.
@@ -127,6 +136,8 @@ pub struct State {
     pub(crate) page_locks: PageLocks,
     /// What the walkers of all CPUs share.
     pub(crate) walks: Walks,
+    /// Huge pages: promises and shared tables.
+    pub(crate) hugetlb: Hugetlb,
     /// What the TLBs had counted when measuring began.
     tlb_before: TlbStats,
 }
@@ -141,6 +152,7 @@ pub(crate) struct Classes {
     pub(crate) anon_vma: ClassId,
     pub(crate) page_locked: ClassId,
     pub(crate) i_mutex: ClassId,
+    pub(crate) hugetlbfs_i_mutex: ClassId,
     pub(crate) i_alloc_sem: ClassId,
     pub(crate) tree_lock: ClassId,
     pub(crate) notifier: ClassId,
@@ -150,6 +162,8 @@ pub(crate) struct Classes {
 pub(crate) struct Locks {
     pub(crate) lru_lock: LockId,
     pub(crate) mm_all_locks: LockId,
+    /// `hugetlb_instantiation_mutex`.
+    pub(crate) hugetlb: LockId,
     /// tree_lock of `swapper_space`.
     pub(crate) swapper_tree_lock: LockId,
     /// Slots of the swap device.
@@ -206,26 +220,34 @@ const MMAP_BASE: u64 = 0x7f00_0000_0000;
 
 impl Classes {
     fn declare(engine: &Engine, profile: &KernelProfile) -> Self {
-        use LockKind::{Mutex, RwSem, Spin};
-        use Nesting::{ByCaller, Forbidden};
-        let class = |name, kind, nesting| engine.lock_class(ClassDef { name, kind, nesting });
-        let (i_mmap, anon) = match profile.rmap_locks {
-            RmapLocks::Spin => (("i_mmap_lock", Spin), ("anon_vma->lock", Spin)),
-            RmapLocks::RwSem => (("i_mmap_sem", RwSem), ("anon_vma->sem", RwSem)),
-        };
+        let class = |lock| engine.lock_class(lock_order::row_of(lock, profile).class());
         Classes {
-            // Fork takes the child's after the parent's; XPMEM those of two partitions.
-            mmap_sem: class("mmap_sem", RwSem, ByCaller),
-            page_table_lock: class("page_table_lock", Spin, Forbidden),
-            // Fork takes the child's and then the parent's, mremap the old and then the new one.
-            pte: class("ptl", Spin, ByCaller),
-            i_mmap_lock: class(i_mmap.0, i_mmap.1, ByCaller),
-            anon_vma: class(anon.0, anon.1, ByCaller),
-            page_locked: class("PG_locked", Mutex, ByCaller),
-            i_mutex: class("i_mutex", Mutex, Forbidden),
-            i_alloc_sem: class("i_alloc_sem", RwSem, Forbidden),
-            tree_lock: class("tree_lock", Spin, Forbidden),
-            notifier: class("mmu_notifier_mm->lock", Spin, Forbidden),
+            mmap_sem: class(HostLock::MmapSem),
+            page_table_lock: class(HostLock::PageTable),
+            pte: class(HostLock::Pte),
+            i_mmap_lock: class(HostLock::IMmap),
+            anon_vma: class(HostLock::AnonVma),
+            page_locked: class(HostLock::PageLocked),
+            i_mutex: class(HostLock::IMutex),
+            hugetlbfs_i_mutex: class(HostLock::HugetlbfsIMutex),
+            i_alloc_sem: class(HostLock::IAllocSem),
+            tree_lock: class(HostLock::Tree),
+            notifier: class(HostLock::Notifier),
+        }
+    }
+}
+
+impl Locks {
+    fn make(engine: &Engine, profile: &KernelProfile) -> Self {
+        let lock = |lock| engine.new_lock(engine.lock_class(lock_order::row_of(lock, profile).class()));
+        Locks {
+            lru_lock: lock(HostLock::Lru),
+            mm_all_locks: lock(HostLock::MmAllLocks),
+            hugetlb: lock(HostLock::HugetlbInstantiation),
+            swapper_tree_lock: lock(HostLock::Tree),
+            swap_lock: lock(HostLock::Swap),
+            mmlist_lock: lock(HostLock::Mmlist),
+            tlb_slots: (0..TLB_SLOTS).map(|_| lock(HostLock::TlbState)).collect(),
         }
     }
 }
@@ -305,6 +327,8 @@ impl Kernel {
             file_rss: 0,
             anon_rss: 0,
             nr_ptes: 0,
+            locked_vm: 0,
+            def_locked: crate::vma::Locked::No,
             subscribers: Vec::new(),
             notified: Notified::Never,
             notifier_lock: lock(self.classes.notifier),
@@ -342,7 +366,11 @@ impl Kernel {
         FileId((st.files.len() - 1) as u32)
     }
 
+    /// `anon_vma_alloc`: the object freed last, if there is one, with the lock it always had.
     pub(crate) fn new_anon_vma(&self, st: &mut State) -> AnonVmaId {
+        if let Some(recycled) = st.free_anon_vmas.pop() {
+            return recycled;
+        }
         let lock = self.engine.new_lock(self.classes.anon_vma);
         st.anon_vmas.push(AnonVma {
             vmas: Vec::new(),
@@ -396,8 +424,9 @@ impl Kernel {
         m.walk_memory = served.by(Served::Memory);
         m.walk_remote = served.by(Served::Remote);
         m.walk_dirty_assists = dirty_assists;
-        let frames = self.frames.borrow();
+        let mut frames = self.frames();
         m.pages_in_use_max = frames.in_use(self.zone).1;
+        m.huge_in_use_max = frames.huge_pool(self.zone).most_in_use();
         (m.pages_allocated, m.pages_freed) = frames.turnover(self.zone);
         (m.pages_pinned_end, m.pages_pinned_max) = frames.pinned();
         m.preempt_depth_max = u64::from(self.engine.max_preempt_depth());
@@ -539,28 +568,7 @@ impl World {
     pub fn add_kernel(&self, spec: KernelSpec) -> Rc<Kernel> {
         let engine = &self.engine;
         let classes = Classes::declare(engine, &spec.profile);
-        let spin = |name, nesting| {
-            engine.new_lock(engine.lock_class(ClassDef {
-                name,
-                kind: LockKind::Spin,
-                nesting,
-            }))
-        };
-        let mutex = engine.lock_class(ClassDef {
-            name: "mm_all_locks_mutex",
-            kind: LockKind::Mutex,
-            nesting: Nesting::Forbidden,
-        });
-        let locks = Locks {
-            lru_lock: spin("zone->lru_lock", Nesting::Forbidden),
-            mm_all_locks: engine.new_lock(mutex),
-            swapper_tree_lock: engine.new_lock(classes.tree_lock),
-            swap_lock: spin("swap_lock", Nesting::Forbidden),
-            mmlist_lock: spin("mmlist_lock", Nesting::Forbidden),
-            tlb_slots: (0..TLB_SLOTS)
-                .map(|_| spin("tlbstate_lock", Nesting::Forbidden))
-                .collect(),
-        };
+        let locks = Locks::make(engine, &spec.profile);
         let cpu = || CpuState {
             tlb: Tlb::new(&self.machine.tlb),
             psc: Psc::new(&self.machine.psc),
@@ -593,17 +601,21 @@ impl World {
                 vma_mm: Vec::new(),
                 files: Vec::new(),
                 anon_vmas: Vec::new(),
+                free_anon_vmas: Vec::new(),
+                zero_page: None,
                 tables: PageTables::new(),
                 pte_locks: Vec::new(),
                 cpus: (0..spec.cpus).map(|_| cpu()).collect(),
                 task_mm: Vec::new(),
                 subscriptions: Vec::new(),
+                open_brackets: Vec::new(),
                 metrics: MmMetrics::default(),
                 swap: Swap::default(),
                 disks: Disks::default(),
                 reclaim: ReclaimState::default(),
                 page_locks: PageLocks::default(),
                 walks: Walks::new(&self.machine, spec.cpus),
+                hugetlb: Hugetlb::default(),
                 tlb_before: TlbStats::default(),
             }),
         });

@@ -15,8 +15,11 @@ pub mod disk;
 pub mod file;
 pub mod frame;
 mod gather;
+pub mod hugetlb;
 pub mod i_mmap;
+pub mod invariants;
 pub mod kernel;
+pub mod lock_order;
 pub mod lru;
 pub mod metrics;
 pub mod mm;
@@ -37,6 +40,7 @@ pub mod swapops;
 mod tlbflush;
 pub mod vma;
 mod walk;
+mod watch;
 
 pub use access::{Now, Refused};
 pub use check::CONSERVATION;
@@ -47,10 +51,10 @@ pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, Wo
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
 pub use paths::{
-    Attempt, Gup, Inserted, MapError, MapRequest, Mapped, Migrated, Prefault, RemapError, RemapRequest,
-    RemoveError, Which,
+    Attempt, Destination, Gup, Inserted, KERNEL_BUG, LockAll, MapError, MapFlags, MapRequest, Mapped,
+    Migrated, Populate, Prefault, RemapError, RemapRequest, RemoveError, Which,
 };
 pub use profile::KernelProfile;
 pub use sim::KernelPreemption;
 pub use swapops::{MigrationAccess, NonPresent, SwapSlot};
-pub use vma::{Backing, Linearity, Prot, Sharing, VmaId};
+pub use vma::{Backing, Growth, Linearity, Locked, Prot, Sharing, VmaId};

@@ -18,6 +18,7 @@ sim::metric_set! {
         flush_under_ptl: Counter, "tlb.flush.under_ptl", "count", "flush events of a full gather, inside the pte lock";
         flush_block_end: Counter, "tlb.flush.block_end", "count", "flush events at the end of a zap block";
         flush_final: Counter, "tlb.flush.final", "count", "flush events of the last tlb_finish_mmu of an operation";
+        flush_hugetlb: Counter, "tlb.flush.hugetlb", "count", "flush events of __unmap_hugepage_range: one a mapping, whatever was in it";
         flush_local: Counter, "tlb.flush.local", "count", "flush events that flushed (or left) the address space on the initiating CPU";
         local_cr3: Counter, "tlb.flush.local.cr3", "count", "CR3 reloads on the initiating CPU";
         local_invlpg: Counter, "tlb.flush.local.invlpg", "count", "INVLPG on the initiating CPU";
@@ -31,9 +32,16 @@ sim::metric_set! {
         faults_cow: Counter, "faults.host.cow", "count", "writes that copied a page (do_wp_page or private file write)";
         faults_reuse: Counter, "faults.host.reuse", "count", "writes that made a present page writable without a copy";
         faults_spurious: Counter, "faults.host.spurious", "count", "faults that found nothing to change";
+        faults_huge: Counter, "faults.host.huge", "count", "faults that mapped a huge page of a hugetlbfs file";
+        faults_huge_cow: Counter, "faults.host.huge.cow", "count", "writes that copied a huge page (hugetlb_cow)";
         faults_total: Counter, "faults.host", "count", "page faults of programs on the host, all kinds";
         faults_refused: Counter, "faults.host.refused", "count", "accesses without a mapping, right or page behind them (SIGSEGV, SIGBUS)";
         pages_zapped: Counter, "pages.zapped", "pages", "present entries removed by zap_pte_range";
+        huge_zapped: Counter, "pages.huge.zapped", "count", "present entries of huge pages removed by __unmap_hugepage_range";
+        huge_in_use_max: Gauge, "pages.huge.in_use.max", "count", "most huge pages of the pool in use at a time";
+        huge_taken_back: Counter, "pages.huge.taken_back", "count", "mappings of others that unmap_ref_private visited for want of a huge page";
+        pmd_shares: Counter, "page_tables.pmd.shared", "count", "PMD tables of huge pages found in another address space and shared (huge_pmd_share)";
+        pmd_unshares: Counter, "page_tables.pmd.unshared", "count", "shared PMD tables dropped as a whole (huge_pmd_unshare)";
         pages_freed: Counter, "pages.freed", "pages", "frames returned to the allocator";
         pages_allocated: Counter, "pages.allocated", "pages", "frames taken from the allocator";
         pages_in_use_max: Gauge, "pages.in_use.max", "pages", "most frames in use at a time";

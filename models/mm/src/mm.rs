@@ -8,7 +8,7 @@ use sim::{CpuSet, LockId};
 use x86::{TableId, Va};
 
 use crate::notifier::SubscriptionId;
-use crate::vma::{VmaId, VmaTree};
+use crate::vma::{Locked, VmaId, VmaTree};
 
 /// An address space. Numbers are not reused within a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -26,7 +26,15 @@ impl MmId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AnonVmaId(pub(crate) u32);
 
-/// `struct anon_vma`: one list shared by a VMA and all its forked copies.
+/// `struct anon_vma`: one list shared by a VMA, all its forked copies, and neighbours that might be
+/// merged with it.
+///
+/// Its slab is SLAB_DESTROY_BY_RCU (host-mm-paths A.4): an object that was given back may be an
+/// anon_vma again at once, and it stays one, lock included, as long as a reader that found it through a
+/// page may look at it. Here an object is never anything else, so its number and its lock are handed
+/// out again, the last one freed first, and the lock is not given back to the engine: whoever found
+/// the number in a page takes a lock that exists and must then ask, as the kernel does, whether the
+/// page is still mapped and by which of the VMAs on the list.
 #[derive(Clone, Debug)]
 pub struct AnonVma {
     /// VMAs, in order of linking.
@@ -76,6 +84,10 @@ pub struct Mm {
     pub anon_rss: u64,
     /// Page-table pages.
     pub nr_ptes: u64,
+    /// `locked_vm`: pages of mappings with VM_LOCKED, present or not.
+    pub locked_vm: u64,
+    /// `def_flags`: what mlockall(MCL_FUTURE) gives to new mappings.
+    pub def_locked: Locked,
     /// Subscribers of the notifier (`mmu_notifier_mm`), in list order: newest first.
     pub subscribers: Vec<SubscriptionId>,
     /// Whether there ever was a subscriber (`mmu_notifier_mm` is set once and stays).

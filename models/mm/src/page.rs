@@ -10,6 +10,7 @@ use x86::{Generation, Pfn, TableId};
 
 use crate::account::{PAGE_ALLOC, PAGE_COPY};
 use crate::frame::{LastReference, PageFlags};
+use crate::hugetlb::HPAGE_PAGES;
 use crate::kernel::Kernel;
 
 static FREE: Mark = Mark {
@@ -76,7 +77,13 @@ impl Kernel {
     /// [`Kernel::free_page`] for whoever is no task.
     pub(crate) fn return_frame(&self, cpu: CpuId, pfn: Pfn, order: FreeOrder) {
         let mut frames = self.frames();
+        let pfn = frames.head(pfn);
         let frame = frames.get(pfn);
+        let parts = if frame.flags.has(PageFlags::HUGE) {
+            HPAGE_PAGES
+        } else {
+            1
+        };
         debug_assert_eq!(frame.mapcount, 0, "{pfn} freed while mapped by a pte");
         debug_assert!(
             !frame.flags.has(PageFlags::WRITEBACK),
@@ -88,7 +95,7 @@ impl Kernel {
         frames.free(pfn);
         drop(frames);
         if reachable {
-            self.report_reachable(pfn);
+            self.report_reachable(pfn, parts);
         }
         let args = [u64::from(pfn.get()), u64::from(generation.get()), 0];
         self.engine.mark(cpu, &FREE, args);
@@ -107,26 +114,27 @@ impl Kernel {
             frames.get(pfn).tlb_slots > 0 || frames.secondary(pfn).usable > 0
         };
         if reachable {
-            let who = self.who_reaches(pfn);
+            let who = self.who_reaches(pfn, 1);
             let text = format!("{pfn} moves to another frame while {who} can still reach it");
             let about = Some(("pfn", u64::from(pfn.get())));
             self.engine.violate(COPY_WHILE_MAPPED, text, about);
         }
     }
 
-    /// A freed frame can still be reached: say by whom.
-    fn report_reachable(&self, pfn: Pfn) {
-        let who = self.who_reaches(pfn);
+    /// A freed page of so many frames can still be reached: say by whom.
+    fn report_reachable(&self, pfn: Pfn, parts: u64) {
+        let who = self.who_reaches(pfn, parts);
         let text = format!("{pfn} returns to the allocator while {who} can still reach it");
         self.engine
             .violate(FREE_WHILE_MAPPED, text, Some(("pfn", u64::from(pfn.get()))));
     }
 
-    fn who_reaches(&self, pfn: Pfn) -> String {
+    fn who_reaches(&self, pfn: Pfn, parts: u64) -> String {
+        let frames = || (pfn.get()..pfn.get() + parts as u32).map(Pfn::new);
         let mut who = Vec::new();
         let st = self.st();
         for (n, cpu) in st.cpus.iter().enumerate() {
-            if let Some((_, vpn)) = cpu.tlb.holds_pfn(pfn) {
+            if let Some((_, vpn)) = frames().find_map(|part| cpu.tlb.holds_pfn(part)) {
                 who.push(format!(
                     "the TLB of cpu{} (va {:#x})",
                     self.cpu(n as u32).index(),
@@ -139,7 +147,7 @@ impl Kernel {
         who.extend(
             subscribers
                 .iter()
-                .filter(|s| s.reaches(pfn))
+                .filter(|s| frames().any(|part| s.reaches(part)))
                 .map(|s| s.name().to_string()),
         );
         if who.is_empty() {

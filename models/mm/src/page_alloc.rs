@@ -122,7 +122,15 @@ mod tests {
     #[test]
     fn watermarks_are_those_of_the_boot_messages() {
         // The table in the comment of init_per_zone_pages_min: memory in MB, min_free_kbytes.
-        for (mb, kbytes) in [(16, 512), (32, 724), (64, 1024), (128, 1448), (256, 2048), (512, 2896), (1024, 4096)] {
+        for (mb, kbytes) in [
+            (16, 512),
+            (32, 724),
+            (64, 1024),
+            (128, 1448),
+            (256, 2048),
+            (512, 2896),
+            (1024, 4096),
+        ] {
             let marks = Watermarks::of_memory(mb << (20 - PAGE_SHIFT));
             assert_eq!(marks.min, kbytes / 4, "{mb} MB");
             assert_eq!(marks.low, marks.min + marks.min / 4);

@@ -7,6 +7,12 @@
 //! (host-mm-paths E, point 2): the holder sleeps where the spinning kernel had to let go. The text
 //! of the May 2008 patches was not available (host-mm-paths H); all users take the rwsems for
 //! write, as the later mainline conversion did first (same place, point 6).
+//!
+//! `linux-2.6.25` is the tree that the designs of early 2008 were written against. Of what we imitate it
+//! differs from 2.6.27 in this (host-mm-paths 0.1, A.3, A.7, H): `tree_lock` is an rwlock, and looking a
+//! page up takes it for read; there is no `get_user_pages_fast`; `page_mkclean` passes over entries that
+//! look absent (`page_check_address` has no `sync`). It has no notifier of its own; a design brings its
+//! call sites along.
 
 use sim::KernelPreemption;
 use x86::PAGE_SIZE;
@@ -38,6 +44,43 @@ pub enum TruncateBreak {
     Never,
 }
 
+/// Which lock guards the entries of a page table (CONFIG_SPLIT_PTLOCK_CPUS: split from 4 possible CPUs
+/// on, mm/Kconfig 2.6.27).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PteLocks {
+    /// One for each page table.
+    PerTable,
+    /// `page_table_lock`, one for each address space.
+    PerMm,
+}
+
+/// How a page is looked up in the page cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageCacheLookup {
+    /// Under `tree_lock`, an rwlock, taken for read with interrupts off.
+    UnderTreeLock,
+    /// Without a lock (RCU and `page_cache_get_speculative`); `tree_lock` is a spinlock.
+    Lockless,
+}
+
+/// Whether `get_user_pages_fast` exists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GupFast {
+    /// It does not: everybody takes mmap_sem.
+    Absent,
+    /// It does.
+    Present,
+}
+
+/// What `page_mkclean` does with an entry that looks absent before its lock is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MkcleanCheck {
+    /// It is passed over.
+    Quick,
+    /// It is looked at again under its lock (`sync`).
+    Sync,
+}
+
 /// What finds the VMAs of a file (`address_space.i_mmap`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IMmapIndex {
@@ -62,6 +105,14 @@ pub struct KernelProfile {
     pub gather: GatherKind,
     /// Truncate.
     pub truncate_break: TruncateBreak,
+    /// pte locks.
+    pub pte_locks: PteLocks,
+    /// Page cache.
+    pub page_cache_lookup: PageCacheLookup,
+    /// get_user_pages_fast.
+    pub gup_fast: GupFast,
+    /// page_mkclean.
+    pub mkclean_check: MkcleanCheck,
     /// Index of a file's VMAs.
     pub i_mmap_index: IMmapIndex,
 }
@@ -106,6 +157,20 @@ impl KernelProfile {
         gather: GatherKind::PerCpu,
         truncate_break: TruncateBreak::AtBlockEnds,
         i_mmap_index: IMmapIndex::PrioTree,
+        pte_locks: PteLocks::PerTable,
+        page_cache_lookup: PageCacheLookup::Lockless,
+        gup_fast: GupFast::Present,
+        mkclean_check: MkcleanCheck::Sync,
+    };
+
+    /// Linux 2.6.25, the tree before the notifiers.
+    pub const LINUX_2_6_25: KernelProfile = KernelProfile {
+        name: "linux-2.6.25",
+        title: "Linux 2.6.25: as 2.6.27, but the page cache is looked up under a read lock",
+        page_cache_lookup: PageCacheLookup::UnderTreeLock,
+        gup_fast: GupFast::Absent,
+        mkclean_check: MkcleanCheck::Quick,
+        ..KernelProfile::LINUX_2_6_27
     };
 
     /// Linux 2.6.27 with the sleepable-notifier series on top.
@@ -119,7 +184,11 @@ impl KernelProfile {
     };
 
     /// All profiles.
-    pub const ALL: [KernelProfile; 2] = [KernelProfile::LINUX_2_6_27, KernelProfile::LINUX_2_6_27_SLEEPABLE];
+    pub const ALL: [KernelProfile; 3] = [
+        KernelProfile::LINUX_2_6_25,
+        KernelProfile::LINUX_2_6_27,
+        KernelProfile::LINUX_2_6_27_SLEEPABLE,
+    ];
 
     /// The profile of a name.
     #[must_use]
@@ -153,6 +222,8 @@ pub mod work {
     pub const RMAP: u64 = 2;
     /// One node of the page cache's radix tree: the line of its slots.
     pub const PAGE_CACHE_NODE: u64 = 1;
+    /// The swap cache's radix tree: levels for a device of some hundred thousand slots.
+    pub const SWAP_CACHE: u64 = 3;
     /// One node of the i_mmap tree.
     pub const I_MMAP_NODE: u64 = 1;
     /// Finding and testing one subscriber of the notifier list.
@@ -161,8 +232,6 @@ pub mod work {
     pub const SUBMIT_BIO: u64 = 20;
     /// Completing a request: request, bio, the page's flags and wait queue.
     pub const END_BIO: u64 = 8;
-    /// A look-up in the swap cache, or a change of it: levels of a radix tree of some thousand slots.
-    pub const SWAP_CACHE: u64 = 3;
     /// The count of one slot of the swap device (`swap_map`).
     pub const SWAP_MAP: u64 = 1;
     /// Looking for a free slot of the swap device.

@@ -27,7 +27,7 @@ use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::Kernel;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point, Young};
-use crate::profile::{RmapLocks, work};
+use crate::profile::{MkcleanCheck, RmapLocks, work};
 use crate::swapops::{MigrationAccess, NonPresent};
 use crate::vma::{Sharing, VmaId};
 
@@ -162,6 +162,12 @@ impl Kernel {
             return Next::Continue;
         };
         let (mm, va) = (mapping.mm, mapping.va);
+        if self.st().vma(vma).flags.is_locked() {
+            // Reason enough to keep the page: the others are not asked.
+            *referenced += 1;
+            *left = 0;
+            return Next::Stop;
+        }
         let primary = self.ptep_clear_flush_young(cx, &mapping).await;
         let under_ptl = self.notify_young(cx, mm, Point::AfterFlush, va).await;
         drop(mapping);
@@ -221,6 +227,9 @@ impl Kernel {
         };
         let (mm, va) = (mapping.mm, mapping.va);
         if purpose == UnmapFor::Reclaim {
+            if self.st().vma(vma).flags.is_locked() {
+                return Unmapped::Wanted;
+            }
             let primary = self.ptep_clear_flush_young(cx, &mapping).await;
             let secondary = self.notify_young(cx, mm, Point::AfterFlush, va).await;
             if primary == Young::Yes || secondary == Young::Yes {
@@ -309,7 +318,11 @@ impl Kernel {
 
     /// `page_mkclean_one`.
     async fn page_mkclean_one(&self, cx: &Cx, pfn: Pfn, vma: VmaId) -> u32 {
-        let Some(mapping) = self.page_check_address(cx, pfn, vma, Check::Sync).await else {
+        let check = match self.profile.mkclean_check {
+            MkcleanCheck::Quick => Check::Quick,
+            MkcleanCheck::Sync => Check::Sync,
+        };
+        let Some(mapping) = self.page_check_address(cx, pfn, vma, check).await else {
             return 0;
         };
         if !mapping.entry.dirty() && !mapping.entry.writable() {

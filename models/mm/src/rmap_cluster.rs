@@ -146,7 +146,8 @@ impl Kernel {
             return Young::Yes;
         }
         let entry = self.ptep_clear_flush(cx, mapping).await;
-        self.notify_page(cx, mm, Path::Cluster, Point::AfterFlush, va).await;
+        self.notify_page(cx, mm, Path::Cluster, Point::AfterFlush, va)
+            .await;
         if entry.dirty() {
             self.set_page_dirty(cx, pfn).await;
         }

@@ -112,7 +112,9 @@ impl Swap {
     /// Slots in use, each with its count.
     pub fn counts(&self) -> impl Iterator<Item = (SwapSlot, u32)> + '_ {
         let slots = self.counts.iter().enumerate();
-        slots.filter(|(_, n)| **n > 0).map(|(i, n)| (SwapSlot(i as u32), *n))
+        slots
+            .filter(|(_, n)| **n > 0)
+            .map(|(i, n)| (SwapSlot(i as u32), *n))
     }
 
     /// Slots in use.
@@ -179,7 +181,12 @@ mod tests {
         let mut swap = Swap::of_pages(64);
         let slots: Vec<_> = (0..20).map(|_| swap.take_slot().expect("free")).collect();
         let _ = swap.release(slots[11]);
-        let around = |n: usize| swap.cluster_around(slots[n], 3).iter().map(|s| s.0).collect::<Vec<_>>();
+        let around = |n: usize| {
+            swap.cluster_around(slots[n], 3)
+                .iter()
+                .map(|s| s.0)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(around(3), (0..8).collect::<Vec<_>>());
         assert_eq!(around(9), [8, 9, 10], "11 is free");
         assert_eq!(around(13), [12, 13, 14, 15]);

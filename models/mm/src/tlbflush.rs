@@ -185,6 +185,7 @@ impl Kernel {
         let state = &mut st.cpus[self.local(cpu)];
         let prev = state.active_mm.replace(next);
         state.flush_all(&mut self.frames());
+        self.check_root(st, next);
         if let Some(prev) = prev {
             st.mm_mut(prev).cpu_vm_mask.remove(cpu);
         }

@@ -3,12 +3,14 @@
 //! Rules: host-mm-paths A.2 and B.4. A private file VMA can be in i_mmap and in an anon_vma at
 //! once, a shared one only in i_mmap, a purely anonymous one only in an anon_vma. The list, the
 //! red-black tree and `mmap_cache` of 2.6.27 are one ordered map here; their lookups are charged,
-//! not modelled.
+//! not modelled. Of `vm_flags` those are kept that a path of this model looks at: the rights, VM_SHARED,
+//! VM_PFNMAP (as a backing), and [`VmFlags`].
 
 use std::collections::BTreeMap;
 
 use x86::{PAGE_SHIFT, Pgoff, PgoffRange, Rights, Va, VaRange};
 
+use crate::hugetlb::Reserve;
 use crate::{AnonVmaId, FileId};
 
 /// A VMA. Numbers are not reused within a run.
@@ -42,6 +44,8 @@ pub enum Backing {
     Anonymous,
     /// A file in the page cache.
     File(FileId),
+    /// A file in hugetlbfs (VM_HUGETLB). Mapping a [`Backing::File`] of hugetlbfs makes it this.
+    Huge(FileId),
     /// Frames inserted by a driver (VM_PFNMAP); they have no `struct page` for this kernel.
     Driver,
 }
@@ -65,6 +69,60 @@ pub enum Allowed {
     No,
     /// Yes.
     Yes,
+}
+
+/// Whether a mapping's pages must stay in memory (VM_LOCKED).
+///
+/// 2.6.27 has neither PG_mlocked nor an unevictable list (both came with 2.6.28): the flag is all there
+/// is of mlock, munlock only clears it, and reclaim asks each mapping it meets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Locked {
+    /// They may be reclaimed.
+    #[default]
+    No,
+    /// They stay.
+    Yes,
+}
+
+/// Whether a mapping grows when the page below it is accessed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Growth {
+    /// It stays as it is.
+    #[default]
+    None,
+    /// Downwards (VM_GROWSDOWN): a stack.
+    Down,
+}
+
+/// Whether a mapping is charged against the memory that may be committed (VM_ACCOUNT). Nothing is
+/// charged in this model, but mappings that differ in it are not merged: memory that never was
+/// writable stays apart from memory that was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum Accounted {
+    /// It is not.
+    #[default]
+    No,
+    /// It is: private and writable now or before.
+    Yes,
+}
+
+/// `vm_flags`, as far as they are neither rights nor VM_SHARED.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub struct VmFlags {
+    /// VM_LOCKED.
+    pub locked: Locked,
+    /// VM_GROWSDOWN.
+    pub growth: Growth,
+    /// VM_ACCOUNT.
+    pub accounted: Accounted,
+}
+
+impl VmFlags {
+    /// VM_LOCKED is set.
+    #[must_use]
+    pub fn is_locked(self) -> bool {
+        self.locked == Locked::Yes
+    }
 }
 
 impl Prot {
@@ -117,6 +175,8 @@ pub struct Vma {
     pub prot: Prot,
     /// Shared or private.
     pub sharing: Sharing,
+    /// The other flags.
+    pub flags: VmFlags,
     /// Source of pages.
     pub backing: Backing,
     /// `vm_pgoff`: file page of the first page, or address >> PAGE_SHIFT for anonymous memory.
@@ -130,6 +190,8 @@ pub struct Vma {
     pub scan_cursor: u64,
     /// `vm_truncate_count`: done (the file's counter) or resume here (a page aligned address).
     pub truncate_count: u64,
+    /// What a private mapping of huge pages may count on (`vm_private_data`).
+    pub reserve: Reserve,
 }
 
 impl Vma {
@@ -137,7 +199,7 @@ impl Vma {
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
         match self.backing {
-            Backing::File(file) => Some(file),
+            Backing::File(file) | Backing::Huge(file) => Some(file),
             Backing::Anonymous | Backing::Driver => None,
         }
     }
@@ -161,6 +223,12 @@ impl Vma {
         PgoffRange::from_pages(self.pgoff, self.range.pages()).expect("a VMA is not empty")
     }
 
+    /// `vm_pgoff` of a mapping that continues this one.
+    #[must_use]
+    pub fn pgoff_behind(&self) -> Pgoff {
+        Pgoff::new(self.pgoff.get() + self.range.pages())
+    }
+
     /// The part of it that maps some of `pages` (host-mm-paths D.3).
     #[must_use]
     pub fn addresses_of(&self, pages: &PgoffRange) -> Option<VaRange> {
@@ -181,6 +249,12 @@ impl Vma {
     #[must_use]
     pub fn is_cow(&self) -> bool {
         self.sharing == Sharing::Private && self.backing != Backing::Driver
+    }
+
+    /// Neither VM_PFNMAP nor VM_RESERVED, which hugetlbfs sets.
+    #[must_use]
+    pub fn may_merge(&self) -> bool {
+        !matches!(self.backing, Backing::Driver | Backing::Huge(_))
     }
 
     /// Rights of a leaf entry that allows what the mapping allows.
@@ -250,13 +324,33 @@ impl VmaTree {
         )
     }
 
+    /// `find_vma`: the first VMA that ends above an address, whether it contains it or not.
+    #[must_use]
+    pub fn find_or_next(&self, va: Va) -> Option<VmaId> {
+        let before = self.by_start.range(..=va).next_back();
+        let containing = before.filter(|(_, (end, _))| *end > va);
+        let found = containing.or_else(|| self.by_start.range(va..).next());
+        found.map(|(_, (_, id))| *id)
+    }
+
+    /// The last VMA that starts below an address (`vm_prev` of one that starts there).
+    #[must_use]
+    pub fn before(&self, va: Va) -> Option<VmaId> {
+        self.by_start.range(..va).next_back().map(|(_, (_, id))| *id)
+    }
+
+    /// The first VMA that starts at or above an address (`vm_next` of one that ends there).
+    #[must_use]
+    pub fn at_or_after(&self, va: Va) -> Option<VmaId> {
+        self.by_start.range(va..).next().map(|(_, (_, id))| *id)
+    }
+
     /// End of the last VMA that ends at or before an address (0 if none): `free_pgtables`' floor.
     #[must_use]
     pub fn end_before(&self, va: Va) -> Va {
-        self.by_start
-            .range(..va)
-            .next_back()
-            .map_or(Va::new(0), |(_, (end, _))| *end)
+        // Only the last one that begins before the address can reach beyond it.
+        let ends = self.by_start.range(..va).rev().map(|(_, (end, _))| *end);
+        ends.take(2).find(|end| *end <= va).unwrap_or(Va::new(0))
     }
 
     /// Start of the first VMA at or after an address: `free_pgtables`' ceiling.
@@ -282,3 +376,6 @@ impl VmaTree {
         self.by_start.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

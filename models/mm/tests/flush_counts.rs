@@ -31,8 +31,11 @@ fn measure(op: Op, pages: u64, cpus: u32, preemption: KernelPreemption) -> MmMet
         touch(&cx, &k, mm, range(BASE, pages), Access::Write).await;
         let before = k.metrics();
         match op {
-            Op::Madvise => k.madvise_dontneed(&cx, mm, range(BASE, pages)).await,
-            Op::Munmap => k.sys_munmap(&cx, mm, range(BASE, pages)).await,
+            Op::Madvise => k
+                .madvise_dontneed(&cx, mm, range(BASE, pages))
+                .await
+                .expect("mapped"),
+            Op::Munmap => k.sys_munmap(&cx, mm, range(BASE, pages)).await.expect("mapped"),
         }
         *out.borrow_mut() = Some((before, k.metrics()));
     });
@@ -232,11 +235,15 @@ fn mprotect_flushes_once_a_vma_even_if_nothing_was_touched() {
     let end = b.work(move |cx, k| async move {
         k.sys_mmap(&cx, mm, anonymous(BASE, 600)).await.expect("free");
         let before = k.metrics();
-        k.sys_mprotect(&cx, mm, range(BASE, 600), mm::Prot::READ).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 600), mm::Prot::READ)
+            .await
+            .expect("mapped");
         let d = difference(&before, &k.metrics());
         assert_eq!((d.flush_mm, d.shootdown_ipis), (1, 1));
         let before = k.metrics();
-        k.sys_mprotect(&cx, mm, range(BASE, 600), mm::Prot::READ).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 600), mm::Prot::READ)
+            .await
+            .expect("mapped");
         assert_eq!(
             difference(&before, &k.metrics()).flush_mm,
             0,
@@ -259,7 +266,7 @@ fn a_lazy_cpu_is_interrupted_once_and_leaves() {
         for expected in [1, 0] {
             touch(&cx, &k, mm, range(BASE, 2), Access::Write).await;
             let before = k.metrics();
-            k.madvise_dontneed(&cx, mm, range(BASE, 2)).await;
+            k.madvise_dontneed(&cx, mm, range(BASE, 2)).await.expect("mapped");
             assert_eq!(difference(&before, &k.metrics()).shootdown_ipis, expected);
         }
         assert_eq!(k.metrics().leave_mm, 1);
@@ -278,7 +285,7 @@ fn with_one_cpu_online_pages_are_freed_before_the_flush() {
         k.sys_mmap(&cx, mm, anonymous(BASE, 600)).await.expect("free");
         touch(&cx, &k, mm, range(BASE, 600), Access::Write).await;
         let before = k.metrics();
-        k.sys_munmap(&cx, mm, range(BASE, 600)).await;
+        k.sys_munmap(&cx, mm, range(BASE, 600)).await.expect("mapped");
         let d = difference(&before, &k.metrics());
         assert_eq!(
             d.flush_mm, 1,

@@ -110,7 +110,9 @@ fn mmap_sem_is_not_held_while_the_hole_is_punched() {
 fn several_mappings_are_served_in_turn_and_gaps_are_told_at_the_end() {
     solo(|cx, k, mm, _| async move {
         touch(&cx, &k, mm, range(BASE, PAGES), Access::Write).await;
-        k.sys_munmap(&cx, mm, range(BASE.add_pages(20), 10)).await;
+        k.sys_munmap(&cx, mm, range(BASE.add_pages(20), 10))
+            .await
+            .expect("mapped");
         let removed = k.madvise_remove(&cx, mm, range(BASE.add_pages(16), 20)).await;
         assert_eq!(removed, Err(RemoveError::Unmapped));
         for page in (16..20).chain(30..36) {

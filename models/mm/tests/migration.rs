@@ -123,9 +123,11 @@ fn anonymous_memory_moves_with_its_rights_and_its_place() {
             k.sys_mmap(&cx, mm, anonymous(BASE, 4)).await.expect("free");
             touch(&cx, &k, mm, range(BASE, 3), Access::Write).await;
             k.sys_mprotect(&cx, mm, range(BASE.add_pages(1), 1), Prot::READ)
-                .await;
+                .await
+                .expect("mapped");
             k.sys_mprotect(&cx, mm, range(BASE.add_pages(2), 1), Prot::NONE)
-                .await;
+                .await
+                .expect("mapped");
             let old: Vec<Pfn> = (0..3).map(|n| pfn_at(&k, mm, BASE.add_pages(n))).collect();
             let flushes = k.metrics().flush_page;
             let moved = k.sys_move_pages(&cx, mm, range(BASE, 4), Which::Own).await;

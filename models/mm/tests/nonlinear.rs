@@ -590,7 +590,7 @@ fn dontneed_forgets_pages_but_not_where_they_belong() {
         remap(&cx, &k, mm, BASE, 4, 20, Prefault::Yes).await;
         touch(&cx, &k, mm, range(BASE, 6), Access::Read).await;
         remap(&cx, &k, mm, BASE.add_pages(2), 1, 2, Prefault::Yes).await;
-        k.madvise_dontneed(&cx, mm, range(BASE, 6)).await;
+        k.madvise_dontneed(&cx, mm, range(BASE, 6)).await.expect("mapped");
         let expected = [
             Says::File(20),
             Says::File(21),
@@ -602,7 +602,7 @@ fn dontneed_forgets_pages_but_not_where_they_belong() {
         ];
         assert_eq!(all(&k, mm, BASE, 6), expected);
         // Once more, with file-offset entries only: they stay.
-        k.madvise_dontneed(&cx, mm, range(BASE, 6)).await;
+        k.madvise_dontneed(&cx, mm, range(BASE, 6)).await.expect("mapped");
         assert_eq!(all(&k, mm, BASE, 6), expected);
         touch(&cx, &k, mm, range(BASE, 1), Access::Read).await;
         assert_eq!(says(&k, mm, BASE), Says::Page(20));
@@ -620,7 +620,7 @@ fn an_entry_that_names_a_page_counts_a_page_against_the_block_but_needs_no_flush
             .expect("free");
         remap(&cx, &k, mm, BASE, 24, 8, Prefault::No).await;
         let before = k.metrics();
-        k.sys_munmap(&cx, mm, range(BASE, PAGES)).await;
+        k.sys_munmap(&cx, mm, range(BASE, PAGES)).await.expect("mapped");
         let after = k.metrics();
         assert_eq!(
             after.zap_blocks - before.zap_blocks,
@@ -660,14 +660,18 @@ fn moving_a_nonlinear_mapping_flushes_for_entries_without_a_page_too() {
 fn both_halves_of_a_nonlinear_mapping_stay_on_the_list() {
     solo(|cx, k, mm, file| async move {
         remap(&cx, &k, mm, BASE, 4, 20, Prefault::Yes).await;
-        k.sys_munmap(&cx, mm, range(BASE.add_pages(8), 8)).await;
+        k.sys_munmap(&cx, mm, range(BASE.add_pages(8), 8))
+            .await
+            .expect("mapped");
         let starts: Vec<_> = {
             let st = k.st();
             let list = &st.file(file).i_mmap_nonlinear;
             list.iter().map(|v| st.vma(*v).range.start()).collect()
         };
         assert_eq!(starts, [BASE, BASE.add_pages(16)]);
-        k.sys_mprotect(&cx, mm, range(BASE, 4), Prot::READ).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 4), Prot::READ)
+            .await
+            .expect("mapped");
         assert_eq!(says(&k, mm, BASE), Says::Page(20));
         assert_eq!(k.st().file(file).i_mmap_nonlinear.len(), 3);
     });
@@ -701,8 +705,12 @@ fn pages_of_tmpfs_are_writable_at_once_and_those_of_a_disk_when_they_are_written
             k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
             assert!(k.peek_pte(mm, BASE).dirty());
             // Rights that go and come back change nothing about that.
-            k.sys_mprotect(&cx, mm, range(BASE, 4), Prot::READ).await;
-            k.sys_mprotect(&cx, mm, range(BASE, 4), Prot::READ_WRITE).await;
+            k.sys_mprotect(&cx, mm, range(BASE, 4), Prot::READ)
+                .await
+                .expect("mapped");
+            k.sys_mprotect(&cx, mm, range(BASE, 4), Prot::READ_WRITE)
+                .await
+                .expect("mapped");
             k.access(&cx, mm, BASE.add_pages(1), Access::Write)
                 .await
                 .expect("mapped");

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use common::{BASE, Setup, range, shared_file};
 use mm::{
-    FileId, FileKind, Kernel, MmId, NonPresent, Prefault, Prot, Refused, RemapError, RemapRequest,
+    FileId, FileKind, Kernel, MapError, MmId, NonPresent, Prefault, Prot, Refused, RemapError, RemapRequest,
     RemoveError,
 };
 use proptest::prelude::*;
@@ -136,12 +136,14 @@ impl Space {
         self.says[first as usize..end as usize].fill(Says::Nothing);
     }
 
-    fn dontneed(&mut self, first: u64, pages: u64) {
+    /// Tells whether there is no hole.
+    fn dontneed(&mut self, first: u64, pages: u64) -> bool {
         for page in first..first + pages {
             if let (Some(area), Says::Page(index)) = (self.area(page), self.says[page as usize]) {
                 self.says[page as usize] = self.areas[area].forgets(page, index);
             }
         }
+        (first..first + pages).all(|page| self.area(page).is_some())
     }
 
     fn fork(&self) -> Space {
@@ -332,13 +334,16 @@ impl Both {
             }
             Op::Unmap { space, first, pages } => {
                 let space = of(space);
-                k.sys_munmap(cx, self.mms[space], part(first, pages)).await;
+                k.sys_munmap(cx, self.mms[space], part(first, pages))
+                    .await
+                    .expect("mapped");
                 self.model.spaces[space].unmap(first, pages);
             }
             Op::DontNeed { space, first, pages } => {
                 let space = of(space);
-                k.madvise_dontneed(cx, self.mms[space], part(first, pages)).await;
-                self.model.spaces[space].dontneed(first, pages);
+                let told = k.madvise_dontneed(cx, self.mms[space], part(first, pages)).await;
+                let mapped = self.model.spaces[space].dontneed(first, pages);
+                assert_eq!(told, if mapped { Ok(()) } else { Err(MapError::Hole) });
             }
             Op::Fork(space) => {
                 if self.mms.len() < SPACES {

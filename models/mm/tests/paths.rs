@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use common::{BASE, FAR_ABOVE, FAR_BELOW, Listener, Setup, anonymous, range, shared_file, touch, wait};
 use mm::notifier::Design;
-use mm::{MapError, Prot, Refused};
+use mm::profile::IMmapIndex;
+use mm::{MapError, MapRequest, Prot, Refused, Sharing};
 use sim::{Chooser, Enabled, End, Schedule, Stream};
 use x86::{Access, Pgoff, Va};
 
@@ -25,17 +26,23 @@ fn memory_without_rights_cannot_be_read_but_keeps_its_pages() {
     solo(|cx, k, mm| async move {
         k.sys_mmap(&cx, mm, anonymous(BASE, 2)).await.expect("free");
         touch(&cx, &k, mm, range(BASE, 2), Access::Write).await;
-        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::NONE).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::NONE)
+            .await
+            .expect("mapped");
         assert_eq!(
             k.access(&cx, mm, BASE, Access::Read).await,
             Err(Refused::NoMapping)
         );
-        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::READ_WRITE).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::READ_WRITE)
+            .await
+            .expect("mapped");
         let before = k.metrics().faults_anon;
         assert_eq!(k.access(&cx, mm, BASE, Access::Write).await, Ok(()));
         assert_eq!(k.metrics().faults_anon, before, "the page was still there");
-        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::NONE).await;
-        k.sys_munmap(&cx, mm, range(BASE, 2)).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::NONE)
+            .await
+            .expect("mapped");
+        k.sys_munmap(&cx, mm, range(BASE, 2)).await.expect("mapped");
         assert_eq!(k.metrics().pages_zapped, 2);
     });
 }
@@ -133,7 +140,9 @@ fn fork_tells_of_private_memory_that_is_read_only_now() {
     solo(|cx, k, mm| async move {
         k.sys_mmap(&cx, mm, anonymous(BASE, 4)).await.expect("free");
         touch(&cx, &k, mm, range(BASE, 4), Access::Write).await;
-        k.sys_mprotect(&cx, mm, range(BASE, 4), Prot::READ).await;
+        k.sys_mprotect(&cx, mm, range(BASE, 4), Prot::READ)
+            .await
+            .expect("mapped");
         let heard = Rc::new(Listener::default());
         k.mmu_notifier_register(&cx, mm, heard.clone()).await;
         let child = k.sys_fork(&cx, mm, "child".into()).await;
@@ -228,7 +237,7 @@ fn v1_tells_a_subscriber_that_registers_while_a_zap_waits_for_the_pte_lock() {
             }
             wait(&cx, delay).await;
             if cpu == 1 {
-                k.madvise_dontneed(&cx, mm, range(BASE, 4)).await;
+                k.madvise_dontneed(&cx, mm, range(BASE, 4)).await.expect("mapped");
             } else {
                 k.mmu_notifier_register(&cx, mm, listener).await;
             }
@@ -277,4 +286,92 @@ fn a_page_just_put_into_the_cache_cannot_be_truncated_under_its_fault() {
     });
     assert_eq!(b.engine.run(), End::Completed);
     assert_eq!(b.world.audit(), Vec::<String>::new());
+}
+
+#[test]
+fn a_look_up_in_the_page_cache_costs_a_line_a_level() {
+    solo(|cx, k, mm| async move {
+        const LARGEST: [(u64, u64); 5] = [(0, 0), (63, 1), (64, 2), (4096, 3), (262_144, 4)];
+        let file = k.new_file("f", 300_000);
+        k.sys_mmap(&cx, mm, shared_file(BASE, 300_000, file))
+            .await
+            .expect("free");
+        let sem = k.mmap_sem(mm);
+        let mut took = Vec::new();
+        for (largest, height) in LARGEST {
+            // The last look-up of the first page finds it cached, in a tree of this height.
+            for page in [0, largest, 0] {
+                k.madvise_dontneed(&cx, mm, range(BASE.add_pages(page), 1))
+                    .await
+                    .expect("mapped");
+                let _sem = cx.lock_shared(sem).await;
+                let begin = cx.now();
+                let found = k.get_user_page(&cx, mm, BASE.add_pages(page), Access::Read).await;
+                k.put_page(&cx, found.expect("mapped").pfn).await;
+                took.push(cx.now() - begin);
+            }
+            assert_eq!(u64::from(k.st().file(file).pages.height()), height);
+            let lines = k.machine.costs.cacheline_touch * height;
+            let last = *took.last().expect("three each");
+            assert_eq!(last, took[2] + lines, "height {height}");
+        }
+    });
+}
+
+#[test]
+fn shared_anonymous_memory_is_one_file_for_parent_and_child() {
+    solo(|cx, k, mm| async move {
+        let request = MapRequest {
+            sharing: Sharing::Shared,
+            ..anonymous(BASE, 4)
+        };
+        k.sys_mmap(&cx, mm, request).await.expect("free");
+        touch(&cx, &k, mm, range(BASE, 4), Access::Write).await;
+        let child = k.sys_fork(&cx, mm, "child".into()).await;
+        k.activate_mm(&cx, child);
+        touch(&cx, &k, child, range(BASE, 4), Access::Write).await;
+        for page in 0..4 {
+            let at = BASE.add_pages(page);
+            assert_eq!(k.peek_pte(mm, at).pfn(), k.peek_pte(child, at).pfn());
+        }
+        assert_eq!(k.metrics().faults_cow, 0);
+        k.activate_mm(&cx, mm);
+        k.mmput(&cx, child).await;
+    });
+}
+
+#[test]
+fn a_truncate_steps_on_the_nodes_of_its_kernels_index() {
+    // Mappings of file pages 0-7, 8-15, 4-5 and once more 0-7; pages from 6 on go. The priority search tree has 8-15
+    // on top, 0-7 with the other one in its list to the left, and 4-5 below that, which does not reach page 6. The
+    // interval tree has 4-5 on top (it was turned out from between the first two) and steps on all four.
+    for (index, nodes, members) in [(IMmapIndex::PrioTree, 2, 1), (IMmapIndex::IntervalTree, 4, 0)] {
+        let mut setup = Setup::linux_2_6_27();
+        setup.profile.i_mmap_index = index;
+        let b = setup.build();
+        let mm = b.mm;
+        let end = b.work(move |cx, k| async move {
+            let file = k.new_file("f", 16);
+            for (n, (from, pages)) in [(0, 8), (8, 8), (4, 2), (0, 8)].into_iter().enumerate() {
+                let at = BASE.add_pages(n as u64 * 16);
+                let request = MapRequest {
+                    pgoff: Pgoff::new(from),
+                    ..shared_file(at, pages, file)
+                };
+                k.sys_mmap(&cx, mm, request).await.expect("free");
+            }
+            let before = k.metrics();
+            k.do_truncate(&cx, file, 6).await;
+            let after = k.metrics();
+            // Twice, before and after the page cache.
+            assert_eq!(after.i_mmap_nodes - before.i_mmap_nodes, 2 * nodes, "{index:?}");
+            assert_eq!(
+                after.i_mmap_members - before.i_mmap_members,
+                2 * members,
+                "{index:?}"
+            );
+        });
+        assert_eq!(end, End::Completed);
+        assert_eq!(b.world.audit(), Vec::<String>::new());
+    }
 }

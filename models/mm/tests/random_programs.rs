@@ -7,9 +7,10 @@ use std::rc::Rc;
 
 use common::{BASE, Bench, Listener, Setup, anonymous, range, wait};
 use mm::notifier::Design;
+use mm::profile::{PteLocks, RmapLocks};
 use mm::{
-    Backing, FileId, FileKind, Kernel, KernelPreemption, MapRequest, MmId, MmMetrics, Prefault, Prot, RemapRequest,
-    Sharing,
+    Backing, FileId, FileKind, Kernel, KernelPreemption, KernelProfile, MapRequest, MmId, MmMetrics, Prefault, Prot,
+    RemapRequest, Sharing,
 };
 use sim::{Cx, End, RandomWalk, Schedule, Seeded};
 use x86::{Access, Pgoff, Va};
@@ -74,7 +75,10 @@ async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: 
                 let request = mapping(&mut dice, at, pages, &files);
                 let _ = k.sys_mmap(&cx, mm, request).await;
             }
-            2 => k.sys_munmap(&cx, mm, range(at, pages)).await,
+            2 => k
+                .sys_munmap(&cx, mm, range(at, pages))
+                .await
+                .expect("few mappings"),
             3..=5 => {
                 for page in 0..pages {
                     let access = dice.of(&[Access::Read, Access::Write]);
@@ -83,9 +87,11 @@ async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: 
             }
             6 => {
                 let prot = dice.of(&[Prot::READ, Prot::READ_WRITE, Prot::NONE, Prot::ALL]);
-                k.sys_mprotect(&cx, mm, range(at, pages), prot).await;
+                let _ = k.sys_mprotect(&cx, mm, range(at, pages), prot).await;
             }
-            7 => k.madvise_dontneed(&cx, mm, range(at, pages)).await,
+            7 => {
+                let _ = k.madvise_dontneed(&cx, mm, range(at, pages)).await;
+            }
             8 => k.do_truncate(&cx, dice.of(&files), dice.below(70)).await,
             9 => {
                 let to = dice.of(&[None, Some(BASE.add_pages(2000 + dice.clone().below(40) * 7))]);
@@ -141,6 +147,11 @@ fn build(seed: u64, schedule: Schedule) -> Bench {
     let design = dice.of(&Design::ALL);
     let preemption = dice.of(&[KernelPreemption::Full, KernelPreemption::Voluntary]);
     let mut setup = Setup::linux_2_6_27().design(design).preempt(preemption);
+    if setup.profile.rmap_locks == RmapLocks::Spin {
+        let base = dice.of(&[KernelProfile::LINUX_2_6_25, KernelProfile::LINUX_2_6_27]);
+        setup.profile = KernelProfile { preemption, ..base };
+    }
+    setup.profile.pte_locks = dice.of(&[PteLocks::PerTable, PteLocks::PerMm]);
     setup.cpus = CPUS;
     let b = setup.build_with(schedule);
     let kinds = [FileKind::Disk, FileKind::Tmpfs];

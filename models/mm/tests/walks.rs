@@ -144,7 +144,7 @@ fn unmap_under_a_walker(mask: Mask) -> (Bench, End) {
         if mask == Mask::Forgotten {
             k.st().mm_mut(mm).cpu_vm_mask.remove(CpuId::new(1));
         }
-        k.sys_munmap(&cx, mm, range(BASE, 1)).await;
+        k.sys_munmap(&cx, mm, range(BASE, 1)).await.expect("mapped");
         done.set(true);
     });
     let end = b.engine.run();

@@ -228,7 +228,7 @@ fn what_a_zap_takes_away_dirty_is_written_later() {
         let pfn = frame(&k, file, 0);
         k.frames().get_mut(pfn).flags.clear(PageFlags::DIRTY);
         let _ = k.st().file_mut(file).pages.tag_clear(0, Tag::Dirty);
-        k.sys_munmap(&cx, mm, range(BASE, 1)).await;
+        k.sys_munmap(&cx, mm, range(BASE, 1)).await.expect("mapped");
         assert!(dirty(&k, file, 0));
         k.sys_fsync(&cx, file).await;
         assert_eq!(k.metrics().io_writes, 1);

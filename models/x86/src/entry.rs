@@ -128,6 +128,8 @@ impl EntryFlags {
     pub const PAT_LARGE: EntryFlags = EntryFlags(1 << 12);
     /// G, bit 8: survives a CR3 write.
     pub const GLOBAL: EntryFlags = EntryFlags(1 << 8);
+    /// Bit 9, the first of three that the hardware leaves to software.
+    pub const AVAILABLE: EntryFlags = EntryFlags(1 << 9);
     /// XD (NX), bit 63: instruction fetch forbidden.
     pub const NO_EXECUTE: EntryFlags = EntryFlags(1 << 63);
 

@@ -72,15 +72,35 @@ struct Upper {
 
 const ASID_SHIFT: u32 = 48;
 const LEVEL_SHIFT: u32 = 45;
-// Levels that can be kept: all but the lowest.
+// Levels that can be kept, in order: all but the lowest.
 const LEVELS: usize = 4;
 const KEPT: [Level; LEVELS] = [Level::Pmd, Level::Pud, Level::P4d, Level::Pgd];
+
+/// How entries of a level are kept.
+#[derive(Clone, Copy)]
+struct Kept {
+    bank: u8,
+    // Bits of a page number that an entry says nothing of.
+    shift: u8,
+    // The level below the entry's.
+    below: Level,
+    // The part of a tag that is the same for all entries of the level.
+    mark: u64,
+}
+
+impl Kept {
+    #[inline(always)]
+    fn number_and_tag(self, asid: Asid, vpn: Vpn) -> (u64, u64) {
+        let number = significant(vpn).get() >> self.shift;
+        (number, u64::from(asid.get()) << ASID_SHIFT | self.mark | number)
+    }
+}
 
 /// The paging-structure caches of one logical CPU.
 #[derive(Clone)]
 pub struct Psc {
     slots: SetArray<Upper>,
-    bank_of: [Option<u8>; LEVELS],
+    kept: [Option<Kept>; LEVELS],
 }
 
 impl Psc {
@@ -94,33 +114,27 @@ impl Psc {
         };
         Psc {
             slots: SetArray::new(banks.iter().map(|bank| bank.shape)),
-            bank_of: KEPT.map(|level| holder(level).map(|at| at as u8)),
+            kept: KEPT.map(|level| {
+                Some(Kept {
+                    bank: holder(level)? as u8,
+                    shift: level.entry_pages().trailing_zeros() as u8,
+                    below: level.below()?,
+                    mark: (level as u64) << LEVEL_SHIFT,
+                })
+            }),
         }
-    }
-
-    #[inline]
-    fn number(level: Level, vpn: Vpn) -> u64 {
-        significant(vpn).get() / level.entry_pages()
-    }
-
-    #[inline]
-    fn tag(asid: Asid, level: Level, vpn: Vpn) -> u64 {
-        u64::from(asid.get()) << ASID_SHIFT | (level as u64) << LEVEL_SHIFT | Self::number(level, vpn)
     }
 
     /// The lowest entry kept for a page, which becomes the most recently used of its set.
     #[inline]
     pub(crate) fn start(&mut self, asid: Asid, vpn: Vpn) -> Option<Start> {
-        for (at, &level) in KEPT.iter().enumerate() {
-            let Some(bank) = self.bank_of[at] else {
-                continue;
-            };
-            let (number, tag) = (Self::number(level, vpn), Self::tag(asid, level, vpn));
-            if let Some(slot) = self.slots.find(bank as usize, number, tag) {
+        for kept in self.kept.iter().flatten() {
+            let (number, tag) = kept.number_and_tag(asid, vpn);
+            if let Some(slot) = self.slots.find(kept.bank as usize, number, tag) {
                 self.slots.touch(slot);
                 let upper = self.slots.get(slot);
                 return Some(Start {
-                    level: KEPT.get(at.wrapping_sub(1)).copied().unwrap_or(Level::Pte),
+                    level: kept.below,
                     table: TableId::new(upper.below),
                     rights: upper.rights,
                 });
@@ -132,16 +146,16 @@ impl Psc {
     /// Keeps an entry of an upper level that points at `below`.
     #[inline]
     pub(crate) fn keep(&mut self, asid: Asid, level: Level, vpn: Vpn, below: TableId, rights: Rights) {
-        let Some(bank) = self.bank_of[level as usize - 1] else {
+        let Some(kept) = self.kept[level as usize - 1] else {
             return;
         };
         let upper = Upper {
             below: below.get(),
             rights,
         };
-        let (number, tag) = (Self::number(level, vpn), Self::tag(asid, level, vpn));
+        let (number, tag) = kept.number_and_tag(asid, vpn);
         // A walk keeps only what it did not start from, nor below.
-        let bank = bank as usize;
+        let bank = kept.bank as usize;
         if self.slots.swap_in(bank, number, tag, upper).is_none() {
             self.slots.fill_absent(bank, number, tag, upper);
         }
@@ -149,12 +163,9 @@ impl Psc {
 
     /// Empties the slots used for one page under one tag (reference rows R2, R10).
     pub fn invalidate_page(&mut self, asid: Asid, vpn: Vpn) {
-        for (at, &level) in KEPT.iter().enumerate() {
-            let Some(bank) = self.bank_of[at] else {
-                continue;
-            };
-            let (number, tag) = (Self::number(level, vpn), Self::tag(asid, level, vpn));
-            if let Some(slot) = self.slots.find(bank as usize, number, tag) {
+        for kept in self.kept.iter().flatten() {
+            let (number, tag) = kept.number_and_tag(asid, vpn);
+            if let Some(slot) = self.slots.find(kept.bank as usize, number, tag) {
                 self.slots.clear(slot);
             }
         }

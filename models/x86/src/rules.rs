@@ -51,6 +51,11 @@ impl Rules {
         }
     }
 
+    /// [`Rules::check`] by access.
+    pub(crate) fn checks(&self) -> [Check; Access::ALL.len()] {
+        Access::ALL.map(|access| self.check(access))
+    }
+
     /// Whether rights allow an access.
     #[inline]
     #[must_use]

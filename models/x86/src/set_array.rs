@@ -100,6 +100,8 @@ const NO_FOLD: u32 = u64::BITS - 1;
 enum Uses {
     // A stamp: all banks keep nothing else.
     Stamps,
+    // An entry of the log: there is one bank, which keeps one.
+    Log,
     // What the bank says.
     ByBank,
 }
@@ -211,10 +213,14 @@ impl<P: Copy + Default> SetArray<P> {
             "the geometry's check limits the slots"
         );
         let chains = (entries * CHAINS_PER_SLOT).next_power_of_two().max(2);
-        let all_stamped = banks.iter().all(|bank| matches!(bank.recency, Recency::Stamps));
+        let uses = match &banks[..] {
+            [bank] if matches!(bank.recency, Recency::Log(_)) => Uses::Log,
+            all if all.iter().all(|bank| matches!(bank.recency, Recency::Stamps)) => Uses::Stamps,
+            _ => Uses::ByBank,
+        };
         let all = 0..entries as Slot;
         SetArray {
-            uses: if all_stamped { Uses::Stamps } else { Uses::ByBank },
+            uses,
             now: 0,
             tags: vec![EMPTY; entries],
             stamps: vec![0; entries],
@@ -263,8 +269,21 @@ impl<P: Copy + Default> SetArray<P> {
     /// Makes a slot in use the most recently used of its set.
     #[inline(always)]
     pub(crate) fn touch(&mut self, slot: Slot) {
-        if self.uses == Uses::Stamps {
-            self.stamp(slot);
+        match self.uses {
+            Uses::Stamps => self.stamp(slot),
+            Uses::Log => self.log(slot),
+            Uses::ByBank => self.touch_bank(slot),
+        }
+    }
+
+    #[inline(always)]
+    fn log(&mut self, slot: Slot) {
+        if let [bank] = &mut self.banks[..]
+            && let Recency::Log(log) = &mut bank.recency
+            && !log.is_full()
+        {
+            self.stamps[slot as usize] = log.next;
+            log.note(slot);
         } else {
             self.touch_bank(slot);
         }
@@ -349,14 +368,21 @@ impl<P: Copy + Default> SetArray<P> {
 
     // The slot of the set that is empty, lowest first, else the one that gives way.
     #[inline(always)]
-    fn victim(&mut self, bank: usize, number: u64) -> Slot {
-        let bank = &mut self.banks[bank];
+    fn victim(&mut self, bank_number: usize, number: u64) -> Slot {
+        let bank = &self.banks[bank_number];
         let base = bank.first_way(number);
         if bank.filled < bank.entries
             && let Some(way) = way_of(&self.tags[base..], bank.ways, EMPTY)
         {
             return (base + way) as Slot;
         }
+        self.oldest(bank_number, base)
+    }
+
+    // The slot that gives way of the full set that starts there.
+    #[inline(always)]
+    fn oldest(&mut self, bank: usize, base: usize) -> Slot {
+        let bank = &mut self.banks[bank];
         match &mut bank.recency {
             Recency::Stamps => (base + oldest_of(&self.stamps[base..], bank.ways)) as Slot,
             Recency::Log(log) => loop {
@@ -424,13 +450,20 @@ impl<P: Copy + Default> SetArray<P> {
     /// [`SetArray::fill_absent`] into a bank that is full; `None` if it is not. Returns what gave way.
     #[inline(always)]
     pub(crate) fn swap_in(&mut self, bank: usize, number: u64, tag: u64, payload: P) -> Option<P> {
-        if self.banks[bank].filled < self.banks[bank].entries {
+        let Bank {
+            filled,
+            entries,
+            search,
+            ..
+        } = self.banks[bank];
+        if filled < entries {
             return None;
         }
-        let slot = self.victim(bank, number);
+        let base = self.banks[bank].first_way(number);
+        let slot = self.oldest(bank, base);
         let at = slot as usize;
         let old_tag = std::mem::replace(&mut self.tags[at], tag);
-        if self.banks[bank].search == Search::Chain {
+        if search == Search::Chain {
             self.unchain(slot, old_tag);
             self.chain_up(slot, tag);
         }

@@ -415,6 +415,17 @@ impl PageTables {
         table
     }
 
+    /// The table of a level covering a page, if all tables above it exist and no large page is mapped on
+    /// the way.
+    #[must_use]
+    pub fn table_at(&self, root: TableId, vpn: Vpn, lowest: Level) -> Option<TableId> {
+        let mut table = root;
+        for level in Level::upper(self.mode.root_level()).take_while(|level| *level > lowest) {
+            table = self.get(table, level.index_of(vpn)).table_id()?;
+        }
+        Some(table)
+    }
+
     /// Where a walk for a page would end: table, level and index of a large leaf, or of the entry of a
     /// page table, which is not read.
     #[inline]

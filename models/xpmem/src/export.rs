@@ -6,12 +6,12 @@ use std::rc::Rc;
 
 use mm::account::{BOOKKEEPING, FAULT_XPMEM};
 use mm::{Gup, Kernel, MmId, Refused};
-use sim::{Cx, LockId, LockKind, QueueId};
+use sim::{Cx, LockId, QueueId};
 use x86::{Access, VaRange};
 
 use crate::costs;
 use crate::gate::{Entered, Gate};
-use crate::segment::{PfnEntry, Request, Requests, Segment, SegmentState, new_lock};
+use crate::segment::{PfnEntry, RECALL_MUTEX, Request, Requests, Segment, SegmentState, new_lock};
 use crate::wire::{Inbox, Slot, Slots, Waits, until};
 use crate::{Mode, Pins, Xpmem};
 
@@ -90,7 +90,7 @@ impl Export {
             calls: Inbox::new(engine, "xpmem calls"),
             notes: Inbox::new(engine, "xpmem notes"),
             recall_slots: Slots::new(engine, "xpmem recall acknowledgement", costs::MESSAGE_SLOTS),
-            recall_mutex: new_lock(engine, "tg->recall_PFNs_mutex", LockKind::Mutex),
+            recall_mutex: new_lock(engine, &RECALL_MUTEX),
             requests: Requests::default(),
             permit: Cell::new(Permit::No),
             known: Cell::new(0),
@@ -264,6 +264,10 @@ impl Xpmem {
             access: gup.access,
         };
         segment.set(page, entry);
+        let at = segment.va(page);
+        export
+            .kernel
+            .check_secondary_map(cx, export.mm, at, &self.config.name);
         export.known.set(export.known.get() + 1);
         let known = export.known.get();
         self.count(|m| m.pages_known_max = m.pages_known_max.max(known));

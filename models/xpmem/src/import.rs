@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use mm::account::{CALLBACK_XPMEM, ENTRY, FAULT_XPMEM};
 use mm::{Attempt, Backing, Inserted, Kernel, MapError, MapRequest, Mapped, MmId, Prot, Refused, Sharing};
-use sim::{Cx, LockId, LockKind};
+use sim::{Cx, LockId};
 use x86::{Access, Pgoff, Va, VaRange};
 
 use crate::export::{Answer, Call, Note};
-use crate::segment::{PfnEntry, new_lock};
+use crate::segment::{ATT_MUTEX, PfnEntry, new_lock};
 use crate::wire::{Inbox, Slot, Slots};
 use crate::{Xpmem, costs};
 
@@ -61,7 +61,7 @@ impl Import {
     pub(crate) fn new(kernel: &Rc<Kernel>, mm: MmId, segments: usize) -> Self {
         let engine = kernel.engine();
         let attachment = |_| Attachment {
-            mutex: new_lock(engine, "att->mutex", LockKind::Mutex),
+            mutex: new_lock(engine, &ATT_MUTEX),
             state: Cell::new(Attached::No),
             valid_ptes: Cell::new(ValidPtes::No),
         };
@@ -160,6 +160,7 @@ impl Xpmem {
                 pgoff: Pgoff::new(0),
                 sharing: Sharing::Shared,
                 prot: Prot::READ_WRITE,
+                flags: mm::MapFlags::NONE,
             };
             let range = import.kernel.sys_mmap(cx, import.mm, request).await?;
             let _att = cx.lock(attachment.mutex).await;
@@ -180,7 +181,8 @@ impl Xpmem {
                 let _att = cx.lock(attachment.mutex).await;
                 attachment.state.set(Attached::Leaving(range));
             }
-            import.kernel.sys_munmap(cx, import.mm, range).await;
+            let gone = import.kernel.sys_munmap(cx, import.mm, range).await;
+            gone.expect("a driver's mapping is never merged, so nothing is split");
             let _att = cx.lock(attachment.mutex).await;
             attachment.state.set(Attached::No);
             attachment.valid_ptes.set(ValidPtes::No);

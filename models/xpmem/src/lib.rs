@@ -73,6 +73,7 @@ use x86::{Access, Pfn, Va, VaRange};
 use crate::export::Export;
 use crate::import::Import;
 pub use crate::metrics::XpmemMetrics;
+pub use crate::segment::LOCKS;
 use crate::wire::{Slot, Slots};
 
 /// What XPMEM needs of a notifier design: its callbacks sleep; without them it can keep pins, "for 7

@@ -3,7 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-use sim::{ClassDef, Engine, LockId, LockKind, Nesting};
+use mm::lock_order::LockRow;
+use sim::{Engine, LockId, LockKind};
 use x86::{Access, Pfn, Va, VaRange};
 
 /// A page known to the PFN table.
@@ -42,22 +43,32 @@ pub(crate) struct Segment {
     table: RefCell<Vec<Option<PfnEntry>>>,
 }
 
+const XPMEM_LOCKS: &str = "secondary-mmus 3.8";
+
+const fn sleeping(name: &'static str, kind: LockKind) -> LockRow {
+    LockRow::single(name, None, kind, XPMEM_LOCKS)
+}
+
+const SEG_SEMA: LockRow = sleeping("seg->sema", LockKind::RwSem);
+const PFN_TABLE_MUTEX: LockRow = sleeping("seg->PFNtable_mutex", LockKind::Mutex);
+pub(crate) const RECALL_MUTEX: LockRow = sleeping("tg->recall_PFNs_mutex", LockKind::Mutex);
+pub(crate) const ATT_MUTEX: LockRow = sleeping("att->mutex", LockKind::Mutex);
+
+/// XPMEM's lock classes. All sleep, and callbacks take them: no rank of the host's order fits them.
+pub const LOCKS: [LockRow; 4] = [RECALL_MUTEX, SEG_SEMA, PFN_TABLE_MUTEX, ATT_MUTEX];
+
 /// A lock of the driver. Segments and attachments of one link are visited one after the other, so
 /// no two locks of a class are held together.
-pub(crate) fn new_lock(engine: &Engine, name: &'static str, kind: LockKind) -> LockId {
-    engine.new_lock(engine.lock_class(ClassDef {
-        name,
-        kind,
-        nesting: Nesting::Forbidden,
-    }))
+pub(crate) fn new_lock(engine: &Engine, row: &LockRow) -> LockId {
+    engine.new_lock(engine.lock_class(row.class()))
 }
 
 impl Segment {
     pub(crate) fn new(engine: &Engine, range: VaRange) -> Self {
         Segment {
             range,
-            sema: new_lock(engine, "seg->sema", LockKind::RwSem),
-            pfn_table_mutex: new_lock(engine, "seg->PFNtable_mutex", LockKind::Mutex),
+            sema: new_lock(engine, &SEG_SEMA),
+            pfn_table_mutex: new_lock(engine, &PFN_TABLE_MUTEX),
             state: Cell::new(SegmentState::Idle),
             table: RefCell::new(vec![None; range.pages() as usize]),
         }

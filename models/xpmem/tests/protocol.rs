@@ -49,7 +49,10 @@ fn munmap_recalls_what_was_imported() {
             assert_eq!((m.imports, m.faults, m.requests), (PAGES, PAGES, PAGES));
             let expected = if pins == Pins::Held { PAGES } else { 0 };
             assert_eq!(world.frames().pinned().0, expected);
-            side.kernel.sys_munmap(&cx, side.mm, range(BASE, PAGES)).await;
+            side.kernel
+                .sys_munmap(&cx, side.mm, range(BASE, PAGES))
+                .await
+                .expect("mapped");
             s.changed.raise();
         });
         b.complete();
@@ -79,7 +82,8 @@ fn one_recall_of_a_part_leaves_the_rest() {
         for at in [4, 0, 4] {
             side.kernel
                 .madvise_dontneed(&cx, side.mm, range(BASE.add_pages(at), 4))
-                .await;
+                .await
+                .expect("mapped");
         }
         s.changed.raise();
     });
@@ -181,7 +185,10 @@ fn with_pins_only_pages_stay_until_the_importer_detaches() {
         side.register(&cx).await;
         s.exported.raise();
         s.imported.wait(&cx).await;
-        side.kernel.sys_munmap(&cx, side.mm, range(BASE, PAGES)).await;
+        side.kernel
+            .sys_munmap(&cx, side.mm, range(BASE, PAGES))
+            .await
+            .expect("mapped");
         s.changed.raise();
     });
     b.complete();

@@ -42,15 +42,17 @@ async fn change_at_random(cx: &Cx, side: &Side, steps: u64) {
         let k = &side.kernel;
         match draw(cx, 5) {
             0 => {
-                k.sys_munmap(cx, side.mm, part).await;
+                k.sys_munmap(cx, side.mm, part).await.expect("mapped");
                 pause(cx, 20_000).await;
                 side.map(cx, anonymous(part.start(), part.pages())).await;
             }
-            1 => k.madvise_dontneed(cx, side.mm, part).await,
+            1 => {
+                let _hole = k.madvise_dontneed(cx, side.mm, part).await;
+            }
             2 => {
-                k.sys_mprotect(cx, side.mm, part, Prot::READ).await;
+                let _hole = k.sys_mprotect(cx, side.mm, part, Prot::READ).await;
                 pause(cx, 20_000).await;
-                k.sys_mprotect(cx, side.mm, part, Prot::READ_WRITE).await;
+                let _hole = k.sys_mprotect(cx, side.mm, part, Prot::READ_WRITE).await;
             }
             3 => {
                 let child = k.sys_fork(cx, side.mm, "child".into()).await;
@@ -97,7 +99,10 @@ fn storm(setup: Setup, schedule: Schedule, steps: u64) -> Bench {
         exported.raise();
         change_at_random(&cx, &side, steps).await;
         // The other thread may still be at it: the address space is emptied, then left.
-        side.kernel.sys_munmap(&cx, side.mm, range(BASE, PAGES)).await;
+        side.kernel
+            .sys_munmap(&cx, side.mm, range(BASE, PAGES))
+            .await
+            .expect("mapped");
         side.link.destroy(&cx).await;
         gone.raise();
     });

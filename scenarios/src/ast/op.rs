@@ -78,6 +78,10 @@ pub enum Op {
     Mremap(MremapOp),
     /// madvise(2).
     Madvise(MadviseOp),
+    /// mlock(2): every page of the region is made present and stays.
+    Mlock(Region),
+    /// munlock(2).
+    Munlock(Region),
     /// brk(2).
     Brk(BrkOp),
     /// ftruncate(2): vmtruncate when the file shrinks.
@@ -212,6 +216,12 @@ pub struct MmapOp {
     /// Protection.
     #[serde(default)]
     pub prot: Prot,
+    /// MAP_POPULATE: all pages are made present before the call returns.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub populate: bool,
+    /// MAP_LOCKED: as `populate`, and the mapping is locked as by `mlock`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locked: bool,
 }
 
 /// Arguments of `mprotect`.
@@ -343,6 +353,8 @@ impl Op {
             Op::Mprotect(_) => "mprotect",
             Op::Mremap(_) => "mremap",
             Op::Madvise(_) => "madvise",
+            Op::Mlock(_) => "mlock",
+            Op::Munlock(_) => "munlock",
             Op::Brk(_) => "brk",
             Op::Truncate(_) => "truncate",
             Op::Fork(_) => "fork",

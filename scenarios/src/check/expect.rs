@@ -113,13 +113,13 @@ impl Checker<'_> {
     }
 }
 
-/// Two or more parts of letters, digits, `_` and `-`, joined with dots.
+/// Two or more parts of letters, digits, `_`, `-` and `>`, joined with dots.
 fn is_metric(subject: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && part
                 .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+                .all(|b| b.is_ascii_alphanumeric() || b"_->".contains(&b))
     };
     subject.contains('.') && subject.split('.').all(part)
 }

@@ -198,6 +198,8 @@ impl<'a> Checker<'a> {
             Op::Access(op) => self.access(op, context, &at.key("access")),
             Op::Mmap(op) => self.mmap(op, &at.key("mmap")),
             Op::Munmap(region) => self.region(region.into(), Absent::Refused, context, &at.key("munmap")),
+            Op::Mlock(region) => self.region(region.into(), Absent::Refused, context, &at.key("mlock")),
+            Op::Munlock(region) => self.region(region.into(), Absent::Refused, context, &at.key("munlock")),
             Op::Mprotect(op) => {
                 let at = at.key("mprotect");
                 self.region((&op.region).into(), Absent::Refused, context, &at.key("region"));
@@ -214,6 +216,7 @@ impl<'a> Checker<'a> {
                 let at = at.key("truncate");
                 self.file_name(&op.file, &at.key("file"));
                 self.file_size(op.pages, &at.key("pages"));
+                self.huge_truncate(&op.file, op.pages, &at.key("pages"));
             }
             Op::Fork(op) => self.fork(op, context, &at.key("fork").key("child")),
             Op::Wait(op) => self.wait(&op.child, process, &at.key("wait").key("child")),
@@ -364,6 +367,7 @@ impl<'a> Checker<'a> {
             Some(address) => self.address(address, &at.key("at")),
             None => Some(0),
         };
+        self.huge_place(op.file.as_deref(), start, at);
         if let Some(start) = start {
             self.end(start, op.pages, &at.key("pages"));
         }
@@ -632,6 +636,8 @@ pub(crate) fn changes_process(op: &Op) -> bool {
             | Op::Mprotect(_)
             | Op::Mremap(_)
             | Op::Madvise(_)
+            | Op::Mlock(_)
+            | Op::Munlock(_)
             | Op::Brk(_)
             | Op::Fork(_)
             | Op::Exec(_)

@@ -154,7 +154,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn memory_error(&mut self, at: &At<'_>, message: String) {
+    pub(super) fn memory_error(&mut self, at: &At<'_>, message: String) {
         let pages = self.machine.map_or(0, |machine| machine.memory_pages);
         let help = format!("machine `{}` has {pages} pages of memory", self.scenario.machine);
         self.error(Code::Memory, at, message, help);
@@ -207,6 +207,8 @@ impl<'a> Checker<'a> {
             .at
             .as_ref()
             .and_then(|address| self.address(address, &at.key("at")));
+        self.huge_place(map.file.as_deref(), start, at);
+        self.huge_copies(map.file.as_deref(), map.copies, at);
         if map.file.is_none() && map.pages.is_none() {
             let message = format!("mapping {} has neither `file` nor `pages`", quote(name));
             self.error(Code::NoSize, at, message, "give it a length: `\"pages\": ...`");
@@ -243,6 +245,7 @@ impl<'a> Checker<'a> {
         if !self.file_name(file, &at.key("file")) {
             return;
         }
+        self.huge_range(file, offset, pages, at);
         let size = self.facts.files.get(file).copied().unwrap_or(0);
         let end = offset.saturating_add(pages.unwrap_or(0));
         if end > size || (pages.is_none() && offset >= size && offset > 0) {
@@ -285,6 +288,9 @@ impl<'a> Checker<'a> {
         let (Some(machine), Some(pages)) = (self.machine, map_pages(map, self.scenario)) else {
             return;
         };
+        if map.file.as_ref().is_some_and(|file| self.is_huge(file)) {
+            return; // from the pool
+        }
         let all = pages.saturating_mul(map.copies);
         if all > USER_END / PAGE {
             return; // told already

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use mm::{Backing, MapRequest, MmId, Now, Prot, Sharing};
+use mm::{Backing, Locked, MapFlags, MapRequest, MmId, Now, Populate, Prot, Sharing};
 use sim::{Action, Cx, Cycles, Object, QueueId, Stream};
 use x86::{Access, Pgoff, Va, VaRange};
 
@@ -115,18 +115,31 @@ impl Thread {
             Op::Mmap(o) => self.mmap(cx, o).await?,
             Op::Munmap(r) => {
                 let range = self.region(r)?;
-                kernel.sys_munmap(cx, self.mm, range).await;
+                let done = kernel.sys_munmap(cx, self.mm, range).await;
+                done.map_err(|e| self.refused("munmap", &format!("{e:?}")))?;
             }
             Op::Mprotect(o) => {
                 let range = self.region(&o.region)?;
-                kernel.sys_mprotect(cx, self.mm, range, prot(o.prot)).await;
+                let done = kernel.sys_mprotect(cx, self.mm, range, prot(o.prot)).await;
+                done.map_err(|e| self.refused("mprotect", &format!("{e:?}")))?;
             }
             Op::Mremap(o) => self.mremap(cx, o).await?,
             Op::Madvise(o) => {
                 let range = self.region(&o.region)?;
-                match o.advice {
+                let done = match o.advice {
                     ast::Advice::Dontneed => kernel.madvise_dontneed(cx, self.mm, range).await,
-                }
+                };
+                done.map_err(|e| self.refused("madvise", &format!("{e:?}")))?;
+            }
+            Op::Mlock(r) => {
+                let range = self.region(r)?;
+                let done = kernel.sys_mlock(cx, self.mm, range).await;
+                done.map_err(|e| self.refused("mlock", &format!("{e:?}")))?;
+            }
+            Op::Munlock(r) => {
+                let range = self.region(r)?;
+                let done = kernel.sys_munlock(cx, self.mm, range).await;
+                done.map_err(|e| self.refused("munlock", &format!("{e:?}")))?;
             }
             Op::Brk(o) => {
                 let to = self.address(&o.to)?;
@@ -351,6 +364,7 @@ impl Thread {
             pgoff: Pgoff::new(o.offset),
             sharing: sharing(o.sharing),
             prot: prot(o.prot),
+            flags: map_flags(o),
         };
         let mapped = kernel.sys_mmap(cx, self.mm, request).await;
         let range = mapped.map_err(|e| self.refused("mmap", &format!("{e:?}")))?;
@@ -426,6 +440,18 @@ impl Thread {
             ),
             help: "mend the script".to_owned(),
         }
+    }
+}
+
+fn map_flags(o: &MmapOp) -> MapFlags {
+    MapFlags {
+        locked: if o.locked { Locked::Yes } else { Locked::No },
+        populate: if o.populate {
+            Populate::Now
+        } else {
+            Populate::OnDemand
+        },
+        ..MapFlags::NONE
     }
 }
 

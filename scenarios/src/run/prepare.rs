@@ -111,6 +111,7 @@ impl Run {
             pgoff: Pgoff::new(def.offset),
             sharing: exec::sharing(def.sharing),
             prot: exec::prot(def.prot),
+            flags: mm::MapFlags::NONE,
         };
         // Many copies: find room for all of them and their gaps first.
         let room = if def.copies > 1 && at.is_none() {
@@ -124,7 +125,10 @@ impl Run {
                 .sys_mmap(cx, mm, all)
                 .await
                 .map_err(|e| bad(format!("{e:?}")))?;
-            kernel.sys_munmap(cx, mm, room).await;
+            kernel
+                .sys_munmap(cx, mm, room)
+                .await
+                .map_err(|e| bad(format!("{e:?}")))?;
             Some(room.start())
         } else {
             at

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use mm::notifier::{Design, Knob, Registration, Sleepable, Traversal};
-use mm::profile::RmapLocks;
+use mm::profile::{PteLocks, RmapLocks};
 use mm::{KernelPreemption, KernelProfile};
 use x86::{Machine, MachineError};
 
 use super::{Request, RunError};
-use crate::ast::{KernelChoice, NotifierChoice, RegistrationKnob, Switch, TraversalKnob, Unsupported};
+use crate::ast::{
+    KernelChoice, KernelDef, NotifierChoice, RegistrationKnob, Switch, TraversalKnob, Unsupported,
+};
 
 /// Everything a run is determined by, besides the scenario's processes.
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub struct Resolved {
     pub seed: u64,
     /// CPUs of each kernel.
     pub cpus: u32,
+    /// Huge pages of each kernel.
+    pub hugepages: u64,
 }
 
 fn unknown(what: &str, name: &str, known: &[&str]) -> RunError {
@@ -59,6 +63,10 @@ pub(super) fn resolve(request: &Request<'_>) -> Result<Resolved, RunError> {
         cpus,
         unsupported: request.overrides.unsupported.unwrap_or(scenario.unsupported),
         seed: request.overrides.seed.unwrap_or(scenario.seed),
+        hugepages: match &scenario.kernel {
+            KernelChoice::Name(_) => 0,
+            KernelChoice::Custom(def) => def.hugepages,
+        },
         machine,
     })
 }
@@ -92,22 +100,34 @@ fn resolve_design(request: &Request<'_>) -> Result<Design, RunError> {
 
 fn resolve_profile(request: &Request<'_>, design: &Design) -> Result<KernelProfile, RunError> {
     let names: Vec<&str> = KernelProfile::ALL.iter().map(|p| p.name).collect();
-    let (base, preempt) = match &request.scenario.kernel {
-        KernelChoice::Name(name) => (Some(name.as_str()), None),
-        KernelChoice::Custom(def) => (def.base.as_deref(), def.preempt),
+    let named;
+    let def = match &request.scenario.kernel {
+        KernelChoice::Name(name) => {
+            named = KernelDef {
+                base: Some(name.clone()),
+                ..KernelDef::default()
+            };
+            &named
+        }
+        KernelChoice::Custom(def) => def,
     };
     // A design brings the profile it was made for, unless somebody insists on another one.
     let overridden = request.overrides.kernel.as_deref();
     let compared = request.overrides.design.is_some();
     let name = overridden
-        .or(if compared { None } else { base })
+        .or(if compared { None } else { def.base.as_deref() })
         .unwrap_or(design.profile);
     let mut profile = KernelProfile::by_name(name)
         .cloned()
         .ok_or_else(|| unknown("kernel", name, &names))?;
-    match request.overrides.preempt.or(preempt) {
+    match request.overrides.preempt.or(def.preempt) {
         Some(Switch::On) => profile.preemption = KernelPreemption::Full,
         Some(Switch::Off) => profile.preemption = KernelPreemption::Voluntary,
+        None => {}
+    }
+    match def.split_ptlocks {
+        Some(Switch::On) => profile.pte_locks = PteLocks::PerTable,
+        Some(Switch::Off) => profile.pte_locks = PteLocks::PerMm,
         None => {}
     }
     Ok(profile)

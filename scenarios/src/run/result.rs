@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mm::notifier::{Knob, Registration, Traversal};
+use mm::profile::PteLocks;
 use reports::schema::{
     BreakdownRow, CallbackRow, Carried, DesignInfo, End as EndRow, EndKind, ExpectationRow,
     Histogram as HistogramData, HistogramRow, LockRow, LockSite, Metric, MetricKind, RUN_SCHEMA, RunResult,
@@ -63,7 +64,11 @@ fn kernel_name(run: &Run) -> String {
         sim::KernelPreemption::Full => "+preempt",
         sim::KernelPreemption::Voluntary => "",
     };
-    format!("{}{preempt}", run.resolved.profile.name)
+    let pte_locks = match run.resolved.profile.pte_locks {
+        PteLocks::PerTable => "",
+        PteLocks::PerMm => "+one-ptl",
+    };
+    format!("{}{preempt}{pte_locks}", run.resolved.profile.name)
 }
 
 /// FNV-1a, 64 bits: identifies a configuration, guards nothing.
@@ -90,7 +95,15 @@ fn config(request: &Request<'_>, run: &Run) -> serde_json::Value {
         sim::KernelPreemption::Full => "on",
         sim::KernelPreemption::Voluntary => "off",
     };
-    value["kernel"] = serde_json::json!({ "base": resolved.profile.name, "preempt": preempt });
+    let split_ptlocks = match resolved.profile.pte_locks {
+        PteLocks::PerTable => "on",
+        PteLocks::PerMm => "off",
+    };
+    value["kernel"] = serde_json::json!({
+        "base": resolved.profile.name,
+        "preempt": preempt,
+        "split_ptlocks": split_ptlocks,
+    });
     value["unsupported"] = serde_json::to_value(resolved.unsupported).expect("an enum is plain data");
     value
 }
@@ -373,9 +386,9 @@ fn expectation(e: &Expect, result: &RunResult) -> ExpectationRow {
                 .violations
                 .first()
                 .map_or_else(|| "none".to_owned(), |v| v.kind.clone()),
-            other => result
-                .metric(other)
-                .map_or_else(|| "no such metric".to_owned(), |v| v.to_string()),
+            other => {
+                reports::figure(result, other).map_or_else(|| "no such metric".to_owned(), |v| v.to_string())
+            }
         };
         let ok = actual == *text;
         return ExpectationRow {
@@ -386,7 +399,7 @@ fn expectation(e: &Expect, result: &RunResult) -> ExpectationRow {
         };
     }
     let mut wanted = Vec::new();
-    let value = result.metric(&e.subject);
+    let value = reports::figure(result, &e.subject);
     let mut ok = value.is_some();
     let mut check = |bound: Option<u64>, sign: &str, holds: fn(u64, u64) -> bool| {
         if let Some(bound) = bound {

@@ -16,7 +16,7 @@ use super::exec::{Life, Next, Thread};
 use super::process::{Barrier, Process, barriers_of, children_of};
 use super::resolve::Resolved;
 use super::{Outcome, Request, RunError, result};
-use crate::ast::{AtEnd, AttachDef, Birth, Op, ProcessDef, RegisterWhen, Scenario, ThreadDef};
+use crate::ast::{AtEnd, AttachDef, Birth, FilePages, Op, ProcessDef, RegisterWhen, Scenario, ThreadDef};
 use crate::check::DEFAULT_PARTITION;
 
 /// A scenario at work.
@@ -79,8 +79,13 @@ impl<'a> WorldBuilder<'a> {
             .collect();
         let mut files = BTreeMap::new();
         for kernel in kernels.values() {
+            self.boot(kernel)?;
             for (name, def) in &self.scenario.files {
-                files.insert((kernel.id, name.clone()), kernel.new_file(name, def.pages));
+                let file = match def.page_size {
+                    FilePages::Small => kernel.new_file(name, def.pages),
+                    FilePages::Huge => kernel.new_hugetlb_file(name, def.pages),
+                };
+                files.insert((kernel.id, name.clone()), file);
             }
         }
         let mut next_cpu: BTreeMap<KernelId, u32> = BTreeMap::new();
@@ -106,6 +111,15 @@ impl<'a> WorldBuilder<'a> {
             baseline: RefCell::default(),
             prepared: Cell::new(0),
         }))
+    }
+
+    /// `hugepages=` on the command line.
+    fn boot(&self, kernel: &Kernel) -> Result<(), RunError> {
+        let pages = self.resolved.hugepages;
+        kernel.add_hugepages(pages).map_err(|_| RunError {
+            message: format!("{pages} huge pages do not fit into memory"),
+            help: "lower `hugepages`".to_owned(),
+        })
     }
 
     /// Partitions in order of first mention; the default one comes first.

@@ -156,6 +156,7 @@ pub fn anonymous(pages: u64) -> MapRequest {
         pgoff: Pgoff::new(0),
         sharing: Sharing::Private,
         prot: Prot::READ_WRITE,
+        flags: mm::MapFlags::NONE,
     }
 }
 

@@ -140,6 +140,7 @@ impl Hands {
             pgoff: Pgoff::new(0),
             sharing: Sharing::Private,
             prot: Prot::READ_WRITE,
+            flags: mm::MapFlags::NONE,
         };
         self.kernel
             .sys_mmap(cx, self.mm, request)
@@ -163,7 +164,10 @@ impl Hands {
     }
 
     pub async fn munmap(&self, cx: &Cx) {
-        self.kernel.sys_munmap(cx, self.mm, self.range(self.pages)).await;
+        self.kernel
+            .sys_munmap(cx, self.mm, self.range(self.pages))
+            .await
+            .expect("mapped");
     }
 
     pub fn counts(&self) -> (KvmMetrics, MmMetrics) {

@@ -115,6 +115,15 @@ impl<Id> IntervalTree<Id> {
         }
     }
 
+    /// Whether an id is in the index, whatever its interval.
+    #[must_use]
+    pub fn holds(&self, id: Id) -> bool
+    where
+        Id: Ord,
+    {
+        self.by_id.contains_key(&id)
+    }
+
     fn node(&self, at: At) -> &Node<Id> {
         self.nodes.get(at.0)
     }

@@ -179,6 +179,15 @@ impl<Id: Copy + Ord> IMmap<Id> {
             IMmapIndex::IntervalTree => IMmap::IntervalTree(IntervalTree::new()),
         }
     }
+
+    /// Whether an id is in the index, whatever its interval.
+    #[must_use]
+    pub fn holds(&self, id: Id) -> bool {
+        match self {
+            IMmap::PrioTree(tree) => tree.holds(id),
+            IMmap::IntervalTree(tree) => tree.holds(id),
+        }
+    }
 }
 
 impl<Id: Copy + Ord> IntervalIndex<Id> for IMmap<Id> {

@@ -200,6 +200,15 @@ impl<Id> PrioTree<Id> {
     }
 
     /// The largest `last` that the radix levels can hold.
+    /// Whether an id is in the index, whatever its interval.
+    #[must_use]
+    pub fn holds(&self, id: Id) -> bool
+    where
+        Id: Ord,
+    {
+        self.by_id.contains_key(&id)
+    }
+
     const fn max_index(&self) -> u64 {
         u64::MAX >> (OFFSET_BITS - self.index_bits)
     }

@@ -23,6 +23,7 @@ use x86::{Pfn, Va, VaRange};
 
 use crate::account;
 use crate::mm::MmId;
+use crate::watch::Life;
 
 pub(crate) use design::Table;
 pub use design::{
@@ -179,6 +180,7 @@ pub struct Subscription {
     pub handler: Rc<dyn Subscriber>,
     /// The address space.
     pub mm: MmId,
+    pub(crate) life: Cell<Life>,
     counts: [Cell<CallCount>; Callback::ALL.len()],
 }
 
@@ -187,6 +189,7 @@ impl Subscription {
         Subscription {
             handler,
             mm,
+            life: Cell::new(Life::Listening),
             counts: Default::default(),
         }
     }

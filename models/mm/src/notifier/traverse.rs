@@ -81,19 +81,18 @@ impl Kernel {
             range,
             told,
         } = bracket;
-        if self.table.at(path, Point::Close).is_none() || !self.has_subscribers(mm) {
+        if self.table.at(path, Point::Close).is_none() {
+            return;
+        }
+        if !self.has_subscribers(mm) {
+            self.check_ended(cx, mm, &told, &[]);
             return;
         }
         cx.mark(&CLOSE, [u64::from(mm.0), range.start().get(), range.end().get()]);
         let ended = self
             .tell_all(cx, mm, Callback::InvalidateRangeEnd, Subject::Range(range))
             .await;
-        if let Some(stranger) = ended.iter().find(|s| !told.contains(s)) {
-            let name = self.st().subscriptions[stranger.0 as usize].handler.name();
-            let text = format!("{name} is told the end of a bracket whose start it never saw");
-            cx.engine()
-                .violate(UNBALANCED_BRACKET, text, Some(("mm", u64::from(mm.0))));
-        }
+        self.check_ended(cx, mm, &told, &ended);
     }
 
     /// A point that concerns one page.
@@ -183,7 +182,9 @@ impl Kernel {
     /// Calls ->release of one subscriber; the caller is inside a read section of the list.
     pub(super) async fn tell_release(&self, cx: &Cx, id: SubscriptionId) {
         let _span = cx.span("__mmu_notifier_release");
+        self.subscription_leaves(id);
         self.tell(cx, id, Callback::Release, Subject::Everything).await;
+        self.subscription_left(id);
     }
 
     pub(crate) async fn synchronize_list(&self, cx: &Cx) {
@@ -213,7 +214,13 @@ impl Kernel {
         let list = self.st().mm(mm).subscribers.clone();
         for &id in &list {
             self.find_subscriber(cx, id).await;
+            if let (Callback::InvalidateRangeEnd, Subject::Range(range)) = (callback, subject) {
+                self.bracket_closes(cx, mm, range, id);
+            }
             self.tell(cx, id, callback, subject).await;
+            if let (Callback::InvalidateRangeStart, Subject::Range(range)) = (callback, subject) {
+                self.bracket_opened(mm, range, id);
+            }
         }
         list
     }

@@ -4,7 +4,8 @@
 //! first gives up its address space and becomes lazy, so that the local part of a flush is
 //! `leave_mm`. The last user tears down: `mmu_notifier_release` before the first entry is cleared,
 //! then everything as in munmap with a full gather, without mmap_sem. On exec the new address space
-//! is active before the old one goes, so its flushes find no CPU.
+//! is active before the old one goes, so its flushes find no CPU. What was locked is no matter any
+//! more, nor is `locked_vm`.
 
 use std::rc::Rc;
 
@@ -62,6 +63,7 @@ impl Kernel {
     async fn exit_mmap(&self, cx: &Cx, mm: MmId) {
         let _span = cx.span("exit_mmap");
         self.notify_release(cx, mm, Point::TeardownBegin).await;
+        self.check_released(cx, mm);
         self.lru_add_drain(cx).await;
         let vmas: Vec<VmaId> = self.st().mm(mm).vmas.iter().collect();
         let parts: Vec<(VmaId, VaRange)> = vmas.iter().map(|v| (*v, self.st().vma(*v).range)).collect();
@@ -76,6 +78,7 @@ impl Kernel {
         gather.finish(FlushPoint::Final).await;
         self.notify_release(cx, mm, Point::TeardownEnd).await;
         self.touch_lines(cx, work::UNLINK_VMA * vmas.len() as u64);
+        self.hugetlb_vm_close(&vmas);
         let mut st = self.st();
         for vma in vmas {
             let start = st.vma(vma).range.start();

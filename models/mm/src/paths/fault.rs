@@ -16,26 +16,24 @@
 //! An entry whose page migrates makes the fault wait until it is there (migrate.rs), with mmap_sem held;
 //! then it is tried again.
 //!
-//! Deviations: `anon_vma_prepare` does not look for a neighbour's anon_vma to share
-//! (`find_mergeable_anon_vma`) and anon_vmas are not freed; an access without memory is refused instead of killing the
-//! task; page-table pages take no frame of the zone; only what reclaim has dropped is read (no read-around);
-//! upper tables are built under page_table_lock instead of being thrown away by a loser, stacks do
-//! not grow.
+//! Deviations: an access without memory is refused instead of killing the task; page-table pages take no frame of the zone; only what reclaim has dropped is read (no read-around),
+//! upper tables are built under page_table_lock instead of being thrown away by a loser.
 
 use sim::{Cx, Guard, LockId};
 use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
 
 use crate::FileId;
 use crate::access::Refused;
-use crate::disk::Device;
 use crate::account::{BOOKKEEPING, ENTRY, PAGE_ALLOC, PAGE_COPY, PAGE_TABLE};
+use crate::disk::Device;
 use crate::file::CachedPage;
 use crate::frame::{LruList, Owner, PageFlags};
 use crate::kernel::Kernel;
 use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
-use crate::profile::work;
+use crate::paths::stack::Grown;
+use crate::profile::{PageCacheLookup, PteLocks, work};
 use crate::radix_tree::Occupied;
 use crate::swapfile::Shared;
 use crate::swapops::NonPresent;
@@ -73,22 +71,25 @@ impl Kernel {
             Some(guard) => guard,
             None => cx.lock_shared(sem).await,
         };
-        let served = self.handle_mm_fault(cx, mm, va, access).await;
+        let served = match self.find_extend_vma(cx, mm, va, Grown::Untouched).await {
+            Some(vma) => self.handle_mm_fault(cx, mm, vma, va, access).await,
+            None => Err(Refused::NoMapping),
+        };
         if served.is_err() {
             self.st().metrics.faults_refused += 1;
         }
-        served
+        served.map(|_| ())
     }
 
-    /// `handle_mm_fault` after `find_vma` and the check of rights; mmap_sem is held for read.
+    /// `handle_mm_fault` after the check of rights; mmap_sem is held for read, or for write.
     pub(crate) async fn handle_mm_fault(
         &self,
         cx: &Cx,
         mm: MmId,
+        vma: VmaId,
         va: Va,
         access: Access,
-    ) -> Result<(), Refused> {
-        let vma = self.find_vma(cx, mm, va).ok_or(Refused::NoMapping)?;
+    ) -> Result<Served, Refused> {
         let (backing, table) = {
             let st = self.st();
             let v = st.vma(vma);
@@ -102,6 +103,10 @@ impl Kernel {
             }
             (v.backing, st.tables.leaf_table(st.mm(mm).pgd, va.vpn()))
         };
+        if let Backing::Huge(file) = backing {
+            self.hugetlb_fault(cx, mm, (vma, file), va, access).await?;
+            return Ok(Served::Otherwise);
+        }
         let table = match table {
             Some(table) => table,
             None => self.pte_alloc(cx, mm, va).await,
@@ -124,23 +129,32 @@ impl Kernel {
             return self.handle_pte_fault(cx, fault, entry).await;
         }
         match NonPresent::of(entry) {
-            Some(NonPresent::File(index)) => return self.do_nonlinear_fault(cx, fault, index).await,
+            Some(NonPresent::File(index)) => {
+                self.do_nonlinear_fault(cx, fault, index).await?;
+                return Ok(Served::Otherwise);
+            }
             Some(NonPresent::Swap(slot)) => return self.do_swap_page(cx, fault, slot).await,
             Some(NonPresent::Migration(..)) => {
                 self.migration_entry_wait(cx, &fault).await;
-                return Ok(());
+                return Ok(Served::Otherwise);
             }
             None => {}
         }
         match backing {
-            Backing::Anonymous => self.do_anonymous_page(cx, fault).await,
-            Backing::File(file) => self.do_linear_fault(cx, fault, file).await,
-            Backing::Driver => unreachable!("refused above"),
+            Backing::Anonymous => self.do_anonymous_page(cx, fault).await?,
+            Backing::File(file) => self.do_linear_fault(cx, fault, file).await?,
+            Backing::Huge(_) | Backing::Driver => unreachable!("served or refused above"),
         }
+        Ok(Served::Otherwise)
     }
 
     /// `pud_alloc`, `pmd_alloc`, `pte_alloc_map`.
     pub(crate) async fn pte_alloc(&self, cx: &Cx, mm: MmId, va: Va) -> TableId {
+        self.alloc_tables(cx, mm, va, Level::Pte).await
+    }
+
+    /// The table of a level that covers an address, with those above it.
+    pub(crate) async fn alloc_tables(&self, cx: &Cx, mm: MmId, va: Va, lowest: Level) -> TableId {
         let lock = self.st().mm(mm).page_table_lock;
         let _lock = cx.lock(lock).await;
         let mut new_tables = 0;
@@ -149,10 +163,11 @@ impl Kernel {
         let st = &mut *st;
         let pgd = st.mm(mm).pgd;
         let walks = &mut st.walks;
-        let table = st.tables.populate(pgd, va.vpn(), |_, made| {
+        let table = st.tables.populate_to(pgd, va.vpn(), lowest, |_, made| {
             walks.made(&self.machine, cpu, made);
             new_tables += 1;
         });
+        self.check_populated(cx, st, mm);
         for _ in 0..new_tables {
             cx.charge(PAGE_ALLOC, self.machine.costs.page_alloc);
             cx.charge(PAGE_COPY, self.machine.costs.clear_page);
@@ -162,8 +177,11 @@ impl Kernel {
         if st.pte_locks.len() <= slot {
             st.pte_locks.resize(slot + 1, None);
         }
-        if st.pte_locks[slot].is_none() {
-            st.pte_locks[slot] = Some(self.engine.new_lock(self.classes.pte));
+        if lowest == Level::Pte && st.pte_locks[slot].is_none() {
+            st.pte_locks[slot] = Some(match self.profile.pte_locks {
+                PteLocks::PerTable => self.engine.new_lock(self.classes.pte),
+                PteLocks::PerMm => lock,
+            });
             st.mm_mut(mm).nr_ptes += 1;
         }
         table
@@ -200,21 +218,38 @@ impl Kernel {
         )
     }
 
-    /// `anon_vma_prepare`.
-    async fn anon_vma_prepare(&self, cx: &Cx, mm: MmId, vma: VmaId) -> AnonVmaId {
+    /// `anon_vma_prepare`: a neighbour's anon_vma that the VMA could be merged into, locked while it is
+    /// joined, or a new one, which needs no lock. page_table_lock decides between threads; the loser
+    /// gives a new one back.
+    pub(crate) async fn anon_vma_prepare(&self, cx: &Cx, mm: MmId, vma: VmaId) -> AnonVmaId {
         if let Some(anon) = self.st().vma(vma).anon_vma {
             return anon;
         }
         let _span = cx.span("anon_vma_prepare");
-        let anon = {
-            let mut st = self.st();
-            self.new_anon_vma(&mut st)
+        self.touch_lines(cx, work::FIND_VMA);
+        let shared = self.find_mergeable_anon_vma(mm, vma);
+        let _locked = match shared {
+            Some(anon) => {
+                let lock = self.st().anon_vma(anon).lock;
+                Some(cx.lock(lock).await)
+            }
+            None => None,
         };
-        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::LINK_VMA);
+        let anon = match shared {
+            Some(anon) => anon,
+            None => {
+                cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::LINK_VMA);
+                let mut st = self.st();
+                self.new_anon_vma(&mut st)
+            }
+        };
         let lock = self.st().mm(mm).page_table_lock;
         let _lock = cx.lock(lock).await;
         let mut st = self.st();
         if let Some(winner) = st.vma(vma).anon_vma {
+            if shared.is_none() {
+                st.free_anon_vmas.push(anon);
+            }
             return winner;
         }
         st.vma_mut(vma).anon_vma = Some(anon);
@@ -267,7 +302,7 @@ impl Kernel {
         if vma.prot.can_write() {
             entry = entry.with_dirty();
         }
-        st.tables.set(fault.table, fault.index, entry);
+        self.set_pte(cx, &mut st, fault.table, fault.index, entry);
         drop(st);
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
@@ -381,7 +416,7 @@ impl Kernel {
         if write {
             entry = entry.with_dirty();
         }
-        st.tables.set(fault.table, fault.index, entry);
+        self.set_pte(cx, &mut st, fault.table, fault.index, entry);
         st.metrics.faults_file += 1;
         st.mm_mut(fault.mm).file_rss += 1;
         drop(st);
@@ -431,6 +466,20 @@ impl Kernel {
         }
     }
 
+    /// What a look-up in the page cache holds: tree_lock for read with interrupts off, up to 2.6.26.
+    pub(crate) async fn page_cache_read<'a>(
+        &self,
+        cx: &'a Cx,
+        file: FileId,
+    ) -> Option<(Guard<'a>, sim::IrqGuard<'a>)> {
+        if self.profile.page_cache_lookup == PageCacheLookup::Lockless {
+            return None;
+        }
+        let irqs = cx.irq_disable();
+        let lock = self.st().file(file).tree_lock;
+        Some((cx.lock_shared(lock).await, irqs))
+    }
+
     /// `readpage` of a page that reclaim had dropped; it is locked.
     async fn bring_uptodate(&self, cx: &Cx, pfn: Pfn) {
         let stale = self.frames.borrow().get(pfn).flags.has(PageFlags::NOT_UPTODATE);
@@ -446,17 +495,18 @@ impl Kernel {
     /// with interrupts off. Whoever finds that somebody else inserted first looks up again.
     async fn find_or_create_page(&self, cx: &Cx, file: FileId, index: Pgoff) -> Result<CachedPage, Refused> {
         loop {
-            let cached = self.st().file(file).pages.lookup(index.get());
-            self.touch_lines(cx, cached.nodes * work::PAGE_CACHE_NODE);
-            if let Some(page) = cached.found {
-                self.frames().get_page(page.pfn);
-                return Ok(page);
+            {
+                let _tree = self.page_cache_read(cx, file).await;
+                let cached = self.st().file(file).pages.lookup(index.get());
+                self.touch_lines(cx, cached.nodes * work::PAGE_CACHE_NODE);
+                if let Some(page) = cached.found {
+                    self.frames().get_page(page.pfn);
+                    return Ok(page);
+                }
             }
             let pfn = self.alloc_page_or_reclaim(cx).await;
             let pfn = pfn.map_err(|_| Refused::OutOfMemory)?;
-            if self.st().file(file).on_disk.contains(&index) {
-                self.frames().get_mut(pfn).flags.set(PageFlags::NOT_UPTODATE);
-            } else {
+            if !self.st().file(file).on_disk.contains(&index) {
                 cx.charge(PAGE_COPY, self.machine.costs.clear_page);
             }
             let page = CachedPage {
@@ -485,8 +535,12 @@ impl Kernel {
         let inserted = self.st().file_mut(file).pages.insert(index.get(), page);
         self.touch_lines(cx, inserted.nodes * work::PAGE_CACHE_NODE);
         inserted.found?;
+        let on_disk = self.st().file(file).on_disk.contains(&index);
         let mut frames = self.frames();
         let frame = frames.get_mut(page.pfn);
+        if on_disk {
+            frame.flags.set(PageFlags::NOT_UPTODATE);
+        }
         frame.count += 1;
         frame.set_owner(Owner::File(file));
         frame.set_index(index);
@@ -495,10 +549,10 @@ impl Kernel {
     }
 
     /// `handle_pte_fault` for a present entry.
-    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
+    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
-            return Ok(());
+            return Ok(Served::Otherwise);
         }
         if fault.access.is_write() && !now.writable() {
             return self.do_wp_page(cx, fault, now, ptl).await;
@@ -506,12 +560,12 @@ impl Kernel {
         // `ptep_set_access_flags`: young (and dirty); a read fault does not even write.
         if fault.access.is_write() {
             let updated = now.with_accessed().with_dirty();
-            self.st().tables.set(fault.table, fault.index, updated);
+            self.set_pte(cx, &mut self.st(), fault.table, fault.index, updated);
             self.flush_tlb_page(cx, fault.mm, fault.va).await;
         }
         self.st().metrics.faults_spurious += 1;
         drop(ptl);
-        Ok(())
+        Ok(Served::Otherwise)
     }
 
     /// `do_wp_page`: a write to a present read-only entry; the pte lock is held.
@@ -521,7 +575,7 @@ impl Kernel {
         fault: Fault,
         entry: Entry,
         ptl: Guard<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<Served, Refused> {
         let _span = cx.span("do_wp_page");
         let old = entry.pfn();
         let shared = self.st().vma(fault.vma).sharing == Sharing::Shared;
@@ -529,13 +583,14 @@ impl Kernel {
             return self.wp_page_shared(cx, fault, entry, ptl).await;
         }
         let anon = self.frames.borrow().get(old).is_anon();
-        if anon && self.is_sole_owner(cx, old).await {
+        let sole_owner = anon && self.is_sole_owner(cx, old).await;
+        if sole_owner {
             let writable = entry.with_write().with_accessed().with_dirty();
-            self.st().tables.set(fault.table, fault.index, writable);
+            self.set_pte(cx, &mut self.st(), fault.table, fault.index, writable);
             self.flush_tlb_page(cx, fault.mm, fault.va).await;
             self.st().metrics.faults_reuse += 1;
             drop(ptl);
-            return Ok(());
+            return Ok(Served::MayWrite);
         }
         self.frames().get_page(old);
         drop(ptl);
@@ -552,7 +607,7 @@ impl Kernel {
     }
 
     /// The copying half of `do_wp_page`; a reference to the old page is held.
-    async fn wp_page_copy(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<(), Refused> {
+    async fn wp_page_copy(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         let old = entry.pfn();
         let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
         let Ok(new) = self.alloc_page_or_reclaim(cx).await else {
@@ -565,11 +620,13 @@ impl Kernel {
             drop(ptl);
             self.put_page(cx, new).await;
             self.put_page(cx, old).await;
-            return Ok(());
+            return Ok(Served::Otherwise);
         }
         // ptep_clear_flush, and whom the design tells here.
-        self.st().tables.set(fault.table, fault.index, Entry::NONE);
+        self.set_pte(cx, &mut self.st(), fault.table, fault.index, Entry::NONE);
         self.flush_tlb_page(cx, fault.mm, fault.va).await;
+        self.check_page_notice(cx, fault.mm, Path::Cow, Point::AfterFlush, fault.va, old);
+        self.check_flushed(cx, fault.mm, fault.va, old);
         self.notify_page(cx, fault.mm, Path::Cow, Point::AfterFlush, fault.va)
             .await;
         self.install_anon(cx, &fault, anon, new);
@@ -577,6 +634,7 @@ impl Kernel {
         self.account_copy(cx, &fault, now.pfn());
         if self.table.at(Path::Cow, Point::AfterPtl).is_some() {
             drop(ptl);
+            self.check_page_notice(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va, old);
             self.notify_page(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va)
                 .await;
         }
@@ -584,7 +642,7 @@ impl Kernel {
         // design tells its subscribers after it.
         self.put_page(cx, old).await;
         self.put_page(cx, old).await;
-        Ok(())
+        Ok(Served::MayWrite)
     }
 
     fn account_copy(&self, cx: &Cx, fault: &Fault, old: Pfn) {
@@ -592,6 +650,9 @@ impl Kernel {
         let frame = frames.get_mut(old);
         frame.mapcount -= 1;
         let was_file = !frame.is_anon();
+        if was_file {
+            self.check_dirty_kept(old, frame);
+        }
         drop(frames);
         self.touch_lines(cx, work::RMAP);
         let mut st = self.st();
@@ -602,6 +663,16 @@ impl Kernel {
             mm.anon_rss += 1;
         }
     }
+}
+
+/// How a fault was served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Served {
+    /// `do_wp_page` made the page writable or copied it (VM_FAULT_WRITE): what copy on write has to do is
+    /// done, whatever becomes of the entry's write right afterwards.
+    MayWrite,
+    /// In another way, or by somebody else.
+    Otherwise,
 }
 
 /// `pte_same`.

@@ -5,7 +5,7 @@
 //! parent's node, i_mmap. Pages are copied only where a VMA has an anon_vma: linear file mappings refault.
 //! Writable private entries become read-only in both; the parent's TLBs are flushed once, after all
 //! VMAs and after every bracket was closed, so until then other CPUs may still write through stale
-//! entries.
+//! entries. The child inherits no VM_LOCKED.
 //!
 //! Nonlinear VMAs are copied, too, with their file-offset entries: what belongs where cannot be told
 //! otherwise. They are shared, so there is no bracket and nothing is write-protected.
@@ -13,7 +13,9 @@
 //! Locks of copy_pte_range: the child's pte lock, then the parent's, nested; every 32 units of
 //! progress (8 an entry copied, 1 a none entry) it looks for a reason to let go of both.
 //!
-//! Deviations: no DONTCOPY, hugetlb or special mappings; driver mappings are not inherited (the only
+//! Mappings of huge pages are always copied, without a bracket (hugetlb.rs).
+//!
+//! Deviations: no DONTCOPY or special mappings; driver mappings are not inherited (the only
 //! ones, XPMEM's, are DONTCOPY).
 
 use std::rc::Rc;
@@ -23,13 +25,14 @@ use x86::{Entry, EntryFlags, Level, TableId, VaRange, Vpn};
 
 use crate::account::{ENTRY, PAGE_TABLE};
 use crate::frame::Owner;
+use crate::hugetlb::Reserve;
 use crate::i_mmap::{IntervalIndex as _, Sibling};
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::Path;
 use crate::profile::{FORK_PROGRESS_ENTRY, FORK_PROGRESS_LIMIT, work};
 use crate::swapops::{MigrationAccess, NonPresent, SwapSlot};
-use crate::vma::{Backing, VmaId};
+use crate::vma::{Backing, Locked, VmFlags, Vma, VmaId};
 
 /// One page table's worth of copy_page_range.
 struct CopyPtes {
@@ -90,13 +93,23 @@ impl Kernel {
         }
         drop(new);
         self.flush_tlb_mm(cx, parent).await;
+        self.check_forked(cx, parent);
     }
 
     async fn dup_vma(&self, cx: &Cx, child: MmId, vma: VmaId) -> VmaId {
         self.touch_lines(cx, work::LINK_VMA);
         let copy = {
             let mut st = self.st();
-            let copy = st.vma(vma).clone();
+            let parents = st.vma(vma).clone();
+            let copy = Vma {
+                flags: VmFlags {
+                    locked: Locked::No,
+                    ..parents.flags
+                },
+                // Promised huge pages stay the parent's (`reset_vma_resv_huge_pages`).
+                reserve: Reserve::None,
+                ..parents
+            };
             st.add_vma(child, copy)
         };
         let (anon, file) = {
@@ -138,6 +151,9 @@ impl Kernel {
             let v = st.vma(vma);
             (v.range, v.is_cow(), v.anon_vma.is_some() || v.is_nonlinear())
         };
+        if self.st().is_huge(vma) {
+            return self.copy_hugetlb_page_range(cx, parent, child, vma).await;
+        }
         if !copied {
             return;
         }
@@ -251,6 +267,10 @@ impl Kernel {
         let mut progress = std::mem::take(&mut job.progress);
         let mut st = self.st();
         let mut frames = self.frames();
+        let (src, dst) = (
+            self.locked_ptes(cx, &st, job.src),
+            self.locked_ptes(cx, &st, job.dst),
+        );
         let first = job.at;
         while job.at < job.end {
             // The caller has synchronised for the first entry.
@@ -276,8 +296,8 @@ impl Kernel {
                     return Pause::Swap(slot, index);
                 }
                 let inherited = inherit_nonpresent(meaning, job.write_protect);
-                st.tables.set(job.dst, index, inherited.child);
-                st.tables.set(job.src, index, inherited.parent);
+                dst.set(&mut st, index, inherited.child);
+                src.set(&mut st, index, inherited.parent);
                 if let NonPresent::Migration(pfn, _) = meaning {
                     // It will map a page, in the child, too.
                     match frames.get(pfn).owner() {
@@ -291,12 +311,12 @@ impl Kernel {
             let mut inherited = entry;
             if job.write_protect == WriteProtect::Cow {
                 inherited = entry.without_write();
-                st.tables.set(job.src, index, inherited);
+                src.set(&mut st, index, inherited);
             } else {
                 inherited = inherited.without_dirty();
             }
-            st.tables
-                .set(job.dst, index, inherited.without(EntryFlags::ACCESSED));
+            let copied = inherited.without(EntryFlags::ACCESSED);
+            dst.set(&mut st, index, copied);
             st.metrics.pages_forked += 1;
             let frame = frames.get_mut(entry.pfn());
             frame.count += 1;
@@ -323,7 +343,7 @@ fn inherit_nonpresent(meaning: NonPresent, write_protect: WriteProtect) -> Inher
         (NonPresent::Migration(pfn, _), WriteProtect::Cow) => {
             NonPresent::Migration(pfn, MigrationAccess::Read)
         }
-        (NonPresent::File(_) | NonPresent::Migration(..) | NonPresent::Swap(_), _) => meaning,
+        (NonPresent::File(_) | NonPresent::Swap(_) | NonPresent::Migration(..), _) => meaning,
     };
     Inherited {
         child: meaning.entry(),

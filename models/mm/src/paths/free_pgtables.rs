@@ -1,7 +1,8 @@
 //! `free_pgtables`: unlinking VMAs from the reverse maps and freeing their page tables.
 //!
 //! Follows mm/memory.c and mm/mmap.c of 2.6.27 (host-mm-paths B.2). VMAs within one PMD span of
-//! each other are freed in one call. A table goes only if no neighbouring VMA uses its span (floor
+//! each other are freed in one call, mappings of huge pages each in one of its own
+//! (`hugetlb_free_pgd_range`, which is `free_pgd_range` on x86). A table goes only if no neighbouring VMA uses its span (floor
 //! and ceiling); it is queued in the gather like a page, so it is freed after a flush (F2), and a
 //! VMA leaves i_mmap and its anon_vma before that (F12). No page-table lock: the VMAs are hidden.
 
@@ -34,11 +35,14 @@ impl Kernel {
             let mut last = first;
             self.unlink_vma(cx, vmas[first]).await;
             while last + 1 < vmas.len()
+                && !self.st().is_huge(vmas[first])
+                && !self.st().is_huge(vmas[last + 1])
                 && ranges[last + 1].start() <= ranges[last].end().add_pages(PT_SPAN_PAGES)
             {
                 last += 1;
                 self.unlink_vma(cx, vmas[last]).await;
             }
+            self.check_hidden(cx, mm, &vmas[first..=last]);
             let next = ranges.get(last + 1).map(VaRange::start).or(ceiling);
             let detached = self.detach_tables(mm, ranges[first].start(), ranges[last].end(), floor, next);
             for table in detached {
@@ -63,7 +67,8 @@ impl Kernel {
         detached
     }
 
-    /// `anon_vma_unlink` and `unlink_file_vma`.
+    /// `anon_vma_unlink` and `unlink_file_vma`. Who takes the last VMA off an anon_vma's list gives the
+    /// anon_vma back, after dropping its lock.
     pub(crate) async fn unlink_vma(&self, cx: &Cx, vma: VmaId) {
         let (anon, file) = {
             let st = self.st();
@@ -72,9 +77,18 @@ impl Kernel {
         if let Some(anon) = anon {
             let _span = cx.span("anon_vma_unlink");
             let lock = self.st().anon_vma(anon).lock;
-            let _anon = cx.lock(lock).await;
+            let guard = cx.lock(lock).await;
             self.touch_lines(cx, work::RMAP);
-            self.st().anon_vma_mut(anon).vmas.retain(|v| *v != vma);
+            let empty = {
+                let mut st = self.st();
+                let list = &mut st.anon_vma_mut(anon).vmas;
+                list.retain(|v| *v != vma);
+                list.is_empty()
+            };
+            drop(guard);
+            if empty {
+                self.st().free_anon_vmas.push(anon);
+            }
         }
         if let Some(file) = file {
             let _span = cx.span("unlink_file_vma");

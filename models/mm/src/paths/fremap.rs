@@ -17,12 +17,11 @@
 //! What is promised: when the call returns, no TLB and, through the bracket, no secondary MMU has the
 //! pages that were there; the references are dropped inside the bracket, after each flush.
 //!
-//! Deviations: an offset is refused if an entry of [`x86`] cannot hold it (40 bits; the kernel of x86-64
-//! allows 46 and keeps 34 of them). Prefaulting takes and drops a reference to each page, where the
-//! kernel asks get_user_pages for none.
+//! Deviation: an offset is refused if an entry of [`x86`] cannot hold it (40 bits; the kernel of x86-64
+//! allows 46 and keeps 34 of them).
 
 use sim::Cx;
-use x86::{Access, Level, PAGE_SHIFT, PgoffRange, Va, VaRange};
+use x86::{Level, PAGE_SHIFT, PgoffRange, Va, VaRange};
 
 use crate::FileId;
 use crate::account::{ENTRY, PAGE_TABLE};
@@ -31,7 +30,7 @@ use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
 use crate::paths::zap_nonpresent::CountedIn;
-use crate::paths::{MapError, MapRequest};
+use crate::paths::{MapError, MapFlags, MapRequest};
 use crate::profile::work;
 use crate::swapops::NonPresent;
 use crate::vma::{Linearity, Prot, Sharing, VmaId};
@@ -99,7 +98,7 @@ impl Kernel {
         }
         let lock = self.mmap_sem(mm);
         let (mut sem, mut held) = (cx.lock_shared(lock).await, Held::Read);
-        let vma = loop {
+        loop {
             let (vma, file) = self.remappable(cx, mm, range)?;
             let (nonlinear, in_place, kind) = {
                 let st = self.st();
@@ -108,7 +107,7 @@ impl Kernel {
                 (v.is_nonlinear(), in_place, st.file(file).kind)
             };
             if nonlinear {
-                break vma;
+                break;
             }
             if in_place {
                 return Ok(());
@@ -122,8 +121,8 @@ impl Kernel {
                 return self.emulate_remap(cx, mm, vma, &request).await;
             }
             self.make_nonlinear(cx, vma, file).await;
-            break vma;
-        };
+            break;
+        }
         let bracket = self.notify_open(cx, mm, Path::Remap, range).await;
         self.populate_range(cx, mm, range, pages).await;
         self.notify_close(cx, bracket).await;
@@ -131,7 +130,8 @@ impl Kernel {
             if held == Held::Write {
                 sem = sem.downgrade();
             }
-            self.prefault(cx, mm, vma, range).await;
+            // A page beyond the end of the file, or memory that is used up, ends it; the call succeeds.
+            let _ignored = self.make_pages_present(cx, mm, range).await;
         }
         drop(sem);
         Ok(())
@@ -157,19 +157,22 @@ impl Kernel {
         vma: VmaId,
         request: &RemapRequest,
     ) -> Result<(), RemapError> {
-        let linear = {
+        let (linear, flags) = {
             let st = self.st();
             let v = st.vma(vma);
-            MapRequest {
+            let linear = MapRequest {
                 at: Some(request.range.start()),
                 pages: request.range.pages(),
                 backing: v.backing,
                 pgoff: request.pgoff,
                 sharing: v.sharing,
                 prot: v.prot,
-            }
+                flags: MapFlags::NONE,
+            };
+            (linear, v.flags)
         };
-        self.do_mmap(cx, mm, linear).await.map_err(RemapError::Map)?;
+        let mapped = self.mmap_region(cx, mm, request.range, &linear, flags);
+        mapped.await.map_err(RemapError::Map)?;
         Ok(())
     }
 
@@ -210,7 +213,7 @@ impl Kernel {
         let old = self.st().tables.get(table, index);
         if old.maps_page() {
             // `zap_pte`: ptep_clear_flush, then the page.
-            self.st().tables.set(table, index, x86::Entry::NONE);
+            self.set_pte(cx, &mut self.st(), table, index, x86::Entry::NONE);
             self.flush_tlb_page(cx, mm, va).await;
             self.notify_page(cx, mm, Path::Remap, Point::AfterFlush, va).await;
             self.touch_lines(cx, work::RMAP);
@@ -223,26 +226,8 @@ impl Kernel {
             }
         }
         let mut st = self.st();
-        st.tables.set(table, index, file_page.entry());
+        self.set_pte(cx, &mut st, table, index, file_page.entry());
         st.metrics.pages_remapped += 1;
-    }
-
-    /// `make_pages_present`: the pages are faulted in as far as they can be. mmap_sem is held for read.
-    async fn prefault(&self, cx: &Cx, mm: MmId, vma: VmaId, range: VaRange) {
-        let _span = cx.span("make_pages_present");
-        let access = if self.st().vma(vma).prot.can_write() {
-            Access::Write
-        } else {
-            Access::Read
-        };
-        for vpn in range.vpns() {
-            cx.cond_resched().await;
-            // A page beyond the end of the file, or memory that is used up, ends it; the call succeeds.
-            let Ok(page) = self.get_user_page(cx, mm, vpn.va(), access).await else {
-                return;
-            };
-            self.put_page(cx, page.pfn).await;
-        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::vma::{Sharing, VmaId};
 /// Why pages cannot be removed from the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RemoveError {
-    /// The mapping is nonlinear, or has no file (-EINVAL).
+    /// The mapping is locked, nonlinear, of huge pages, or has no file (-EINVAL).
     Invalid,
     /// The mapping is not a shared writable one (-EACCES).
     Access,
@@ -74,7 +74,7 @@ impl Kernel {
         let v = st.vma(vma);
         let file = v
             .file()
-            .filter(|_| !v.is_nonlinear())
+            .filter(|_| !v.flags.is_locked() && !v.is_nonlinear() && !st.is_huge(vma))
             .ok_or(RemoveError::Invalid)?;
         if v.sharing != Sharing::Shared || !v.prot.can_write() {
             return Err(RemoveError::Access);

@@ -1,7 +1,9 @@
 //! `do_mmap_pgoff`, `do_brk`.
 //!
 //! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.4): mmap_sem for write; what lies at a fixed address
-//! is unmapped first; a mapping that continues its neighbour is merged into it. No TLB flush and no
+//! is unmapped first; a mapping that continues its neighbours is merged with them. With MAP_LOCKED (or
+//! after mlockall(MCL_FUTURE), heap included) and MAP_POPULATE all pages are made present before
+//! mmap_sem is given back; a page that cannot be is no error of the call. No TLB flush and no
 //! notifier on pure growth; shrinking brk is a munmap. Deviation: the search for free space goes
 //! down from `mmap_base`, as in the top-down layout, but keeps the next candidate instead of
 //! walking the VMAs (`arch_get_unmapped_area_topdown` with its cache); addresses change no count.
@@ -9,11 +11,13 @@
 use sim::Cx;
 use x86::{PAGE_SIZE, Pgoff, PgoffRange, Va, VaRange};
 
+use crate::access::Refused;
 use crate::account::ENTRY;
+use crate::hugetlb::Reserve;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::profile::{MAX_MAP_COUNT, work};
-use crate::vma::{Backing, Linearity, Prot, Sharing, Vma, VmaId};
+use crate::vma::{Accounted, Backing, Growth, Linearity, Locked, Prot, Sharing, VmFlags, Vma, VmaId};
 use crate::{FileId, FileKind};
 
 /// What to map.
@@ -31,17 +35,62 @@ pub struct MapRequest {
     pub sharing: Sharing,
     /// Rights.
     pub prot: Prot,
+    /// Flags that change what becomes of the pages.
+    pub flags: MapFlags,
 }
 
-/// Why a mapping cannot be made.
+/// Whether a new mapping's pages are made present at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Populate {
+    /// When they are touched.
+    #[default]
+    OnDemand,
+    /// Before mmap(2) returns (MAP_POPULATE).
+    Now,
+}
+
+/// `flags` of mmap(2), as far as they concern pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MapFlags {
+    /// MAP_LOCKED.
+    pub locked: Locked,
+    /// MAP_POPULATE.
+    pub populate: Populate,
+    /// MAP_GROWSDOWN.
+    pub growth: Growth,
+}
+
+impl MapFlags {
+    /// None of them.
+    pub const NONE: MapFlags = MapFlags {
+        locked: Locked::No,
+        populate: Populate::OnDemand,
+        growth: Growth::None,
+    };
+}
+
+/// Why a mapping cannot be made or changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MapError {
     /// The length is zero or the range leaves the user half (-EINVAL).
     BadRange,
+    /// mremap of a range that is not inside one mapping, or that may not be moved (-EFAULT).
+    NotOneMapping,
+    /// Some of the range is not mapped (-ENOMEM).
+    Hole,
+    /// A mapping the call is not made for (-EINVAL).
+    Unsuitable,
+    /// A page that must be present cannot be (-ENOMEM; without memory -EAGAIN).
+    NotPresent(Refused),
     /// `sysctl_max_map_count` mappings already (-ENOMEM).
     TooManyMappings,
     /// No gap in the address space is large enough (-ENOMEM).
     NoSpace,
+    /// The pool has not enough huge pages that are promised to nobody (-ENOMEM).
+    NoHugePages,
+    /// What lies there are huge pages, and the range begins or ends inside one (-EINVAL of `split_vma`;
+    /// mmap makes it -ENOMEM).
+    CutsHugePage,
 }
 
 /// A range inside the user half.
@@ -79,35 +128,88 @@ impl Kernel {
         };
         let range = user_range(start, request.pages)?;
         PgoffRange::from_pages(request.pgoff, request.pages).ok_or(MapError::BadRange)?;
-        self.do_munmap(cx, mm, range).await;
-        if self.st().mm(mm).vmas.len() >= MAX_MAP_COUNT {
+        // One more than the limit is let through, as the kernel does.
+        if self.st().mm(mm).vmas.len() > MAX_MAP_COUNT {
             return Err(MapError::TooManyMappings);
         }
-        let pgoff = match request.backing {
-            Backing::File(_) | Backing::Driver => request.pgoff,
-            Backing::Anonymous => Pgoff::new(start.vpn().get()),
+        self.hugetlb_get_unmapped_area(request.backing, range)?;
+        let flags = self.calc_vm_flags(mm, &request);
+        self.mmap_region(cx, mm, range, &request, flags).await
+    }
+
+    /// `mmap_region`; the caller holds mmap_sem for write.
+    pub(super) async fn mmap_region(
+        &self,
+        cx: &Cx,
+        mm: MmId,
+        range: VaRange,
+        request: &MapRequest,
+        flags: VmFlags,
+    ) -> Result<VaRange, MapError> {
+        self.do_munmap(cx, mm, range).await?;
+        // Shared anonymous memory is the whole of its file.
+        let pgoff = match (request.backing, request.sharing) {
+            (Backing::File(_) | Backing::Huge(_) | Backing::Driver, _) => request.pgoff,
+            (Backing::Anonymous, Sharing::Private) => Pgoff::new(range.start().vpn().get()),
+            (Backing::Anonymous, Sharing::Shared) => Pgoff::new(0),
         };
         let vma = Vma {
             range,
             prot: request.prot,
             sharing: request.sharing,
-            backing: self.backing_of(&request),
+            flags,
+            backing: self.backing_of(request),
             pgoff,
             anon_vma: None,
             linearity: Linearity::Linear,
             scan_cursor: 0,
             truncate_count: 0,
+            reserve: Reserve::None,
         };
-        if self.vma_merge(cx, mm, &vma).await.is_none() {
+        let vma = self.hugetlbfs_file_mmap(cx, vma).await?;
+        let locked = flags.locked;
+        let prev = self.st().mm(mm).vmas.before(range.start());
+        if self.vma_merge(cx, mm, prev, &vma).await.is_none() {
             self.vma_link(cx, mm, vma).await;
         }
+        if locked == Locked::Yes {
+            self.st().mm_mut(mm).locked_vm += range.pages();
+        }
+        if locked == Locked::Yes || request.flags.populate == Populate::Now {
+            let _ignored = self.make_pages_present(cx, mm, range).await;
+        }
         Ok(range)
+    }
+
+    /// `calc_vm_flag_bits` and `def_flags`; private memory that can be written is accounted,
+    /// but for huge pages, which are promised instead, and drivers'.
+    fn calc_vm_flags(&self, mm: MmId, request: &MapRequest) -> VmFlags {
+        let promised = match request.backing {
+            Backing::File(file) => self.st().is_hugetlbfs(file),
+            Backing::Huge(_) | Backing::Driver => true,
+            Backing::Anonymous => false,
+        };
+        let private = request.sharing == Sharing::Private && !promised;
+        let locked = match request.flags.locked {
+            Locked::Yes => Locked::Yes,
+            Locked::No => self.st().mm(mm).def_locked,
+        };
+        VmFlags {
+            locked,
+            growth: request.flags.growth,
+            accounted: if private && request.prot.can_write() {
+                Accounted::Yes
+            } else {
+                Accounted::No
+            },
+        }
     }
 
     /// Shared anonymous memory is a file of its own (`shmem_zero_setup`).
     fn backing_of(&self, request: &MapRequest) -> Backing {
         match (request.backing, request.sharing) {
             (Backing::Anonymous, Sharing::Shared) => Backing::File(self.shmem_file(request.pages)),
+            (Backing::File(file), _) if self.st().is_hugetlbfs(file) => Backing::Huge(file),
             (backing, _) => backing,
         }
     }
@@ -160,7 +262,10 @@ impl Kernel {
             return Ok(());
         }
         if let Some(gone) = VaRange::new(to, now) {
-            self.do_munmap(cx, mm, gone).await;
+            // Where the heap cannot be cut it stays as it is.
+            if self.do_munmap(cx, mm, gone).await.is_err() {
+                return Ok(());
+            }
         } else if let Some(grown) = VaRange::new(now, to) {
             // Something in the way, or right behind: the heap stays as it is.
             let wanted = VaRange::new(now, to.add_pages(1)).expect("a page more than something");
@@ -177,6 +282,7 @@ impl Kernel {
                     pgoff: Pgoff::new(0),
                     sharing: Sharing::Private,
                     prot: Prot::READ_WRITE,
+                    flags: MapFlags::NONE,
                 },
             )
             .await?;

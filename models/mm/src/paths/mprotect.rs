@@ -1,60 +1,78 @@
 //! `mprotect`.
 //!
-//! Follows mm/mprotect.c of 2.6.27 (host-mm-paths B.7): mmap_sem for write; each VMA is split and its
-//! rights are set; between notifier start and end all present entries are changed, one hold of a
-//! pte lock a page table without a break, then the whole address space is flushed, even if nothing
-//! was present or rights only grew. VMAs whose rights stay are left alone.
+//! Follows mm/mprotect.c of 2.6.27 (host-mm-paths B.7): mmap_sem for write; the part of each VMA joins
+//! a neighbour that has the new rights already, or is split off; between notifier start and end all
+//! present entries are changed, one hold of a pte lock a page table without a break, then the whole
+//! address space is flushed, even if nothing was present or rights only grew. VMAs whose rights stay
+//! are left alone. At a hole the call ends with -ENOMEM, having changed what lies before it.
 //!
-//! Deviations: neighbours that become alike are not merged again (that only changes `map_count`); a hole in
-//! the range is passed over (the kernel returns -ENOMEM there, having changed what lies before it).
+//! Deviation: every file was opened for reading and writing, so no right is refused (-EACCES).
 
 use sim::Cx;
-use x86::{Entry, Level, Rights, TableId, VaRange, VpnRange};
+use x86::{Entry, EntryFlags, Level, Rights, TableId, VaRange, VpnRange};
 
 use crate::account::{ENTRY, PAGE_TABLE};
 use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::Path;
+use crate::paths::vma_parts::Parts;
+use crate::paths::{MapError, PTE_SPECIAL};
 use crate::profile::work;
 use crate::swapops::{MigrationAccess, NonPresent};
-use crate::vma::{Prot, Sharing, VmaId};
+use crate::vma::{Accounted, Backing, Prot, Sharing, VmaId};
 
 impl Kernel {
     /// mprotect(2).
-    pub async fn sys_mprotect(&self, cx: &Cx, mm: MmId, range: VaRange, prot: Prot) {
+    ///
+    /// # Errors
+    /// [`MapError::Hole`] at the first address that is not mapped, [`MapError::TooManyMappings`] if a
+    /// split would be one too many, [`MapError::CutsHugePage`] if it would be inside a huge page; what lies
+    /// before is changed.
+    pub async fn sys_mprotect(&self, cx: &Cx, mm: MmId, range: VaRange, prot: Prot) -> Result<(), MapError> {
         let _span = cx.span("sys_mprotect");
         cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
         let _sem = cx.lock(self.mmap_sem(mm)).await;
         self.touch_lines(cx, work::FIND_VMA);
-        let vmas: Vec<VmaId> = self.st().mm(mm).vmas.overlapping(range).collect();
-        for vma in vmas {
-            let (same, part) = {
-                let st = self.st();
-                let v = st.vma(vma);
-                (
-                    v.prot == prot,
-                    v.range.intersect(&range).expect("an overlapping VMA intersects"),
-                )
-            };
-            if !same {
-                self.mprotect_fixup(cx, mm, part, prot).await;
-            }
+        let mut next = Some(Parts::first(&self.st(), mm, range)?);
+        while let Some(parts) = next {
+            let vma = self.mprotect_fixup(cx, mm, &parts, prot).await?;
+            next = parts.next(&self.st(), mm, vma)?;
         }
+        Ok(())
     }
 
-    /// `mprotect_fixup` for a part of one VMA.
-    async fn mprotect_fixup(&self, cx: &Cx, mm: MmId, part: VaRange, prot: Prot) {
+    /// `mprotect_fixup` for a part of one VMA. Returns the VMA that has the part now.
+    async fn mprotect_fixup(&self, cx: &Cx, mm: MmId, at: &Parts, prot: Prot) -> Result<VmaId, MapError> {
+        let (same, mut flags, charged) = {
+            let st = self.st();
+            let v = st.vma(at.vma);
+            (v.prot == prot, v.flags, v.is_cow() && !st.is_huge(at.vma))
+        };
+        if same {
+            return Ok(at.vma);
+        }
         let _span = cx.span("mprotect_fixup");
-        self.split_at(cx, mm, part.start()).await;
-        self.split_at(cx, mm, part.end()).await;
+        // Private memory that becomes writable is charged from now on.
+        if prot.can_write() && charged {
+            flags.accounted = Accounted::Yes;
+        }
         let vma = self
-            .find_vma(cx, mm, part.start())
-            .expect("the part was just split off");
-        self.st().vma_mut(vma).prot = prot;
-        let bracket = self.notify_open(cx, mm, Path::Mprotect, part).await;
-        self.change_protection(cx, mm, vma, part).await;
+            .merge_or_split(cx, mm, at.prev, at.vma, at.part, (prot, flags))
+            .await?;
+        {
+            let mut st = self.st();
+            let v = st.vma_mut(vma);
+            (v.prot, v.flags) = (prot, flags);
+        }
+        let bracket = self.notify_open(cx, mm, Path::Mprotect, at.part).await;
+        if self.st().is_huge(vma) {
+            self.hugetlb_change_protection(cx, mm, vma, at.part).await;
+        } else {
+            self.change_protection(cx, mm, vma, at.part).await;
+        }
         self.flush_tlb_mm(cx, mm).await;
         self.notify_close(cx, bracket).await;
+        Ok(vma)
     }
 
     /// `change_protection`.
@@ -82,11 +100,14 @@ impl Kernel {
     /// unless the page is a shared one that is dirty already, or nobody accounts dirty pages.
     fn change_pte_range(&self, cx: &Cx, vma: VmaId, table: TableId, pages: VpnRange) {
         let mut st = self.st();
-        let (rights, prot, shared, clean_too) = {
+        let (rights, prot, shared, clean_too, driver) = {
             let v = st.vma(vma);
             let clean_too = !st.vma_wants_writenotify(v);
-            (v.rights(), v.prot, v.sharing == Sharing::Shared, clean_too)
+            let driver = v.backing == Backing::Driver;
+            let shared = v.sharing == Sharing::Shared;
+            (v.rights(), v.prot, shared, clean_too, driver)
         };
+        let ptes = self.locked_ptes(cx, &st, table);
         for vpn in pages.iter() {
             let index = Level::Pte.index_of(vpn);
             let entry = st.tables.get(table, index);
@@ -108,17 +129,20 @@ impl Kernel {
             } else {
                 rights.without(Rights::WRITE)
             };
+            // `pte_modify` keeps what is not a right.
             let mut changed = Entry::leaf(entry.pfn(), rights);
-            if entry.accessed() {
-                changed = changed.with_accessed();
+            for kept in [EntryFlags::ACCESSED, EntryFlags::DIRTY] {
+                if entry.has(kept) {
+                    changed = changed.with(kept);
+                }
             }
-            if entry.dirty() {
-                changed = changed.with_dirty();
+            if driver {
+                changed = changed.with(PTE_SPECIAL);
             }
             if !prot.can_read() {
                 changed = changed.with_no_access();
             }
-            st.tables.set(table, index, changed);
+            ptes.set(&mut st, index, changed);
         }
     }
 }

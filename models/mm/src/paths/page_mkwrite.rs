@@ -13,7 +13,7 @@
 use sim::{Cx, Guard};
 use x86::{Entry, Pfn};
 
-use super::fault::{Fault, Still};
+use super::fault::{Fault, Served, Still};
 use crate::FileId;
 use crate::access::Refused;
 use crate::file::CachedPage;
@@ -70,7 +70,7 @@ impl Kernel {
         fault: Fault,
         entry: Entry,
         ptl: Guard<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<Served, Refused> {
         let pfn = entry.pfn();
         let file = self.st().vma(fault.vma).file();
         if let Some(file) = file
@@ -85,7 +85,7 @@ impl Kernel {
             let (ptl, _, still) = self.relock(cx, &fault, entry).await;
             self.put_page(cx, pfn).await;
             if still == Still::Changed {
-                return Ok(());
+                return Ok(Served::Otherwise);
             }
             self.wp_page_reuse(cx, &fault, entry, ptl).await;
         } else {
@@ -94,14 +94,14 @@ impl Kernel {
         self.wait_on_page_locked(cx, pfn).await;
         self.set_page_dirty(cx, pfn).await;
         self.put_page(cx, pfn).await;
-        Ok(())
+        Ok(Served::MayWrite)
     }
 
     /// The entry becomes writable; the page gets a reference that keeps it until it is marked dirty.
     async fn wp_page_reuse(&self, cx: &Cx, fault: &Fault, entry: Entry, ptl: Guard<'_>) {
         self.frames().get_page(entry.pfn());
         let writable = entry.with_write().with_accessed().with_dirty();
-        self.st().tables.set(fault.table, fault.index, writable);
+        self.set_pte(cx, &mut self.st(), fault.table, fault.index, writable);
         self.flush_tlb_page(cx, fault.mm, fault.va).await;
         self.st().metrics.faults_reuse += 1;
         drop(ptl);

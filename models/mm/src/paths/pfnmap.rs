@@ -2,8 +2,8 @@
 //! accesses that fault into the driver.
 //!
 //! Follows mm/memory.c of 2.6.27 for VM_PFNMAP mappings ([`Backing::Driver`]): an entry points at a
-//! frame that has no `struct page` for this kernel, so there is neither a reference nor a reverse
-//! map nor an rss count behind it, and taking it away only needs the flush. The frame may belong to
+//! frame that has no `struct page` for this kernel ([`PTE_SPECIAL`] says so to whoever walks without the
+//! VMA), so there is neither a reference nor a reverse map nor an rss count behind it, and taking it away only needs the flush. The frame may belong to
 //! another kernel of the world: it is the driver that must not let it go while an entry or a TLB
 //! still leads to it. `zap_page_range` is exported to drivers by the sleepable series
 //! (notifier-variants V9, patch "export zap_page_range").
@@ -12,7 +12,7 @@
 //! [`Kernel::access_mapped`] again afterwards, instead of through `vm_ops->fault`.
 
 use sim::{Action, Cx, Object};
-use x86::{Access, Entry, Level, Pfn, Rights, Va, VaRange};
+use x86::{Access, Entry, EntryFlags, Level, Pfn, Rights, Va, VaRange};
 
 use crate::access::{Cached, Refused, Tried};
 use crate::account::PAGE_TABLE;
@@ -20,6 +20,9 @@ use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::paths::ZapDetails;
 use crate::vma::{Backing, VmaId};
+
+/// `_PAGE_SPECIAL`, include/asm-x86/pgtable.h 2.6.27: no `struct page` belongs to the entry.
+pub(crate) const PTE_SPECIAL: EntryFlags = EntryFlags::AVAILABLE;
 
 /// How often the instruction behind an access was begun.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,7 +124,8 @@ impl Kernel {
             );
             return Ok(Inserted::AlreadyThere);
         }
-        st.tables.set(table, index, Entry::leaf(pfn, rights));
+        let special = Entry::leaf(pfn, rights).with(PTE_SPECIAL);
+        self.set_pte(cx, &mut st, table, index, special);
         Ok(Inserted::New)
     }
 

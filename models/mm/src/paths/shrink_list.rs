@@ -100,9 +100,14 @@ impl Kernel {
         let _lock = cx.lock(self.locks.lru_lock).await;
         let mut frames = self.frames();
         let scanned = most.min(frames.lru_len(self.zone, list));
-        let pages = (0..scanned).filter_map(|_| frames.lru_isolate(self.zone, list)).collect();
+        let pages = (0..scanned)
+            .filter_map(|_| frames.lru_isolate(self.zone, list))
+            .collect();
         frames.add_scanned(self.zone, scanned);
-        cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * (scanned * work::LRU));
+        cx.charge(
+            BOOKKEEPING,
+            self.machine.costs.cacheline_touch * (scanned * work::LRU),
+        );
         Isolated { pages, scanned }
     }
 

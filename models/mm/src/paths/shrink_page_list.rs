@@ -253,7 +253,7 @@ impl Kernel {
                     unreachable!("only pages of files and of the swap device have a tree")
                 };
                 let nodes = st.file_mut(file).reclaimed(index);
-                cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * (nodes * work::PAGE_CACHE_NODE));
+                self.touch_lines(cx, nodes * work::PAGE_CACHE_NODE);
                 let frame = frames.get_mut(pfn);
                 frame.set_owner(Owner::None);
                 frame.flags.clear(PageFlags::CACHED);

@@ -13,7 +13,7 @@
 use sim::{Cx, Guard};
 use x86::{Entry, Pfn, Rights};
 
-use super::fault::{Fault, Still};
+use super::fault::{Fault, Served, Still};
 use crate::access::Refused;
 use crate::account::PAGE_TABLE;
 use crate::frame::Owner;
@@ -25,7 +25,12 @@ use crate::vma::Sharing;
 
 impl Kernel {
     /// `do_swap_page`.
-    pub(super) async fn do_swap_page(&self, cx: &Cx, fault: Fault, slot: SwapSlot) -> Result<(), Refused> {
+    pub(super) async fn do_swap_page(
+        &self,
+        cx: &Cx,
+        fault: Fault,
+        slot: SwapSlot,
+    ) -> Result<Served, Refused> {
         let _span = cx.span("do_swap_page");
         let expected = NonPresent::Swap(slot).entry();
         let pfn = match self.lookup_swap_cache(cx, slot) {
@@ -39,7 +44,7 @@ impl Kernel {
                     // Somebody else served this entry meanwhile, or there is no memory for it.
                     let (_ptl, _, still) = self.relock(cx, &fault, expected).await;
                     return match still {
-                        Still::Changed => Ok(()),
+                        Still::Changed => Ok(Served::Otherwise),
                         Still::Same => Err(Refused::OutOfMemory),
                     };
                 }
@@ -52,7 +57,7 @@ impl Kernel {
             drop(ptl);
             drop(locked);
             self.put_page(cx, pfn).await;
-            return Ok(());
+            return Ok(Served::Otherwise);
         }
         self.install_swap_page(cx, fault, slot, pfn, ptl, locked).await
     }
@@ -66,7 +71,7 @@ impl Kernel {
         pfn: Pfn,
         ptl: Guard<'_>,
         locked: Guard<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<Served, Refused> {
         let mut write = fault.access.is_write();
         let mut entry = {
             let st = self.st();
@@ -92,13 +97,13 @@ impl Kernel {
         if write {
             return self.do_wp_page(cx, fault, entry, ptl).await;
         }
-        Ok(())
+        Ok(Served::Otherwise)
     }
 
     /// `set_pte_at`, `page_add_anon_rmap` and rss, under the pte lock.
     fn add_anon_rmap(&self, cx: &Cx, fault: &Fault, pfn: Pfn, entry: Entry) {
         let mut st = self.st();
-        st.tables.set(fault.table, fault.index, entry);
+        self.set_pte(cx, &mut st, fault.table, fault.index, entry);
         st.metrics.faults_swap += 1;
         st.mm_mut(fault.mm).anon_rss += 1;
         let vma = st.vma(fault.vma);

@@ -66,6 +66,9 @@ impl Kernel {
         };
         let _inode = cx.lock(i_mutex).await;
         let _alloc = cx.lock(i_alloc_sem).await;
+        if self.st().is_hugetlbfs(file) {
+            return self.hugetlb_vmtruncate(cx, file, pages).await;
+        }
         self.vmtruncate(cx, file, pages).await;
     }
 
@@ -84,6 +87,7 @@ impl Kernel {
         self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
         self.truncate_inode_pages_range(cx, file, gone).await;
         self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
+        self.check_truncated(cx, file, pages);
     }
 
     /// `vmtruncate_range`: a hole. The caller holds nothing.
@@ -174,7 +178,7 @@ impl Kernel {
     }
 
     /// VMAs that map some of the pages, in the tree's order; charged by nodes visited.
-    fn mappers(&self, cx: &Cx, file: FileId, pages: &PgoffRange) -> Vec<VmaId> {
+    pub(super) fn mappers(&self, cx: &Cx, file: FileId, pages: &PgoffRange) -> Vec<VmaId> {
         let mut st = self.st();
         let visit = st
             .file(file)
@@ -244,7 +248,7 @@ impl Kernel {
         self.st().file_mut(file).forget_on_disk(&pages);
         let mut next = Some(pages.first());
         while let Some(from) = next {
-            let batch = self.pagevec_lookup(cx, file, from);
+            let batch = self.pagevec_lookup(cx, file, from).await;
             let Some((last, _)) = batch.last() else { break };
             next = last.get().checked_add(1).map(Pgoff::new);
             next = next.filter(|next| pages.contains(*next));
@@ -261,7 +265,7 @@ impl Kernel {
         let mut from = pages.first();
         loop {
             cx.cond_resched().await;
-            let batch = self.pagevec_lookup(cx, file, from);
+            let batch = self.pagevec_lookup(cx, file, from).await;
             let Some((first, _)) = batch.first() else {
                 if from == pages.first() {
                     return;
@@ -289,7 +293,13 @@ impl Kernel {
     }
 
     /// `pagevec_lookup`: up to 14 pages, each with a reference for us.
-    fn pagevec_lookup(&self, cx: &Cx, file: FileId, from: Pgoff) -> Vec<(Pgoff, CachedPage)> {
+    pub(super) async fn pagevec_lookup(
+        &self,
+        cx: &Cx,
+        file: FileId,
+        from: Pgoff,
+    ) -> Vec<(Pgoff, CachedPage)> {
+        let _tree = self.page_cache_read(cx, file).await;
         let mut st = self.st();
         let batch = st.file(file).pages.gang_lookup(from.get(), PAGEVEC_SIZE);
         self.touch_lines(cx, batch.nodes * work::PAGE_CACHE_NODE);
@@ -330,11 +340,11 @@ impl Kernel {
         {
             let _irqs = cx.irq_disable();
             let _tree = cx.lock(tree_lock).await;
+            self.check_uncached(cx, &page);
             let removed = self.st().file_mut(file).pages.remove(index.get());
             self.touch_lines(cx, removed.nodes * work::PAGE_CACHE_NODE);
             let mut frames = self.frames();
             let frame = frames.get_mut(page.pfn);
-            debug_assert_eq!(frame.mapcount, 0, "a page leaves the cache unmapped (F14)");
             frame.set_owner(Owner::None);
             frame.flags.clear(PageFlags::CACHED);
             frame.flags.clear(PageFlags::DIRTY);

@@ -1,18 +1,57 @@
-//! `vma_link`, `split_vma`, `vma_merge`: changing the layout of an address space.
+//! `vma_link`, `vma_adjust`, `split_vma`: changing one VMA and its place in the reverse maps.
 //!
 //! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.4). The caller holds mmap_sem for write. Each change
-//! takes i_mmap_lock if there is a file, then anon_vma->lock if there is an anon_vma, takes the VMA
-//! out of the i_mmap tree, changes it, and puts it back. A new VMA copies the file's truncate count;
-//! when VMAs with different counts merge, the survivor is rescanned by a truncate in progress (0).
+//! takes i_mmap_lock if there is a file, then anon_vma->lock if the VMA, or a neighbour that gives it
+//! pages, has an anon_vma; takes the VMA out of the i_mmap tree (nonlinear ones stay on their list),
+//! changes it, and puts it back. A new
+//! VMA copies the file's truncate count, the new half of a split one that of the VMA. Who takes pages
+//! over from a neighbour (the *importer*) with another truncate count is looked at again by a truncate
+//! in progress (count 0), and joins the neighbour's anon_vma if it has none, so that reverse maps go
+//! on finding the pages.
+//!
+//! Deviation: list, red-black tree and prio tree are changed at one instant; in the kernel readers of
+//! each are locked out, so nobody can see the difference.
 
-use sim::{Cx, Guard};
+use sim::{Cx, Guard, LockId};
 use x86::{Pgoff, Va, VaRange};
 
-use crate::i_mmap::IntervalIndex as _;
+use crate::hugetlb::is_huge_aligned;
 use crate::kernel::Kernel;
 use crate::mm::MmId;
-use crate::profile::work;
-use crate::vma::{Backing, Linearity, Vma, VmaId};
+use crate::paths::MapError;
+use crate::profile::{MAX_MAP_COUNT, work};
+use crate::vma::{Vma, VmaId};
+
+/// Which half of a split VMA becomes the new one (`new_below`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NewHalf {
+    /// The lower: the VMA keeps the upper.
+    Below,
+    /// The upper: the VMA keeps the lower.
+    Above,
+}
+
+/// What becomes of the VMA behind the one that is adjusted.
+#[derive(Clone, Copy)]
+enum Behind {
+    /// It is not concerned.
+    Stays,
+    /// It is swallowed (`remove_next`).
+    Removed(VmaId),
+    /// The border between the two moves (`adjust_next`), and one of them is the importer.
+    Border { next: VmaId, importer: VmaId },
+}
+
+impl Behind {
+    /// The neighbour, and which of the two takes pages over.
+    fn concerned(self, vma: VmaId) -> Option<(VmaId, VmaId)> {
+        match self {
+            Behind::Stays => None,
+            Behind::Removed(next) => Some((next, vma)),
+            Behind::Border { next, importer } => Some((next, importer)),
+        }
+    }
+}
 
 impl Kernel {
     /// `vma_link`.
@@ -25,169 +64,214 @@ impl Kernel {
         if let Some(file) = file {
             let count = self.st().file(file).truncate_count;
             self.st().vma_mut(id).truncate_count = count;
+        }
+        self.hook_in(mm, id);
+        if let Some(file) = file {
             self.i_mmap_insert(file, id);
         }
-        let mut st = self.st();
-        if let Some(anon) = st.vma(id).anon_vma {
-            st.anon_vma_mut(anon).vmas.push(id);
-        }
-        let range = st.vma(id).range;
-        st.mm_mut(mm).vmas.insert(range, id);
         id
+    }
+
+    /// `__vma_link` without the file: into the address space and at the tail of the anon_vma's list.
+    fn hook_in(&self, mm: MmId, vma: VmaId) {
+        let mut st = self.st();
+        let (range, anon) = (st.vma(vma).range, st.vma(vma).anon_vma);
+        st.mm_mut(mm).vmas.insert(range, vma);
+        if let Some(anon) = anon {
+            st.anon_vma_mut(anon).vmas.push(vma);
+        }
     }
 
     /// i_mmap_lock, then anon_vma->lock, of a VMA.
     pub(crate) async fn lock_rmap<'a>(&self, cx: &'a Cx, vma: VmaId) -> [Option<Guard<'a>>; 2] {
         let (file, anon) = {
             let st = self.st();
-            let v = st.vma(vma);
-            (
-                v.file().map(|f| st.file(f).i_mmap_lock),
-                v.anon_vma.map(|a| st.anon_vma(a).lock),
-            )
+            let anon = st.vma(vma).anon_vma.map(|a| st.anon_vma(a).lock);
+            (self.i_mmap_lock_of(vma, &st), anon)
         };
-        let i_mmap = match file {
-            Some(lock) => Some(cx.lock(lock).await),
-            None => None,
-        };
-        let anon = match anon {
-            Some(lock) => Some(cx.lock(lock).await),
-            None => None,
-        };
-        [i_mmap, anon]
+        let i_mmap = lock_if_any(cx, file).await;
+        [i_mmap, lock_if_any(cx, anon).await]
     }
 
-    /// `split_vma` at an address, if a VMA spans it.
-    pub(crate) async fn split_at(&self, cx: &Cx, mm: MmId, at: Va) {
-        let Some(old) = self.st().mm_mut(mm).vmas.find(at) else {
-            return;
-        };
-        let (low, high) = {
-            let st = self.st();
-            let v = st.vma(old);
-            if v.range.start() == at {
-                return;
-            }
-            (VaRange::new(v.range.start(), at), VaRange::new(at, v.range.end()))
-        };
-        let (low, high) = (
-            low.expect("the split is inside"),
-            high.expect("the split is inside"),
-        );
+    fn i_mmap_lock_of(&self, vma: VmaId, st: &crate::kernel::State) -> Option<LockId> {
+        st.vma(vma).file().map(|f| st.file(f).i_mmap_lock)
+    }
+
+    /// `split_vma` at an address inside the VMA. Returns the new half.
+    ///
+    /// # Errors
+    /// Inside a huge page; when the address space has as many mappings as it may have.
+    pub(crate) async fn split_vma(
+        &self,
+        cx: &Cx,
+        mm: MmId,
+        vma: VmaId,
+        at: Va,
+        new_half: NewHalf,
+    ) -> Result<VmaId, MapError> {
+        if self.st().is_huge(vma) && !is_huge_aligned(at) {
+            return Err(MapError::CutsHugePage);
+        }
+        if self.st().mm(mm).vmas.len() >= MAX_MAP_COUNT {
+            return Err(MapError::TooManyMappings);
+        }
         let _span = cx.span("split_vma");
         self.touch_lines(cx, work::LINK_VMA);
-        let _locks = self.lock_rmap(cx, old).await;
-        let mut st = self.st();
-        let mut upper = st.vma(old).clone();
-        upper.pgoff = upper.pgoff_of(at);
-        upper.range = high;
-        let file = upper.file();
-        let anon = upper.anon_vma;
-        let before = st.vma(old).pgoffs();
-        st.vma_mut(old).range = low;
-        let after = st.vma(old).pgoffs();
-        let new = st.add_vma(mm, upper);
-        if let (Some(file), Linearity::Nonlinear) = (file, st.vma(new).linearity) {
-            // The lower half keeps its place on the list.
-            st.file_mut(file).i_mmap_nonlinear.push(new);
-        } else if let Some(file) = file {
-            let pages = st.vma(new).pgoffs();
-            let tree = &mut st.file_mut(file).i_mmap;
-            let removed = tree.remove(before.first().get(), before.last().get(), old);
-            debug_assert!(removed.is_ok(), "a linked file VMA is in i_mmap");
-            tree.insert(after.first().get(), after.last().get(), old);
-            tree.insert(pages.first().get(), pages.last().get(), new);
+        let _locks = self.lock_rmap(cx, vma).await;
+        let (file, new, kept, kept_pgoff) = {
+            let mut st = self.st();
+            let v = st.vma(vma).clone();
+            let half = |from, to| VaRange::new(from, to).expect("the split is inside");
+            let (low, high) = (half(v.range.start(), at), half(at, v.range.end()));
+            let middle = v.pgoff_of(at);
+            let (new, new_pgoff, kept, kept_pgoff) = match new_half {
+                NewHalf::Below => (low, v.pgoff, high, middle),
+                NewHalf::Above => (high, middle, low, v.pgoff),
+            };
+            let file = v.file();
+            let new = st.add_vma(
+                mm,
+                Vma {
+                    range: new,
+                    pgoff: new_pgoff,
+                    ..v
+                },
+            );
+            (file, new, kept, kept_pgoff)
+        };
+        if let Some(file) = file {
+            self.i_mmap_insert(file, new);
         }
-        if let Some(anon) = anon {
-            st.anon_vma_mut(anon).vmas.push(new);
-        }
-        let tree = &mut st.mm_mut(mm).vmas;
-        tree.remove(low.start());
-        tree.insert(low, old);
-        tree.insert(high, new);
+        self.place(mm, vma, kept, kept_pgoff, Behind::Stays);
+        self.hook_in(mm, new);
+        Ok(new)
     }
 
-    /// `vma_merge`: lets the VMA that ends where `new` begins grow over it, if they are alike and
-    /// follow each other in their file (or in anonymous index). Merges onwards with the VMA behind,
-    /// if that fits too. Returns the survivor.
-    pub(crate) async fn vma_merge(&self, cx: &Cx, mm: MmId, new: &Vma) -> Option<VmaId> {
-        let prev = self.neighbour_before(mm, new)?;
-        let next = self.neighbour_after(mm, new, prev);
-        let _span = cx.span("vma_merge");
-        self.touch_lines(cx, work::UNLINK_VMA);
-        let end = next.map_or(new.range.end(), |n| self.st().vma(n).range.end());
-        let _locks = self.lock_rmap(cx, prev).await;
-        if let Some(next) = next {
-            self.absorb(mm, prev, next);
+    /// `vma_adjust` without a VMA to insert: new borders for a VMA. What it grows over goes, or gives
+    /// pages up; what it draws back from its neighbour grows over.
+    pub(crate) async fn vma_adjust(&self, cx: &Cx, mm: MmId, vma: VmaId, range: VaRange, pgoff: Pgoff) {
+        loop {
+            let (behind, end) = self.behind(mm, vma, range.end());
+            let now = VaRange::new(range.start(), end).expect("a VMA keeps a page");
+            self.adjust(cx, mm, vma, now, pgoff, behind).await;
+            // A second neighbour is swallowed in a round of its own, locks included (case 6).
+            if end >= range.end() {
+                return;
+            }
         }
-        self.grow_to(mm, prev, end);
-        Some(prev)
     }
 
-    fn neighbour_before(&self, mm: MmId, new: &Vma) -> Option<VmaId> {
-        let start = new.range.start();
-        let mut st = self.st();
-        let before = st.mm_mut(mm).vmas.find(Va::new(start.get().checked_sub(1)?))?;
-        let v = st.vma(before);
-        let follows = v.range.end() == start && v.pgoff_of(start) == new.pgoff;
-        (follows && alike(v, new) && (new.anon_vma.is_none() || new.anon_vma == v.anon_vma)).then_some(before)
+    /// What a new end means for the VMA behind, and the end that this round brings.
+    fn behind(&self, mm: MmId, vma: VmaId, end: Va) -> (Behind, Va) {
+        let st = self.st();
+        let old = st.vma(vma).range.end();
+        let Some(next) = st.mm(mm).vmas.at_or_after(old) else {
+            return (Behind::Stays, end);
+        };
+        let neighbour = st.vma(next).range;
+        if end >= neighbour.end() {
+            return (Behind::Removed(next), neighbour.end());
+        }
+        let importer = if end > neighbour.start() {
+            vma
+        } else if end < old {
+            next
+        } else {
+            return (Behind::Stays, end);
+        };
+        (Behind::Border { next, importer }, end)
     }
 
-    fn neighbour_after(&self, mm: MmId, new: &Vma, prev: VmaId) -> Option<VmaId> {
-        let end = new.range.end();
-        let mut st = self.st();
-        let after = st.mm_mut(mm).vmas.find(end)?;
-        let (v, p) = (st.vma(after), st.vma(prev));
-        let index = Pgoff::new(new.pgoff.get() + new.range.pages());
-        let follows = v.range.start() == end && v.pgoff == index;
-        (follows && alike(v, new) && (v.anon_vma.is_none() || v.anon_vma == p.anon_vma)).then_some(after)
+    /// One round of `vma_adjust`.
+    async fn adjust(&self, cx: &Cx, mm: MmId, vma: VmaId, range: VaRange, pgoff: Pgoff, behind: Behind) {
+        let _span = cx.span("vma_adjust");
+        let concerned = behind.concerned(vma);
+        let (file, anon) = {
+            let st = self.st();
+            let imported = concerned.and_then(|(next, _)| st.vma(next).anon_vma);
+            (self.i_mmap_lock_of(vma, &st), st.vma(vma).anon_vma.or(imported))
+        };
+        let _i_mmap = lock_if_any(cx, file).await;
+        if let (Some(_), Some((next, importer))) = (file, concerned) {
+            let mut st = self.st();
+            if st.vma(vma).truncate_count != st.vma(next).truncate_count {
+                st.vma_mut(importer).truncate_count = 0;
+            }
+        }
+        let anon_lock = anon.map(|a| self.st().anon_vma(a).lock);
+        let _anon = lock_if_any(cx, anon_lock).await;
+        if let (Some(anon), Some((_, importer))) = (anon, concerned) {
+            let mut st = self.st();
+            if st.vma(importer).anon_vma.is_none() {
+                st.vma_mut(importer).anon_vma = Some(anon);
+                st.anon_vma_mut(anon).vmas.push(importer);
+            }
+        }
+        self.place(mm, vma, range, pgoff, behind);
     }
 
-    /// Removes `next` in favour of `prev`; rmap locks of `prev` are held, and `next` has the same.
-    fn absorb(&self, mm: MmId, prev: VmaId, next: VmaId) {
-        let v = self.st().vma(next).clone();
-        if let Some(file) = v.file() {
-            self.i_mmap_remove(file, next);
-        }
-        let mut st = self.st();
-        if let Some(anon) = v.anon_vma {
-            st.anon_vma_mut(anon).vmas.retain(|x| *x != next);
-        }
-        if st.vma(prev).truncate_count != v.truncate_count {
-            st.vma_mut(prev).truncate_count = 0;
-        }
-        st.mm_mut(mm).vmas.remove(v.range.start());
-    }
-
-    fn grow_to(&self, mm: MmId, vma: VmaId, end: Va) {
+    /// New borders in the address space and in i_mmap; the locks are held.
+    fn place(&self, mm: MmId, vma: VmaId, range: VaRange, pgoff: Pgoff, behind: Behind) {
         // A nonlinear VMA keeps its place on the list, whatever its borders.
         let file = {
             let st = self.st();
             let v = st.vma(vma);
             v.file().filter(|_| !v.is_nonlinear())
         };
-        if let Some(file) = file {
-            self.i_mmap_remove(file, vma);
+        let moved = match behind {
+            Behind::Border { next, .. } => Some(next),
+            Behind::Stays | Behind::Removed(_) => None,
+        };
+        for linked in moved.into_iter().chain([vma]) {
+            if let Some(file) = file {
+                self.i_mmap_remove(file, linked);
+            }
+            let start = self.st().vma(linked).range.start();
+            self.st().mm_mut(mm).vmas.remove(start);
         }
-        {
-            let mut st = self.st();
-            let range = VaRange::new(st.vma(vma).range.start(), end).expect("a VMA grows");
-            st.vma_mut(vma).range = range;
-            let tree = &mut st.mm_mut(mm).vmas;
-            tree.remove(range.start());
-            tree.insert(range, vma);
+        if let Behind::Removed(next) = behind {
+            self.swallow(mm, next);
         }
+        let mut st = self.st();
+        if let Some(next) = moved {
+            let v = st.vma_mut(next);
+            let pages = |from: Va, to: Va| to.vpn().get().wrapping_sub(from.vpn().get());
+            let shift = pages(v.range.start(), range.end());
+            v.pgoff = Pgoff::new(v.pgoff.get().wrapping_add(shift));
+            v.range = VaRange::new(range.end(), v.range.end()).expect("the neighbour keeps a page");
+            let range = v.range;
+            st.mm_mut(mm).vmas.insert(range, next);
+        }
+        let v = st.vma_mut(vma);
+        (v.range, v.pgoff) = (range, pgoff);
+        st.mm_mut(mm).vmas.insert(range, vma);
+        drop(st);
+        for changed in moved.into_iter().chain([vma]) {
+            if let Some(file) = file {
+                self.i_mmap_insert(file, changed);
+            }
+        }
+    }
+
+    /// `__vma_unlink`, `__remove_shared_vm_struct`, `__anon_vma_merge` of a VMA that another one grows
+    /// over; the list of its anon_vma keeps the other one.
+    fn swallow(&self, mm: MmId, next: VmaId) {
+        let file = self.st().vma(next).file();
         if let Some(file) = file {
-            self.i_mmap_insert(file, vma);
+            self.i_mmap_remove(file, next);
+        }
+        let mut st = self.st();
+        let (start, anon) = (st.vma(next).range.start(), st.vma(next).anon_vma);
+        st.mm_mut(mm).vmas.remove(start);
+        if let Some(anon) = anon {
+            st.anon_vma_mut(anon).vmas.retain(|v| *v != next);
         }
     }
 }
 
-/// `is_mergeable_vma`: same rights, sharing and source, both linear or both not.
-fn alike(a: &Vma, b: &Vma) -> bool {
-    a.prot == b.prot
-        && a.sharing == b.sharing
-        && a.linearity == b.linearity
-        && a.backing == b.backing
-        && a.backing != Backing::Driver
+async fn lock_if_any(cx: &Cx, lock: Option<LockId>) -> Option<Guard<'_>> {
+    match lock {
+        Some(lock) => Some(cx.lock(lock).await),
+        None => None,
+    }
 }

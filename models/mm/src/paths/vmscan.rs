@@ -115,7 +115,8 @@ impl Tendency {
         let near_oom = self.scanned_in_vain >= (self.active + self.inactive) * NEAR_OOM_FACTOR;
         let distress = PERCENT >> self.priority;
         let mapped_ratio = self.mapped * PERCENT / self.memory.max(1);
-        let imbalance = self.active / (self.inactive + 1) * (self.swappiness + 1) / PERCENT * mapped_ratio / PERCENT;
+        let imbalance =
+            self.active / (self.inactive + 1) * (self.swappiness + 1) / PERCENT * mapped_ratio / PERCENT;
         let tendency = mapped_ratio / 2 + distress + self.swappiness + imbalance;
         if near_oom || tendency >= SWAP_TENDENCY_LIMIT {
             ReclaimMapped::Yes
@@ -309,22 +310,52 @@ mod tests {
         let says = |t: Tendency| t.reclaim_mapped() == ReclaimMapped::Yes;
         assert!(!says(AT_REST));
         // Half the percentage of mapped memory, 60 of swappiness.
-        assert!(!says(Tendency { mapped: 799, ..AT_REST }));
-        assert!(says(Tendency { mapped: 800, ..AT_REST }));
+        assert!(!says(Tendency {
+            mapped: 799,
+            ..AT_REST
+        }));
+        assert!(says(Tendency {
+            mapped: 800,
+            ..AT_REST
+        }));
         // 100 >> priority: 25 at 2, 50 at 1.
-        assert!(!says(Tendency { priority: 2, mapped: 299, ..AT_REST }));
-        assert!(says(Tendency { priority: 2, mapped: 300, ..AT_REST }));
-        assert!(says(Tendency { priority: 1, ..AT_REST }));
+        assert!(!says(Tendency {
+            priority: 2,
+            mapped: 299,
+            ..AT_REST
+        }));
+        assert!(says(Tendency {
+            priority: 2,
+            mapped: 300,
+            ..AT_REST
+        }));
+        assert!(says(Tendency {
+            priority: 1,
+            ..AT_REST
+        }));
         // Everything was scanned three times.
-        assert!(!says(Tendency { scanned_in_vain: 2999, ..AT_REST }));
-        assert!(says(Tendency { scanned_in_vain: 3000, ..AT_REST }));
-        assert!(says(Tendency { swappiness: SWAPPINESS_FORCED, ..AT_REST }));
+        assert!(!says(Tendency {
+            scanned_in_vain: 2999,
+            ..AT_REST
+        }));
+        assert!(says(Tendency {
+            scanned_in_vain: 3000,
+            ..AT_REST
+        }));
+        assert!(says(Tendency {
+            swappiness: SWAPPINESS_FORCED,
+            ..AT_REST
+        }));
     }
 
     #[test]
     fn an_active_list_that_is_much_longer_counts_as_far_as_memory_is_mapped() {
         // (900 / (9 + 1)) * 61 / 100 = 54 times the mapped share.
-        let long = Tendency { active: 900, inactive: 9, ..AT_REST };
+        let long = Tendency {
+            active: 900,
+            inactive: 9,
+            ..AT_REST
+        };
         let says = |mapped| Tendency { mapped, ..long }.reclaim_mapped() == ReclaimMapped::Yes;
         // 38 / 2 + 54 * 38 / 100 + 60 = 19 + 20 + 60.
         assert!(!says(380));

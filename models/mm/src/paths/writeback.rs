@@ -168,7 +168,10 @@ impl Kernel {
         {
             self.set_page_dirty(cx, pfn).await;
         }
-        if self.frames().get_mut(pfn).flags.test_and_clear(PageFlags::DIRTY) {
+        let mut frames = self.frames();
+        let flags = &mut frames.get_mut(pfn).flags;
+        flags.clear(PageFlags::STORED);
+        if flags.test_and_clear(PageFlags::DIRTY) {
             WasDirty::Yes
         } else {
             WasDirty::No

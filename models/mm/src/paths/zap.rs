@@ -11,19 +11,21 @@
 //! Locks: the caller holds mmap_sem (munmap, madvise), i_mmap_lock (truncate), or nothing (exit).
 //! Inside: one pte lock at a time, never across page tables.
 //!
-//! An entry that names a slot of the swap device goes, too, and with it, if nobody else needs it, the page in
-//! the swap cache; it needs no flush.
+//! A mapping of huge pages is unmapped in one go, whatever its length (hugetlb.rs).
 //!
-//! Deviations: no huge pages or special entries (entries without a page and nonlinear
-//! mappings: zap_nonpresent.rs); entries of driver mappings have
+//! Entries without a page and nonlinear mappings: zap_nonpresent.rs. An entry that names a slot of the swap
+//! device goes, too, and with it, if nobody else needs it, the page in the swap cache; it needs no flush.
+//!
+//! Deviations: no special entries; entries of driver mappings have
 //! no page and only need the flush.
 
 use sim::{Action, Cx, LockId, Object};
-use x86::{Entry, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
+use x86::{Entry, PAGE_SIZE, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
 
 use crate::account::PAGE_TABLE;
 use crate::frame::{Owner, PageFlags};
 use crate::gather::{FlushPoint, Gather, Room};
+use crate::hugetlb::HPAGE_PAGES;
 use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
@@ -143,10 +145,17 @@ impl Kernel {
         let mut left = self.profile.zap_block_bytes();
         for &(vma, part) in parts {
             let mut at = part.start();
+            let huge = self.st().is_huge(vma);
             while at < part.end() {
-                at = self
-                    .unmap_page_range(cx, &mut gather, vma, at, part.end(), &mut left, details)
-                    .await;
+                at = if huge {
+                    // A huge page counts a page against the block, after the fact.
+                    left -= (part.pages() / HPAGE_PAGES * PAGE_SIZE) as i64;
+                    self.unmap_hugepage_range(cx, vma, part, None).await;
+                    part.end()
+                } else {
+                    self.unmap_page_range(cx, &mut gather, vma, at, part.end(), &mut left, details)
+                        .await
+                };
                 if left > 0 {
                     break;
                 }
@@ -275,6 +284,9 @@ impl Kernel {
                 Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
                 Pause::Free(pfn) => gather.free_now(pfn).await,
                 Pause::Notify(va, pfn) => {
+                    if let Some(pfn) = pfn {
+                        self.check_page_notice(cx, mm, Path::Zap, Point::AfterClear, va, pfn);
+                    }
                     self.notify_page(cx, mm, Path::Zap, Point::AfterClear, va).await;
                     if let Some(pfn) = pfn {
                         match gather.remove_page(pfn) {
@@ -307,6 +319,7 @@ impl Kernel {
         let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
         let present_cost = costs.pte_access + costs.cacheline_touch * work::RMAP;
         let first = *at;
+        let ptes = self.locked_ptes(cx, &self.st(), range.table);
         while *at < range.pages.end() && *left > 0 {
             // The caller has synchronised for the first entry.
             if *at != first && cx.must_sync() {
@@ -332,7 +345,7 @@ impl Kernel {
                 if range.details.keep_nonpresent() {
                     continue;
                 }
-                st.tables.set(range.table, index, Entry::NONE);
+                ptes.set(&mut st, index, Entry::NONE);
                 match meaning {
                     NonPresent::Swap(slot) => return Pause::Swap(slot),
                     NonPresent::File(_) => {}
@@ -349,7 +362,7 @@ impl Kernel {
                 continue;
             }
             let left_behind = self.left_behind(&st, range.details.nonlinear, va, entry);
-            st.tables.set(range.table, index, left_behind);
+            ptes.set(&mut st, index, left_behind);
             cx.charge(PAGE_TABLE, present_cost);
             gather.cleared_entry();
             let page = self.forget_mapping(&mut st, range, entry);
@@ -408,6 +421,7 @@ impl Kernel {
         let pfn = entry.pfn();
         let mut frames = self.frames();
         let frame = frames.get_mut(pfn);
+        frame.mapcount -= 1;
         if frame.is_anon() {
             range.anon += 1;
         } else {
@@ -415,8 +429,8 @@ impl Kernel {
             if entry.accessed() {
                 frame.flags.set(PageFlags::REFERENCED);
             }
+            self.check_dirty_kept(pfn, frame);
         }
-        frame.mapcount -= 1;
         Some(pfn)
     }
 }

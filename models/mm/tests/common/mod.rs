@@ -7,6 +7,7 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod huge;
 pub mod probe;
 
 use std::cell::Cell;
@@ -79,6 +80,7 @@ impl Setup {
         let mut config = EngineConfig::without_costs(self.cpus as u16);
         config.preemption = self.profile.preemption;
         config.max_events = 3_000_000;
+        config.preempt_limit = mm::profile::PREEMPT_COUNT_LIMIT;
         let engine = Engine::new(config, schedule);
         let machine = Rc::new(Machine::preset("harpertown-2008").expect("a preset"));
         let world = World::new(Rc::clone(&engine), machine);
@@ -159,6 +161,7 @@ pub fn anonymous(at: Va, pages: u64) -> MapRequest {
         pgoff: Pgoff::new(0),
         sharing: Sharing::Private,
         prot: Prot::READ_WRITE,
+        flags: mm::MapFlags::NONE,
     }
 }
 

@@ -80,10 +80,10 @@ impl Cache {
         each_width!(self, sets => sets.remove(line))
     }
 
-    /// Reads what a look-up of the line will read, so that it is near when the look-up comes.
+    /// Reads what look-ups of the lines will read, so that it is near when they come.
     #[inline(always)]
-    pub(super) fn look_ahead(&self, line: Line) -> u32 {
-        each_width!(self, sets => sets.look_ahead(line))
+    pub(super) fn look_ahead(&self, lines: impl Iterator<Item = Line>) -> u32 {
+        each_width!(self, sets => lines.fold(0, |read, line| read ^ sets.look_ahead(line)))
     }
 }
 
@@ -111,6 +111,8 @@ pub(super) trait Order: Copy {
     fn at(self, field: u32) -> u32;
     /// The way moves to the front.
     fn to_front(self, way: u32) -> Self;
+    /// The last of so many ways moves to the front.
+    fn last_to_front(self, ways: u32) -> Self;
     /// The way moves to the end of so many.
     fn to_end(self, way: u32, ways: u32) -> Self;
 }
@@ -148,6 +150,13 @@ impl Order for u64 {
         older | newer << FIELD_BITS | u64::from(way)
     }
 
+    #[inline(always)]
+    fn last_to_front(self, ways: u32) -> Self {
+        let last = (ways - 1) * FIELD_BITS;
+        let newer = self & !(FIELD << last);
+        newer << FIELD_BITS | self >> last & FIELD
+    }
+
     fn to_end(self, way: u32, ways: u32) -> Self {
         let at = offset_of(self, way);
         let newer = self & !(u64::MAX << at);
@@ -170,6 +179,11 @@ impl Order for [u8; 32] {
     fn to_front(mut self, way: u32) -> Self {
         let at = self.iter().position(|&w| u32::from(w) == way).unwrap_or(0);
         self[..=at].rotate_right(1);
+        self
+    }
+
+    fn last_to_front(mut self, ways: u32) -> Self {
+        self[..ways as usize].rotate_right(1);
         self
     }
 
@@ -223,8 +237,9 @@ impl<const WAYS: usize, O: Order> Sets<WAYS, O> {
             self.orders[set] = order.to_front(way);
             return Reference::Hit;
         }
-        let way = order.at(self.ways - 1);
-        self.orders[set] = order.to_front(way);
+        let order = order.last_to_front(self.ways);
+        let way = order.at(0);
+        self.orders[set] = order;
         let old = std::mem::replace(&mut self.tags[set].0[way as usize], tag);
         Reference::Filled((old != EMPTY).then(|| self.line(set, old)))
     }
@@ -260,6 +275,10 @@ mod tests {
             let mut naive: Vec<u32> = (0..n).rev().collect();
             assert_eq!(ways(order, n), naive, "way 0 gives way first");
             for step in 0..200 {
+                if step % 5 == 0 {
+                    order = order.last_to_front(n);
+                    naive.rotate_right(1);
+                }
                 let way = step * 7 % n;
                 naive.retain(|&w| w != way);
                 if step % 3 == 0 {

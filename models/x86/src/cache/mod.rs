@@ -79,11 +79,22 @@ impl Served {
     ];
 }
 
+/// The caches that serve a CPU, by number in their level.
+#[derive(Clone, Copy)]
+struct WayDown {
+    l1: u32,
+    l2: u32,
+    llc: u32,
+}
+
 /// All caches of a machine. Those of a core that makes no reference take no memory on the host.
 #[derive(Clone)]
 pub struct Caches {
     geometry: CacheGeometry,
     threads_per_core: u32,
+    // By CPU: which of the caches of each level are its own.
+    ways_down: Vec<WayDown>,
+    inclusion: Option<Inclusion>,
     l1: Vec<Option<Cache>>,
     l2: Vec<Option<Cache>>,
     llc: Vec<Option<Cache>>,
@@ -94,8 +105,19 @@ impl Caches {
     #[must_use]
     pub fn new(geometry: &CacheGeometry, cores: u32, threads_per_core: u32) -> Self {
         let instances = |array: &CacheArray| vec![None; cores.div_ceil(array.cores) as usize];
+        let llc_cores = geometry.llc.as_ref().map_or(1, |llc| llc.cache.cores);
+        let way_down = |cpu: u32| {
+            let core = cpu / threads_per_core;
+            WayDown {
+                l1: core / geometry.l1.cores,
+                l2: core / geometry.l2.cores,
+                llc: core / llc_cores,
+            }
+        };
         Caches {
             threads_per_core,
+            ways_down: (0..cores * threads_per_core).map(way_down).collect(),
+            inclusion: geometry.llc.as_ref().map(|llc| llc.inclusion),
             l1: instances(&geometry.l1),
             l2: instances(&geometry.l2),
             llc: geometry
@@ -109,27 +131,24 @@ impl Caches {
     /// A reference by a CPU: who serves it. Nodes are not known here: memory is [`Served::Memory`].
     #[inline]
     pub fn access(&mut self, cpu: CpuIndex, line: Line) -> Served {
-        let core = match self.threads_per_core {
-            1 => cpu.get(),
-            threads => cpu.get() / threads,
-        };
-        match instance(&mut self.l1, &self.geometry.l1, core).reference(line) {
+        let way_down = self.ways_down[cpu.get() as usize];
+        match instance(&mut self.l1, &self.geometry.l1, way_down.l1).reference(line) {
             Reference::Hit => Served::L1,
-            Reference::Filled(_) => self.beyond_l1(core, line),
+            Reference::Filled(_) => self.beyond_l1(way_down, line),
         }
     }
 
     #[inline]
-    fn beyond_l1(&mut self, core: u32, line: Line) -> Served {
-        let evicted = match instance(&mut self.l2, &self.geometry.l2, core).reference(line) {
+    fn beyond_l1(&mut self, way_down: WayDown, line: Line) -> Served {
+        let evicted = match instance(&mut self.l2, &self.geometry.l2, way_down.l2).reference(line) {
             Reference::Hit => return Served::L2,
             Reference::Filled(evicted) => evicted,
         };
-        let Some(llc) = &self.geometry.llc else {
+        let (Some(llc), Some(inclusion)) = (&self.geometry.llc, self.inclusion) else {
             return Served::Memory;
         };
-        let cache = instance(&mut self.llc, &llc.cache, core);
-        if llc.inclusion == Inclusion::Victim {
+        let cache = instance(&mut self.llc, &llc.cache, way_down.llc);
+        if inclusion == Inclusion::Victim {
             let found = cache.remove(line);
             if let Some(old) = evicted {
                 // A line may be here already, if another core's second level evicted it before.
@@ -139,8 +158,8 @@ impl Caches {
         }
         match cache.reference(line) {
             Reference::Hit => Served::Llc,
-            Reference::Filled(Some(old)) if llc.inclusion == Inclusion::Inclusive => {
-                self.recall(core, old);
+            Reference::Filled(Some(old)) if inclusion == Inclusion::Inclusive => {
+                self.recall(way_down.llc, old);
                 Served::Memory
             }
             Reference::Filled(_) => Served::Memory,
@@ -148,9 +167,8 @@ impl Caches {
     }
 
     // A line left an inclusive last level: it leaves the caches of its cores too.
-    fn recall(&mut self, core: u32, line: Line) {
+    fn recall(&mut self, group: u32, line: Line) {
         let Some(llc) = &self.geometry.llc else { return };
-        let group = core / llc.cache.cores;
         let cores = group * llc.cache.cores..(group + 1) * llc.cache.cores;
         for (caches, array) in [
             (&mut self.l1, &self.geometry.l1),
@@ -183,30 +201,20 @@ impl Caches {
         }
     }
 
-    /// Reads what a look-up of the line by the CPU will read on the host, and nothing of the model
-    /// changes: many independent reads cost the host little more than one.
+    /// Reads what look-ups of the lines in the CPU's last level will read on the host, and nothing of
+    /// the model changes: many independent reads cost the host little more than one. Smaller levels fit
+    /// a host's own caches.
     #[inline]
     #[must_use]
-    pub fn look_ahead(&self, cpu: CpuIndex, line: Line) -> u32 {
-        let core = cpu.get() / self.threads_per_core;
-        let ahead =
-            |caches: &[Option<Cache>], array: &CacheArray| match &caches[(core / array.cores) as usize] {
-                Some(cache) => cache.look_ahead(line),
-                None => 0,
-            };
-        let l2 = ahead(&self.l2, &self.geometry.l2);
-        match &self.geometry.llc {
-            Some(llc) => l2 ^ ahead(&self.llc, &llc.cache),
-            None => l2,
+    pub fn look_ahead(&self, cpu: CpuIndex, lines: impl Iterator<Item = Line>) -> u32 {
+        match self.llc.get(self.ways_down[cpu.get() as usize].llc as usize) {
+            Some(Some(cache)) => cache.look_ahead(lines),
+            _ => 0,
         }
     }
 }
 
 #[inline(always)]
-fn instance<'a>(caches: &'a mut [Option<Cache>], array: &CacheArray, core: u32) -> &'a mut Cache {
-    let at = match array.cores {
-        1 => core,
-        cores => core / cores,
-    };
+fn instance<'a>(caches: &'a mut [Option<Cache>], array: &CacheArray, at: u32) -> &'a mut Cache {
     caches[at as usize].get_or_insert_with(|| Cache::new(array))
 }

@@ -49,11 +49,12 @@ impl Memory {
         self.caches.access(cpu, Line::of_byte(pfn, offset))
     }
 
-    /// Reads what serving a reference to a table's entry will read on the host.
+    /// Reads what serving references to entries of tables will read on the host.
     #[inline]
     #[must_use]
-    pub fn look_ahead(&self, cpu: CpuIndex, table: TableId, index: usize) -> u32 {
-        self.caches.look_ahead(cpu, Line::of_entry(table, index))
+    pub fn look_ahead(&self, cpu: CpuIndex, entries: impl Iterator<Item = (TableId, usize)>) -> u32 {
+        let lines = entries.map(|(table, index)| Line::of_entry(table, index));
+        self.caches.look_ahead(cpu, lines)
     }
 
     // A reference to a frame of the CPU's own node.

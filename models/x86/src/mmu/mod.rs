@@ -35,7 +35,7 @@ use crate::psc::Psc;
 use crate::reference::Reference;
 use crate::rules::{Privilege, Rules};
 use crate::tables::TableId;
-use crate::tlb::{Context, Generation, Lookup, Presence, Run, Stop, Tlb, TlbEntry};
+use crate::tlb::{Check, Context, Generation, Lookup, Presence, Run, Stop, Tlb, TlbEntry};
 use crate::walker::{self, Access, DirtyAssist, WalkOutcome};
 
 /// What a processor does when it finds a cached translation that does not allow the access.
@@ -97,6 +97,8 @@ pub struct Mmu {
     cr3: Cr3,
     cr4: Cr4,
     rules: Rules,
+    // By access, what `rules` asks of a cached translation.
+    checks: [Check; Access::ALL.len()],
     permission_miss: PermissionMiss,
     vpid: Vpid,
     eptp: Eptp,
@@ -120,6 +122,10 @@ impl Mmu {
     #[must_use]
     pub fn new(machine: &Machine, cpu: CpuIndex, root: TableId) -> Self {
         let mut spaces = Spaces::default();
+        let rules = Rules {
+            page_sizes: machine.features.page_sizes,
+            ..Rules::USER
+        };
         let cr4 = Cr4 {
             global_pages: true,
             ..Cr4::default()
@@ -138,10 +144,8 @@ impl Mmu {
                 pcid: Pcid::ZERO,
             },
             cr4,
-            rules: Rules {
-                page_sizes: machine.features.page_sizes,
-                ..Rules::USER
-            },
+            rules,
+            checks: rules.checks(),
             permission_miss: PermissionMiss::default(),
             vpid: Vpid::HOST,
             eptp: Eptp::NONE,
@@ -203,8 +207,7 @@ impl Mmu {
     /// comes after it is for [`Mmu::resume`].
     #[inline]
     pub fn run(&mut self, references: &[Reference], observer: &mut impl Observer) -> Run {
-        let checks = Access::ALL.map(|access| self.rules.check(access));
-        self.tlb.run(self.context, &checks, references, observer)
+        self.tlb.run(self.context, &self.checks, references, observer)
     }
 
     /// Translates the reference that a run stopped at: as [`Mmu::translate`], without looking it up
@@ -212,7 +215,7 @@ impl Mmu {
     ///
     /// # Errors
     /// As [`Mmu::translate`].
-    #[inline]
+    #[inline(always)]
     pub fn resume(
         &mut self,
         memory: &mut Memory,
@@ -409,7 +412,7 @@ impl Mmu {
             return Err(GeneralProtection::PcidNotZero);
         }
         self.cr4 = value;
-        (self.rules.smep, self.rules.smap) = (value.smep, value.smap);
+        self.change_rules(|rules| (rules.smep, rules.smap) = (value.smep, value.smap));
         let vpid = self.vpid;
         if old.global_pages != value.global_pages || (old.pcid_enable && !value.pcid_enable) {
             self.drop_spaces(frames, |s| s.vpid() == Some(vpid));
@@ -436,13 +439,18 @@ impl Mmu {
             self.drop_spaces(frames, |s| s.vpid() == Some(vpid));
         }
         self.cr0 = value;
-        self.rules.write_protect = value.write_protect;
+        self.change_rules(|rules| rules.write_protect = value.write_protect);
         Ok(())
     }
 
     /// Changes the privilege level.
     pub fn set_privilege(&mut self, privilege: Privilege) {
-        self.rules.privilege = privilege;
+        self.change_rules(|rules| rules.privilege = privilege);
+    }
+
+    fn change_rules(&mut self, change: impl FnOnce(&mut Rules)) {
+        change(&mut self.rules);
+        self.checks = self.rules.checks();
     }
 
     /// Says what this processor does with a cached translation that does not allow an access.

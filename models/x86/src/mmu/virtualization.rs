@@ -146,9 +146,11 @@ impl Mmu {
         self.vpid = state.vpid.unwrap_or(Vpid::HOST);
         self.eptp = state.eptp;
         (self.cr0, self.cr3, self.cr4) = (state.cr0, state.cr3, state.cr4);
-        self.rules.privilege = state.privilege;
-        self.rules.write_protect = state.cr0.write_protect;
-        (self.rules.smep, self.rules.smap) = (state.cr4.smep, state.cr4.smap);
+        self.change_rules(|rules| {
+            rules.privilege = state.privilege;
+            rules.write_protect = state.cr0.write_protect;
+            (rules.smep, rules.smap) = (state.cr4.smep, state.cr4.smap);
+        });
         self.enter_context(frames);
     }
 }

@@ -245,6 +245,7 @@ pub fn anonymous(at: Va, pages: u64) -> MapRequest {
         pgoff: Pgoff::new(0),
         sharing: Sharing::Private,
         prot: Prot::READ_WRITE,
+        flags: mm::MapFlags::NONE,
     }
 }
 

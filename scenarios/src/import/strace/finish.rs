@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ast::{
-    FileDef, ForkOp, Forked, KernelChoice, NotifierChoice, Op, ProcessDef, Scenario, ThreadDef, TouchOp,
-    Unsupported, WaitOp,
+    FileDef, FilePages, ForkOp, Forked, KernelChoice, NotifierChoice, Op, ProcessDef, Scenario, ThreadDef,
+    TouchOp, Unsupported, WaitOp,
 };
 
 use super::attach::{self, Attached};
@@ -48,6 +48,7 @@ pub(super) fn finish(mut replay: Replay<'_>) -> Result<Scenario, ImportError> {
                 file.name.clone(),
                 FileDef {
                     pages: file.initial.max(1),
+                    page_size: FilePages::Small,
                 },
             )
         })

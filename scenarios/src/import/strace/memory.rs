@@ -53,9 +53,14 @@ impl Replay<'_> {
                 skip("the language has no operation for it")
             }
             "shmat" => skip("the size of the segment is not in the log"),
-            "mlock" | "mlock2" | "mlockall" | "munlock" | "munlockall" => {
-                skip("pages are never swapped out unasked")
-            }
+            "mlock2" if has(text(2), "MLOCK_ONFAULT") => skip("MLOCK_ONFAULT is younger than the profiles"),
+            "mlock" | "mlock2" => self.on_range(place, call, Gaps::All, |replay, place, span| {
+                replay.processes[place.process].op(place.thread, Op::Mlock(span.region()));
+            }),
+            "munlock" => self.on_range(place, call, Gaps::All, |replay, place, span| {
+                replay.processes[place.process].op(place.thread, Op::Munlock(span.region()));
+            }),
+            "mlockall" | "munlockall" => skip("the language has no operation for it"),
             "mbind" | "set_mempolicy" | "get_mempolicy" | "migrate_pages" | "move_pages" => {
                 skip("one memory node is modelled")
             }
@@ -457,6 +462,8 @@ fn mmap_op(span: Span, prot: Prot) -> MmapOp {
         offset: 0,
         sharing: Sharing::Private,
         prot,
+        populate: false,
+        locked: false,
     }
 }
 
