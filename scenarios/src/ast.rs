@@ -51,6 +51,12 @@ pub struct Scenario {
     /// What happens to a process whose scripts have ended.
     #[serde(default)]
     pub at_end: AtEnd,
+    /// Memory of each kernel; default: the machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryDef>,
+    /// Swap device of each kernel; default: none, so anonymous memory is never reclaimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<SwapDef>,
     /// Seed of all random draws; `--seed` overrides it.
     #[serde(default = "default_seed")]
     pub seed: u64,
@@ -195,6 +201,29 @@ pub enum AtEnd {
     /// It stays: the run ends with the last script, so that the counts are those of the scripts
     /// alone.
     Stay,
+}
+
+/// Memory of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryDef {
+    /// Size, in pages. With less than programs use, pages are reclaimed: by kswapd below the kernel's
+    /// low watermark, by the program that wants a page below the lowest one.
+    pub pages: u64,
+}
+
+/// A swap device. Without times of its own it is the flash disk of 2008 that files are on, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SwapDef {
+    /// Size, in pages.
+    pub pages: u32,
+    /// Time to read a page, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_ns: Option<u64>,
+    /// Time to write a page, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_ns: Option<u64>,
 }
 
 /// A file in the page cache.

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use mm::{FileId, Kernel, KernelId, KernelSpec, World};
+use mm::{Device, DiskSpec, FileId, Kernel, KernelId, KernelSpec, World};
 use sim::{
     Affinity, Completion, CpuId, Cx, Cycles, Engine, EngineConfig, Histogram, Role, Schedule, Seeded, TaskId,
     TaskSpec,
@@ -113,8 +113,16 @@ impl<'a> WorldBuilder<'a> {
         }))
     }
 
-    /// `hugepages=` on the command line.
+    /// `hugepages=` on the command line, and swapon.
     fn boot(&self, kernel: &Kernel) -> Result<(), RunError> {
+        if let Some(swap) = self.scenario.swap {
+            kernel.set_swap(swap.pages);
+            let spec = DiskSpec {
+                read_ns: swap.read_ns.unwrap_or(DiskSpec::X25_M.read_ns),
+                write_ns: swap.write_ns.unwrap_or(DiskSpec::X25_M.write_ns),
+            };
+            kernel.set_disk(Device::Swap, spec);
+        }
         let pages = self.resolved.hugepages;
         kernel.add_hugepages(pages).map_err(|_| RunError {
             message: format!("{pages} huge pages do not fit into memory"),
