@@ -68,7 +68,9 @@ pub fn check(loaded: &Loaded, known: &Known<'_>) -> Diagnostics {
         .or(machine.map(|machine| machine.cpus));
     // What the scenario says of memory replaces what the machine has.
     let machine = machine.map(|machine| MachineFacts {
-        memory_pages: scenario.memory.map_or(machine.memory_pages, |memory| memory.pages),
+        memory_pages: scenario
+            .memory
+            .map_or(machine.memory_pages, |memory| memory.pages),
         ..machine
     });
     let mut checker = Checker {

@@ -32,7 +32,10 @@ fn reclaimed(machine: &'static str, paging: Paging, guest: Guest) -> (u64, kvm::
             // Between the scans of reclaim, which takes a page a call.
             for _ in 0..3 {
                 let gfn = h.kvm.gfn_of_index(0).expect("one page");
-                h.kvm.access(&cx, vcpu, gfn, Access::Write).await.expect("in a slot");
+                h.kvm
+                    .access(&cx, vcpu, gfn, Access::Write)
+                    .await
+                    .expect("in a slot");
                 h.kvm.exit(&cx, vcpu);
                 log.set(log.get() + h.kernel.shrink_all_memory(&cx, 1).await);
             }
@@ -50,7 +53,10 @@ fn reclaimed(machine: &'static str, paging: Paging, guest: Guest) -> (u64, kvm::
 
 #[test]
 fn an_spte_that_was_used_keeps_its_page_for_one_more_scan_and_its_guest_loses_its_tlb() {
-    for (machine, paging) in [("barcelona-2008", Paging::Tdp), ("harpertown-2008", Paging::Direct)] {
+    for (machine, paging) in [
+        ("barcelona-2008", Paging::Tdp),
+        ("harpertown-2008", Paging::Direct),
+    ] {
         let (freed, k, m) = reclaimed(machine, paging, Guest::IsDone);
         assert_eq!(freed, 1, "{machine}");
         // get_user_pages and the spte's first use: host and guest are young once each, at the same look.
@@ -59,7 +65,10 @@ fn an_spte_that_was_used_keeps_its_page_for_one_more_scan_and_its_guest_loses_it
         assert_eq!(m.notifier_young, 4);
         assert_eq!((m.notifier_page, k.sptes_dropped), (1, 1));
         assert!(k.flush_requests >= 2);
-        assert_eq!(k.pins_end, 0, "invalidate_page gives the reference back, so reclaim can free the page");
+        assert_eq!(
+            k.pins_end, 0,
+            "invalidate_page gives the reference back, so reclaim can free the page"
+        );
         assert_eq!(m.reclaim_pinned, 0);
     }
 }

@@ -53,7 +53,13 @@ impl World {
             audit_pool(&mut frames, kernel.zone(), &mut wrong);
         }
         for kernel in self.kernels() {
-            kernel.audit_lru(&counted.maps, &counted.cached, &counted.waiting, &frames, &mut wrong);
+            kernel.audit_lru(
+                &counted.maps,
+                &counted.cached,
+                &counted.waiting,
+                &frames,
+                &mut wrong,
+            );
         }
         for (pfn, frame) in frames.iter() {
             let maps = counted.maps.get(&pfn).copied().unwrap_or(0);

@@ -40,7 +40,9 @@ impl Kernel {
             *expected.entry(slot).or_default() += 1;
             *cached.entry(pfn).or_default() += 1;
             if !frames.get(pfn).flags.has(PageFlags::SWAPCACHE) || st.swap.lookup(slot) != Some(pfn) {
-                wrong.push(format!("{pfn}: in the swap cache, but its flag or its slot says no"));
+                wrong.push(format!(
+                    "{pfn}: in the swap cache, but its flag or its slot says no"
+                ));
             }
         }
         let counted: BTreeMap<SwapSlot, u32> = st.swap.counts().collect();
@@ -81,10 +83,15 @@ impl Kernel {
                 wrong.push(format!("{pfn}: {times} times on the LRU lists"));
             }
         }
-        let used = maps.keys().chain(cached.keys()).filter(|pfn| frames.get(**pfn).zone() == self.zone);
+        let used = maps
+            .keys()
+            .chain(cached.keys())
+            .filter(|pfn| frames.get(**pfn).zone() == self.zone);
         for pfn in used {
             if !listed.contains_key(pfn) && !waiting.contains_key(pfn) {
-                wrong.push(format!("{pfn}: in use, but neither on an LRU list nor on its way to one"));
+                wrong.push(format!(
+                    "{pfn}: in use, but neither on an LRU list nor on its way to one"
+                ));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The LRU lists against plain vectors: adding, taking off, isolating, rotating and activating in any order.
 
-use mm::frame::{Frames, LastReference, LruList, PageFlags};
 use mm::Watermark;
+use mm::frame::{Frames, LastReference, LruList, PageFlags};
 use proptest::prelude::*;
 use x86::Pfn;
 

@@ -9,8 +9,8 @@ use common::{BASE, Bench, Listener, Setup, anonymous, range, wait};
 use mm::notifier::Design;
 use mm::profile::{PteLocks, RmapLocks};
 use mm::{
-    Backing, FileId, FileKind, Kernel, KernelPreemption, KernelProfile, MapRequest, MmId, MmMetrics, Prefault, Prot,
-    RemapRequest, Sharing,
+    Backing, FileId, FileKind, Kernel, KernelPreemption, KernelProfile, MapRequest, MmId, MmMetrics,
+    Prefault, Prot, RemapRequest, Sharing,
 };
 use sim::{Cx, End, RandomWalk, Schedule, Seeded};
 use x86::{Access, Pgoff, Va};

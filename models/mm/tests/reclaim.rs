@@ -73,7 +73,11 @@ fn an_anonymous_page_of_m_processes_costs_2m_flushes_and_four_looks_at_the_whole
                 assert_eq!(slot_at(&k, member, BASE), Some(slot));
                 assert_eq!(k.st().mm(member).anon_rss, 0);
             }
-            assert_eq!(u64::from(k.st().swap.count(slot)), m, "the cache has let go of it");
+            assert_eq!(
+                u64::from(k.st().swap.count(slot)),
+                m,
+                "the cache has let go of it"
+            );
             for child in family.drain(1..) {
                 k.mmput(&cx, child).await;
             }
@@ -118,7 +122,12 @@ fn the_walk_stops_as_soon_as_every_mapping_was_found_but_looks_at_all_vmas_witho
 fn subscribers_are_asked_for_the_age_at_each_look_and_told_once() {
     // host-mm-paths B.0, B.12: page_referenced thrice, try_to_unmap asks again except where the design asks
     // after the pte lock.
-    for (design, asked, told) in [(Design::V0, 0, 0), (Design::V1, 4, 1), (Design::V8, 4, 1), (Design::V9, 3, 1)] {
+    for (design, asked, told) in [
+        (Design::V0, 0, 0),
+        (Design::V1, 4, 1),
+        (Design::V8, 4, 1),
+        (Design::V9, 3, 1),
+    ] {
         let b = bench(design.clone());
         let mm = b.mm;
         let end = b.work(move |cx, k| async move {
@@ -129,7 +138,12 @@ fn subscribers_are_asked_for_the_age_at_each_look_and_told_once() {
             let before = k.metrics();
             assert_eq!(k.shrink_all_memory(&cx, 1).await, 1);
             let after = k.metrics();
-            assert_eq!(after.notifier_young - before.notifier_young, asked, "{}", design.id);
+            assert_eq!(
+                after.notifier_young - before.notifier_young,
+                asked,
+                "{}",
+                design.id
+            );
             assert_eq!(after.notifier_page - before.notifier_page, told, "{}", design.id);
             assert_eq!(after.brackets, before.brackets, "{}", design.id);
             k.mmu_notifier_unregister(&cx, id).await;
@@ -164,7 +178,10 @@ impl LockProbe {
     async fn look(&self, cx: &Cx, call: &'static str, at: Va) {
         let ptl = {
             let st = self.kernel.st();
-            let table = st.tables.leaf_table(st.mm(self.mm).pgd, at.vpn()).expect("a table");
+            let table = st
+                .tables
+                .leaf_table(st.mm(self.mm).pgd, at.vpn())
+                .expect("a table");
             st.ptl(table)
         };
         let page_locked = match self.page_lock {
@@ -261,10 +278,16 @@ fn the_locks_at_the_callbacks_are_those_of_the_reference() {
                 let seen = probe.seen.borrow();
                 assert!(seen.iter().all(|s| s.rmap_locked), "{name}: {seen:?}");
                 assert!(seen.iter().all(|s| s.ptl_held == under_ptl), "{name}: {seen:?}");
-                assert!(seen.iter().all(|s| s.page_locked == file_page), "{name}: {seen:?}");
+                assert!(
+                    seen.iter().all(|s| s.page_locked == file_page),
+                    "{name}: {seen:?}"
+                );
                 let ages = seen.iter().filter(|s| s.call == "clear_flush_young");
                 // What is asked is not young in the primary entry any more (it was flushed before).
-                assert!(ages.clone().count() >= 2 && ages.clone().all(|s| s.entry.present() && !s.entry.accessed()));
+                assert!(
+                    ages.clone().count() >= 2
+                        && ages.clone().all(|s| s.entry.present() && !s.entry.accessed())
+                );
                 let told: Vec<_> = seen.iter().filter(|s| s.call == "invalidate_page").collect();
                 assert_eq!(told.len(), 1, "{name}");
                 // F9: cleared, and still referenced, by the cache and reclaim, and by the entry under the lock.
@@ -328,12 +351,19 @@ fn a_pinned_page_loses_its_entries_and_stays_in_its_cache() {
             pins.push(got.pfn);
         }
         assert_eq!(k.shrink_all_memory(&cx, 2).await, 0);
-        assert_eq!(slot_at(&k, mm, BASE).and_then(|s| k.st().swap.lookup(s)), Some(pins[0]));
+        assert_eq!(
+            slot_at(&k, mm, BASE).and_then(|s| k.st().swap.lookup(s)),
+            Some(pins[0])
+        );
         assert_eq!(k.peek_pte(mm, at), Entry::NONE);
         assert_eq!(k.st().file(file).pages.get(0).expect("cached").pfn, pins[1]);
         let pinned = k.metrics().reclaim_pinned;
         assert!(pinned >= 2, "each at least once, {pinned}");
-        assert_eq!(k.metrics().swap_out, 0, "nobody writes a page that others may change");
+        assert_eq!(
+            k.metrics().swap_out,
+            0,
+            "nobody writes a page that others may change"
+        );
         // The host finds the same page again.
         k.access(&cx, mm, BASE, Access::Read).await.expect("cached");
         assert_eq!(k.peek_pte(mm, BASE).pfn(), pins[0]);
@@ -341,7 +371,11 @@ fn a_pinned_page_loses_its_entries_and_stays_in_its_cache() {
         for pfn in pins {
             k.put_page(&cx, pfn).await;
         }
-        assert_eq!(k.shrink_all_memory(&cx, 2).await, 2, "nothing keeps them any more");
+        assert_eq!(
+            k.shrink_all_memory(&cx, 2).await,
+            2,
+            "nothing keeps them any more"
+        );
     });
     finish(&b, &end);
 }
@@ -352,7 +386,9 @@ fn a_clean_page_of_a_file_is_dropped_at_once_and_read_again_by_the_next_fault() 
     let file = b.kernel.new_file("f", 8);
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
-        k.sys_mmap(&cx, mm, shared_file(BASE, 8, file)).await.expect("free");
+        k.sys_mmap(&cx, mm, shared_file(BASE, 8, file))
+            .await
+            .expect("free");
         touch(&cx, &k, mm, range(BASE, 4), Access::Read).await;
         k.lru_add_drain_all(&cx).await;
         assert_eq!(k.metrics().io_reads, 0, "holes need no disk");
@@ -361,7 +397,11 @@ fn a_clean_page_of_a_file_is_dropped_at_once_and_read_again_by_the_next_fault() 
         assert_eq!(k.metrics().io_writes, 0);
         touch(&cx, &k, mm, range(BASE, 8), Access::Read).await;
         let m = k.metrics();
-        assert_eq!((m.io_reads, m.faults_major), (4, 4), "the other four were never cached");
+        assert_eq!(
+            (m.io_reads, m.faults_major),
+            (4, 4),
+            "the other four were never cached"
+        );
         // What a truncate throws away is a hole again.
         k.lru_add_drain_all(&cx).await;
         assert_eq!(k.shrink_all_memory(&cx, 8).await, 8);
@@ -397,11 +437,15 @@ fn mmap_sem_is_held_while_a_fault_reads() {
         let page_lock = k.st().file(file).pages.get(0).expect("cached").lock;
         assert!(cx.try_lock(page_lock).await.is_none(), "PG_locked is held, too");
         let before = cx.now();
-        k.sys_mmap(&cx, mm, anonymous(BASE.add_pages(64), 1)).await.expect("free");
+        k.sys_mmap(&cx, mm, anonymous(BASE.add_pages(64), 1))
+            .await
+            .expect("free");
         *log.borrow_mut() = (k.machine.to_ns(before), k.machine.to_ns(cx.now()));
     });
     let end = b.work(move |cx, k| async move {
-        k.sys_mmap(&cx, mm, shared_file(BASE, 1, file)).await.expect("free");
+        k.sys_mmap(&cx, mm, shared_file(BASE, 1, file))
+            .await
+            .expect("free");
         touch(&cx, &k, mm, range(BASE, 1), Access::Read).await;
         k.lru_add_drain_all(&cx).await;
         assert_eq!(k.shrink_all_memory(&cx, 1).await, 1);
@@ -418,7 +462,9 @@ fn a_dirty_page_of_a_file_is_written_first_and_freed_by_a_later_scan() {
     let file = b.kernel.new_file("f", 1);
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
-        k.sys_mmap(&cx, mm, shared_file(BASE, 1, file)).await.expect("free");
+        k.sys_mmap(&cx, mm, shared_file(BASE, 1, file))
+            .await
+            .expect("free");
         touch(&cx, &k, mm, range(BASE, 1), Access::Write).await;
         k.lru_add_drain_all(&cx).await;
         let before = k.metrics();
@@ -441,7 +487,9 @@ fn without_a_swap_device_anonymous_pages_stay_and_dirty_tmpfs_pages_too() {
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
         let at = BASE.add_pages(16);
-        k.sys_mmap(&cx, mm, shared_file(at, 2, tmpfs)).await.expect("free");
+        k.sys_mmap(&cx, mm, shared_file(at, 2, tmpfs))
+            .await
+            .expect("free");
         touch(&cx, &k, mm, range(at, 1), Access::Write).await;
         touch(&cx, &k, mm, range(at.add_pages(1), 1), Access::Read).await;
         map_and_touch(&cx, &k, mm, 3, Access::Write).await;
@@ -460,7 +508,9 @@ fn a_page_whose_lock_is_held_is_passed_over() {
     let file = b.kernel.new_file("f", 2);
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
-        k.sys_mmap(&cx, mm, shared_file(BASE, 2, file)).await.expect("free");
+        k.sys_mmap(&cx, mm, shared_file(BASE, 2, file))
+            .await
+            .expect("free");
         touch(&cx, &k, mm, range(BASE, 2), Access::Read).await;
         k.lru_add_drain_all(&cx).await;
         let lock = k.st().file(file).pages.get(0).expect("cached").lock;
@@ -505,10 +555,16 @@ async fn nonlinear(cx: &Cx, k: &Kernel, mm: MmId, file: FileId, pages: u64) {
         ..anonymous(BASE, pages)
     };
     k.sys_mmap(cx, mm, request).await.expect("free");
-    k.sys_remap_file_pages(cx, mm, remapped(BASE, 1)).await.expect("tmpfs");
-    k.sys_remap_file_pages(cx, mm, remapped(BASE.add_pages(1), 0)).await.expect("tmpfs");
+    k.sys_remap_file_pages(cx, mm, remapped(BASE, 1))
+        .await
+        .expect("tmpfs");
+    k.sys_remap_file_pages(cx, mm, remapped(BASE.add_pages(1), 0))
+        .await
+        .expect("tmpfs");
     for page in 2..pages {
-        k.access(cx, mm, BASE.add_pages(page), Access::Read).await.expect("mapped");
+        k.access(cx, mm, BASE.add_pages(page), Access::Read)
+            .await
+            .expect("mapped");
     }
     k.lru_add_drain_all(cx).await;
 }
@@ -534,7 +590,10 @@ fn nonlinear_mappings_are_scanned_in_clusters_of_32_pages_whatever_page_is_wante
             assert_eq!(after.rmap_young - before.rmap_young, PAGES);
             assert_eq!(unmapped, PAGES);
             assert!(after.rmap_clusters - before.rmap_clusters >= 3 + 3);
-            assert_eq!(after.flush_page - before.flush_page, after.rmap_young - before.rmap_young + unmapped);
+            assert_eq!(
+                after.flush_page - before.flush_page,
+                after.rmap_young - before.rmap_young + unmapped
+            );
             assert_eq!(after.notifier_page - before.notifier_page, told * unmapped);
             assert_eq!(
                 after.brackets - before.brackets,

@@ -73,9 +73,15 @@ fn a_fault_reads_the_aligned_cluster_of_eight_slots_around_its_own() {
         let m = k.metrics();
         assert_eq!((m.swap_in, m.faults_major, m.faults_swap), (8, 1, 2));
         // The last cluster has four slots in use.
-        k.access(&cx, mm, seventeenth, Access::Read).await.expect("swapped");
+        k.access(&cx, mm, seventeenth, Access::Read)
+            .await
+            .expect("swapped");
         assert_eq!(k.metrics().swap_in, 8 + 4);
-        assert_eq!(k.metrics().flush_page, k.metrics().rmap_young + 20, "nothing was flushed for a fault");
+        assert_eq!(
+            k.metrics().flush_page,
+            k.metrics().rmap_young + 20,
+            "nothing was flushed for a fault"
+        );
     });
     finish(&b, &end);
 }
@@ -109,7 +115,10 @@ fn a_read_maps_the_page_read_only_and_old_and_a_write_writable_at_once() {
         assert!(entry.writable() && entry.dirty());
         let after = k.metrics();
         assert_eq!(after.flush_page, before.flush_page);
-        assert_eq!((after.faults_reuse, after.faults_cow), (before.faults_reuse, before.faults_cow));
+        assert_eq!(
+            (after.faults_reuse, after.faults_cow),
+            (before.faults_reuse, before.faults_cow)
+        );
         // The first write to the page that was read makes it writable: nobody else names its slot.
         k.access(&cx, mm, BASE, Access::Write).await.expect("present");
         assert_eq!(k.metrics().faults_reuse, before.faults_reuse + 1);
@@ -169,7 +178,10 @@ fn fork_copies_swap_entries_and_a_write_is_shared_until_the_last_user_of_the_slo
         // The parent writes: the child's entry names the slot, so the page is copied.
         k.access(&cx, mm, BASE, Access::Write).await.expect("swapped");
         let after = k.metrics();
-        assert_eq!((after.faults_swap, after.faults_cow), (before.faults_swap + 1, before.faults_cow + 1));
+        assert_eq!(
+            (after.faults_swap, after.faults_cow),
+            (before.faults_swap + 1, before.faults_cow + 1)
+        );
         // do_wp_page clears the entry it has just set (C.3: one flush a copy).
         assert_eq!(after.flush_page, before.flush_page + 1);
         assert_eq!(k.st().swap.count(slot), 2, "the child's entry and the cache");
@@ -192,7 +204,9 @@ fn unmapping_frees_slots_and_pages_that_are_cached_for_nobody_else() {
         swapped_out(&cx, &k, mm, 8).await;
         // All eight are read, three are mapped.
         for page in 0..3 {
-            k.access(&cx, mm, BASE.add_pages(page), Access::Read).await.expect("swapped");
+            k.access(&cx, mm, BASE.add_pages(page), Access::Read)
+                .await
+                .expect("swapped");
         }
         assert_eq!(k.metrics().swap_in, 8);
         // All have arrived: a page that is locked is left for reclaim.
@@ -260,7 +274,9 @@ fn mprotect_leaves_swap_entries_and_mremap_moves_each_with_a_flush() {
         assert_eq!(slot_at(&k, mm, BASE), slot);
         let before = k.metrics();
         let to = BASE.add_pages(4096);
-        k.sys_mremap(&cx, mm, range(BASE, PAGES), PAGES, Some(to)).await.expect("free");
+        k.sys_mremap(&cx, mm, range(BASE, PAGES), PAGES, Some(to))
+            .await
+            .expect("free");
         assert_eq!(k.metrics().flush_page - before.flush_page, PAGES);
         assert_eq!(slot_at(&k, mm, to), slot);
         assert_eq!(
@@ -287,12 +303,17 @@ fn memory_that_is_touched_twice_over_goes_to_the_device_and_comes_back() {
             let id = k
                 .mmu_notifier_register(&cx, mm, Rc::new(Listener::default()))
                 .await;
-            k.sys_mmap(&cx, mm, anonymous(BASE, 2 * MEMORY)).await.expect("free");
+            k.sys_mmap(&cx, mm, anonymous(BASE, 2 * MEMORY))
+                .await
+                .expect("free");
             for _ in 0..2 {
                 touch(&cx, &k, mm, range(BASE, 2 * MEMORY), Access::Write).await;
             }
             let m = k.metrics();
-            assert!(m.kswapd_runs > 0 && m.swap_out >= MEMORY && m.swap_in >= MEMORY, "{m:?}");
+            assert!(
+                m.kswapd_runs > 0 && m.swap_out >= MEMORY && m.swap_in >= MEMORY,
+                "{m:?}"
+            );
             assert_eq!(m.out_of_memory, 0);
             let marks = k.frames().watermarks(k.zone());
             assert!(m.pages_in_use_max <= MEMORY - marks.min, "pages_min is kept");
@@ -319,7 +340,9 @@ fn kswapd_frees_until_the_high_watermark_is_passed() {
         let marks = k.frames().watermarks(k.zone());
         // sqrt(16 * 16384 kB) = 512 kB.
         assert_eq!((marks.min, marks.low, marks.high), (128, 160, 192));
-        k.sys_mmap(&cx, mm, common::shared_file(BASE, MEMORY, file)).await.expect("free");
+        k.sys_mmap(&cx, mm, common::shared_file(BASE, MEMORY, file))
+            .await
+            .expect("free");
         let plenty = MEMORY - marks.low;
         touch(&cx, &k, mm, range(BASE, plenty), Access::Read).await;
         assert_eq!(k.metrics().kswapd_runs, 0);

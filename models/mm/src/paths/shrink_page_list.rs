@@ -31,6 +31,7 @@ use sim::{Cx, Guard};
 use x86::Pfn;
 
 use super::vmscan::ScanControl;
+use super::writeback::WasDirty;
 use crate::account::BOOKKEEPING;
 use crate::disk::Device;
 use crate::file::FileKind;
@@ -39,7 +40,6 @@ use crate::kernel::Kernel;
 use crate::page::FreeOrder;
 use crate::profile::{PAGEVEC_SIZE, work};
 use crate::rmap::{PageLocked, UnmapFor, Unmapped};
-use super::writeback::WasDirty;
 use crate::swap_state::GotSlot;
 use crate::swapfile::{CALLER_AND_CACHE, uncache};
 
