@@ -51,6 +51,12 @@ pub struct Scenario {
     /// What happens to a process whose scripts have ended.
     #[serde(default)]
     pub at_end: AtEnd,
+    /// Memory of each kernel; default: the machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryDef>,
+    /// Swap device of each kernel; default: none, so anonymous memory is never reclaimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<SwapDef>,
     /// Seed of all random draws; `--seed` overrides it.
     #[serde(default = "default_seed")]
     pub seed: u64,
@@ -219,6 +225,29 @@ fn default_read_ns() -> u64 {
 
 fn default_write_ns() -> u64 {
     mm::DiskSpec::X25_M.write_ns
+}
+
+/// Memory of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryDef {
+    /// Size, in pages. With less than programs use, pages are reclaimed: by kswapd below the kernel's
+    /// low watermark, by the program that wants a page below the lowest one.
+    pub pages: u64,
+}
+
+/// A swap device. Without times of its own it is the flash disk of 2008 that files are on, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SwapDef {
+    /// Size, in pages.
+    pub pages: u32,
+    /// Nanoseconds to read a page; default: 85000 (Intel X25-M).
+    #[serde(default = "default_read_ns")]
+    pub read_ns: u64,
+    /// Nanoseconds to write a page; default: 115000 (Intel X25-M).
+    #[serde(default = "default_write_ns")]
+    pub write_ns: u64,
 }
 
 /// A file in the page cache.

@@ -6,6 +6,7 @@ mod expect;
 mod facts;
 mod filemap;
 mod huge;
+mod memory;
 mod path;
 mod script;
 mod world;
@@ -66,6 +67,13 @@ pub fn check(loaded: &Loaded, known: &Known<'_>) -> Diagnostics {
         .cpus
         .filter(|cpus| *cpus > 0)
         .or(machine.map(|machine| machine.cpus));
+    // What the scenario says of memory replaces what the machine has.
+    let machine = machine.map(|machine| MachineFacts {
+        memory_pages: scenario
+            .memory
+            .map_or(machine.memory_pages, |memory| memory.pages),
+        ..machine
+    });
     let mut checker = Checker {
         loaded,
         scenario,
@@ -78,6 +86,7 @@ pub fn check(loaded: &Loaded, known: &Known<'_>) -> Diagnostics {
         found: Diagnostics::new(),
     };
     checker.head();
+    checker.memory_and_swap();
     checker.huge_pages();
     checker.mappings();
     checker.processes();

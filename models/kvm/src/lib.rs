@@ -74,6 +74,7 @@
 //!   a pending request; the interrupt of the flush that set the request follows anyway.
 //! * Ageing (`clear_flush_young`) is not modelled.
 
+mod age;
 mod config;
 mod fault;
 mod flush;

@@ -13,6 +13,7 @@ sim::metric_set! {
         exits: Counter, "kvm.exits", "count", "VM exits of vCPUs by themselves; exits for interrupts are not among them";
         sptes_installed: Counter, "kvm.sptes.installed", "count", "sptes made present";
         sptes_dropped: Counter, "kvm.sptes.dropped", "count", "present sptes removed";
+        sptes_aged: Counter, "kvm.sptes.aged", "count", "sptes whose accessed bit clear_flush_young found set, and cleared";
         shadow_pages: Counter, "kvm.shadow_pages", "pages", "tables of sptes made";
         shadow_pages_zapped: Counter, "kvm.shadow_pages.zapped", "pages", "tables with leaf sptes emptied by kvm_mmu_zap_all";
         faults: Counter, "faults.kvm", "count", "guest page faults handled by the host, retries included";

@@ -6,7 +6,9 @@
 
 use std::rc::Rc;
 
-use mm::notifier::{CallbackFuture, MmuKind, Needs, PinAbility, Sleepable, Subscriber, UNBALANCED_BRACKET};
+use mm::notifier::{
+    AgeFuture, CallbackFuture, MmuKind, Needs, PinAbility, Sleepable, Subscriber, UNBALANCED_BRACKET,
+};
 use sim::Cx;
 use x86::{Pfn, Va, VaRange};
 
@@ -98,6 +100,13 @@ impl Subscriber for Kvm {
         Box::pin(async move {
             let _span = cx.span("kvm_mmu_notifier_invalidate_pages");
             self.invalidate(cx, range, Announce::Sequence).await;
+        })
+    }
+
+    fn clear_flush_young<'a>(&'a self, cx: &'a Cx, at: Va) -> AgeFuture<'a> {
+        Box::pin(async move {
+            let _span = cx.span("kvm_mmu_notifier_clear_flush_young");
+            Kvm::clear_flush_young(self, cx, at).await
         })
     }
 

@@ -17,6 +17,7 @@ use sim::{Action, Cx, Mark, Scope};
 use x86::addr::LOWER_HALF_END;
 use x86::{Entry, Gfn, Level, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
 
+use crate::age::AccessedBits;
 use crate::config::{SpteReference, UnpinOrder};
 use crate::vm::{Draining, Kvm, State};
 use crate::work;
@@ -177,7 +178,7 @@ impl Kvm {
             cx.mark(&SPTE_DROP, [gfn.get(), u64::from(spte.pfn().get()), 0]);
             let mut frames = kernel.frames();
             let flags = &mut frames.get_mut(spte.pfn()).flags;
-            if spte.accessed() {
+            if spte.accessed() && self.accessed_bits() == AccessedBits::Kept {
                 flags.set(PageFlags::REFERENCED);
             }
             if spte.writable() {

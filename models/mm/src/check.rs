@@ -1,19 +1,20 @@
 //! Conservation: what must add up when nothing is in flight.
 //!
 //! Checked at the end of every run (host-mm-paths F5, F6, F7, F13, F18, F21, F23, F24, F27): map counts
-//! equal the present entries, reference counts equal map count + page cache + pagevecs + pins, rss counters
+//! equal the present entries, reference counts equal map count + page and swap cache + pagevecs + pins, rss counters
 //! equal the entries counted as such, every linked file VMA is in i_mmap, or, if it is nonlinear, on the list
 //! of those, exactly once, VMAs are disjoint and found
 //! where they are, what a private mapping may write is its own, no bracket is open, no CPU holds
 //! translations or upper-level entries of an address space whose mask it is not in, and every loaded
 //! address space has its top-level table; every VMA with an anon_vma is on its list exactly once, anon_vmas
 //! that were given back have none, the reverse map leads from every anonymous page back to the entry that
-//! maps it, and `locked_vm` counts the locked pages. Each line of an invariant ends in the number of the invariant.
+//! maps it, and `locked_vm` counts the locked pages. Slots and LRU lists: check_swap.rs. Each line of an invariant ends in the number of the invariant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use x86::{Level, Pfn, TableId, Va, VaRange, Vpn};
 
+use crate::check_swap::NamedSlots;
 use crate::frame::{Frames, LruList, Owner, PageFlags};
 use crate::hugetlb::{HPAGE, audit_pool};
 use crate::i_mmap::IntervalIndex as _;
@@ -31,6 +32,7 @@ struct Counted {
     maps: BTreeMap<Pfn, u32>,
     cached: BTreeMap<Pfn, u32>,
     waiting: BTreeMap<Pfn, u32>,
+    slots: NamedSlots,
     /// Entries of huge pages, each once however many address spaces share its table.
     huge: BTreeSet<(TableId, usize)>,
     huge_maps: BTreeMap<Pfn, u32>,
@@ -45,8 +47,19 @@ impl World {
         let mut counted = Counted::default();
         let mut frames = self.frames();
         for kernel in self.kernels() {
+            // Slots are a kernel's own.
+            counted.slots = NamedSlots::default();
             kernel.audit_into(&mut counted, &frames, &mut wrong);
             audit_pool(&mut frames, kernel.zone(), &mut wrong);
+        }
+        for kernel in self.kernels() {
+            kernel.audit_lru(
+                &counted.maps,
+                &counted.cached,
+                &counted.waiting,
+                &frames,
+                &mut wrong,
+            );
         }
         for (pfn, frame) in frames.iter() {
             let maps = counted.maps.get(&pfn).copied().unwrap_or(0);
@@ -65,7 +78,7 @@ impl World {
             let pins = if whole { frames.secondary(pfn).pins } else { 0 };
             if frame.count != maps + cached + waiting + pins {
                 wrong.push(format!(
-                    "{pfn}: count {} but {maps} entries + {cached} page cache + {waiting} pagevecs + {pins} pins (F6)",
+                    "{pfn}: count {} but {maps} entries + {cached} page or swap cache + {waiting} pagevecs + {pins} pins (F6)",
                     frame.count
                 ));
             }
@@ -91,6 +104,7 @@ impl Kernel {
         for index in 0..st.mms.len() {
             self.audit_mm(&st, MmId(index as u32), counted, frames, wrong);
         }
+        self.audit_swap(&st, &counted.slots, &mut counted.cached, frames, wrong);
         audit_i_mmap(&st, wrong);
         for open in &st.open_brackets {
             let name = st.subscriptions[open.subscriber.0 as usize].handler.name();
@@ -166,6 +180,7 @@ impl Kernel {
             while let Some((table, pages, _)) = st.tables.next_leaf_table(mm.pgd, at, v.range.end().vpn()) {
                 for vpn in pages.iter() {
                     let entry = st.tables.get(table, x86::Level::Pte.index_of(vpn));
+                    counted.slots.note(entry);
                     let pfn = match NonPresent::of(entry) {
                         _ if v.backing == Backing::Driver => continue,
                         // Maps nothing, and is in an rss counter all the same.

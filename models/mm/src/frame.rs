@@ -481,7 +481,7 @@ impl Frames {
     /// Takes the page at the end of a list off it, with a reference (`isolate_lru_pages` for one page).
     /// One that is about to be freed goes to the head of the list instead, and there is none to take
     /// this time. The caller holds lru_lock.
-    pub(crate) fn lru_isolate(&mut self, zone: Zone, list: LruList) -> Option<Pfn> {
+    pub fn lru_isolate(&mut self, zone: Zone, list: LruList) -> Option<Pfn> {
         let pfn = self.lru_tail(zone, list)?;
         let _ = self.lru_del(pfn);
         if self.get(pfn).count == 0 {

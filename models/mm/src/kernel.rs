@@ -399,6 +399,7 @@ impl Kernel {
     pub fn start_measuring(&self) {
         let mut st = self.st();
         st.metrics = MmMetrics::default();
+        st.metrics.swap_slots_max = st.swap.in_use();
         st.tlb_before = st.tlb_totals();
         st.walks.start_measuring();
         for subscription in &st.subscriptions {

@@ -10,6 +10,7 @@ pub mod access;
 pub mod account;
 mod arena;
 mod check;
+mod check_swap;
 pub mod disk;
 pub mod file;
 pub mod frame;

@@ -15,11 +15,10 @@
 //! the kernel's own walk would continue from where it was.
 
 use sim::{Cx, Guard, LockId};
-use x86::{Entry, Level, PAGE_SHIFT, Pfn, VaRange};
+use x86::{Level, PAGE_SHIFT, Pfn, VaRange};
 
 use crate::FileId;
 use crate::account::PAGE_TABLE;
-use crate::frame::PageFlags;
 use crate::kernel::Kernel;
 use crate::notifier::{Path, Point, Young};
 use crate::profile::work;
@@ -149,6 +148,9 @@ impl Kernel {
         let entry = self.ptep_clear_flush(cx, mapping).await;
         self.notify_page(cx, mm, Path::Cluster, Point::AfterFlush, va)
             .await;
+        if entry.dirty() {
+            self.set_page_dirty(cx, pfn).await;
+        }
         {
             let mut st = self.st();
             let mut frames = self.frames();
@@ -157,13 +159,9 @@ impl Kernel {
                 let place = NonPresent::File(frame.index()).entry();
                 self.set_pte(cx, &mut st, mapping.table, mapping.index, place);
             }
-            if entry.dirty() {
-                frame.flags.set(PageFlags::DIRTY);
-            }
             frame.mapcount -= 1;
             st.mm_mut(mm).file_rss -= 1;
             st.metrics.rmap_unmapped += 1;
-            debug_assert!(entry != Entry::NONE, "the entry mapped a page");
         }
         self.put_page(cx, pfn).await;
         Young::No

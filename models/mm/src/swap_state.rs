@@ -151,7 +151,7 @@ impl Kernel {
     }
 
     /// `swap_writepage`: the write has begun when this returns, unless the page needs no slot any more.
-    /// The page is locked, and no longer afterwards; PG_dirty was cleared.
+    /// The page comes locked, with PG_dirty cleared, and goes unlocked.
     pub(crate) async fn swap_writepage(&self, cx: &Cx, pfn: Pfn, locked: Guard<'_>) {
         let _span = cx.span("swap_writepage");
         if self.remove_exclusive_swap_page(cx, pfn).await == LeftCache::Yes {

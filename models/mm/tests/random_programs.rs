@@ -9,8 +9,8 @@ use common::{BASE, Bench, Listener, Setup, anonymous, range, wait};
 use mm::notifier::Design;
 use mm::profile::{PteLocks, RmapLocks};
 use mm::{
-    Backing, FileId, FileKind, Kernel, KernelPreemption, KernelProfile, MapRequest, MmId, Prefault, Prot,
-    RemapRequest, Sharing,
+    Backing, FileId, FileKind, Kernel, KernelPreemption, KernelProfile, MapRequest, MmId, MmMetrics,
+    Prefault, Prot, RemapRequest, Sharing,
 };
 use sim::{Cx, End, RandomWalk, Schedule, Seeded};
 use x86::{Access, Pgoff, Va};
@@ -129,7 +129,12 @@ async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: 
             15 => {
                 let _ = k.madvise_remove(&cx, mm, range(at, pages)).await;
             }
-            _ => wait(&cx, dice.below(5_000)).await,
+            _ => {
+                wait(&cx, dice.below(5_000)).await;
+                if k.st().swap.total() > 0 {
+                    let _ = k.shrink_all_memory(&cx, 1 + dice.below(40)).await;
+                }
+            }
         }
     }
     if dice.below(2) == 0 {
@@ -166,16 +171,52 @@ fn build(seed: u64, schedule: Schedule) -> Bench {
 }
 
 fn check(seed: u64, schedule: Schedule) {
+    let _ = run(seed, build(seed, schedule));
+}
+
+/// Little memory: most of the time something is being reclaimed. With few slots the device fills up.
+fn check_pressed(seed: u64, schedule: Schedule) -> MmMetrics {
+    const MEMORY: u64 = 110;
     let b = build(seed, schedule);
+    b.kernel.set_memory(MEMORY);
+    b.kernel.set_swap(if seed.is_multiple_of(3) { 50 } else { 500 });
+    run(seed, b)
+}
+
+fn run(seed: u64, b: Bench) -> MmMetrics {
     let end = b.engine.run();
     assert_eq!(end, End::Completed, "seed {seed}");
     assert_eq!(b.world.audit(), Vec::<String>::new(), "seed {seed}");
+    b.kernel.metrics()
 }
 
 #[test]
 fn random_programs_keep_the_books_in_the_order_of_time() {
     for seed in 0..120 {
         check(seed, Schedule::Timed(Box::new(Seeded::new(seed))));
+    }
+}
+
+#[test]
+fn random_programs_keep_the_books_when_memory_is_short() {
+    let (mut direct, mut background, mut swapped_in, mut pinned) = (0, 0, 0, 0);
+    for seed in 0..60 {
+        let m = check_pressed(seed, Schedule::Timed(Box::new(Seeded::new(seed))));
+        direct += m.reclaim_direct;
+        background += m.kswapd_runs;
+        swapped_in += m.swap_in;
+        pinned += m.reclaim_pinned;
+    }
+    assert!(
+        direct > 0 && background > 0 && swapped_in > 0 && pinned > 0,
+        "{direct} {background} {swapped_in} {pinned}"
+    );
+}
+
+#[test]
+fn random_programs_keep_the_books_when_memory_is_short_in_random_order() {
+    for seed in 0..30 {
+        check_pressed(seed, Schedule::Explored(Box::new(RandomWalk::new(seed))));
     }
 }
 

@@ -94,6 +94,9 @@ pub enum Op {
     Brk(BrkOp),
     /// ftruncate(2): vmtruncate when the file shrinks.
     Truncate(TruncateOp),
+    /// Free pages of the kernel's memory, mapped ones included, as if it were short
+    /// (shrink_all_memory).
+    Reclaim(ReclaimOp),
     /// fork(2).
     Fork(ForkOp),
     /// execve(2): the address space is torn down and replaced by an empty one.
@@ -336,6 +339,14 @@ pub struct TruncateOp {
     pub pages: u64,
 }
 
+/// Arguments of `reclaim`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReclaimOp {
+    /// How many pages to free; fewer if no more can be.
+    pub pages: u64,
+}
+
 /// Arguments of `fork`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -414,6 +425,7 @@ impl Op {
             Op::Munlock(_) => "munlock",
             Op::Brk(_) => "brk",
             Op::Truncate(_) => "truncate",
+            Op::Reclaim(_) => "reclaim",
             Op::Fork(_) => "fork",
             Op::Exec(_) => "exec",
             Op::Exit(_) => "exit",

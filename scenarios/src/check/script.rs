@@ -224,6 +224,17 @@ impl<'a> Checker<'a> {
                 self.file_size(op.pages, &at.key("pages"));
                 self.huge_truncate(&op.file, op.pages, &at.key("pages"));
             }
+            Op::Reclaim(op) => {
+                if op.pages == 0 {
+                    let at = at.key("reclaim");
+                    self.error(
+                        Code::Zero,
+                        &at.key("pages"),
+                        "`reclaim` of 0 pages",
+                        "write 1 or more",
+                    );
+                }
+            }
             Op::Fork(op) => self.fork(op, context, &at.key("fork").key("child")),
             Op::Wait(op) => self.wait(&op.child, process, &at.key("wait").key("child")),
             Op::Register(op) => self.mmu_of(process, &op.mmu, &at.key("register").key("mmu")),
@@ -652,6 +663,7 @@ pub(crate) fn changes_process(op: &Op) -> bool {
             | Op::Writeback(_)
             | Op::Msync(_)
             | Op::Migrate(_)
+            | Op::Reclaim(_)
     )
 }
 

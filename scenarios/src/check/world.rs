@@ -68,9 +68,11 @@ impl<'a> Checker<'a> {
         }
         self.cpu_count();
         for (name, file) in &self.scenario.files {
-            if self
-                .machine
-                .is_some_and(|machine| file.pages > machine.memory_pages)
+            // With little memory on purpose, what does not fit is read again.
+            if self.scenario.memory.is_none()
+                && self
+                    .machine
+                    .is_some_and(|machine| file.pages > machine.memory_pages)
             {
                 let message = format!(
                     "file {} of {} pages does not fit into memory",
@@ -161,7 +163,15 @@ impl<'a> Checker<'a> {
 
     pub(super) fn memory_error(&mut self, at: &At<'_>, message: String) {
         let pages = self.machine.map_or(0, |machine| machine.memory_pages);
-        let help = format!("machine `{}` has {pages} pages of memory", self.scenario.machine);
+        let swap = match self.swap_pages() {
+            0 => String::new(),
+            slots => format!(", and {slots} of swap"),
+        };
+        let whose = match self.scenario.memory {
+            None => format!("machine `{}`", self.scenario.machine),
+            Some(_) => "the scenario".to_owned(),
+        };
+        let help = format!("{whose} has {pages} pages of memory{swap}");
         self.error(Code::Memory, at, message, help);
     }
 
@@ -307,13 +317,15 @@ impl<'a> Checker<'a> {
             Some(_) => 0,
         };
         if let Some(file) = &map.file
+            && self.scenario.memory.is_none()
             && used.1.insert(file)
         {
             taken = taken.saturating_add(self.facts.files.get(file.as_str()).copied().unwrap_or(0));
         }
         let before = used.0;
         used.0 = before.saturating_add(taken);
-        if before <= machine.memory_pages && used.0 > machine.memory_pages {
+        let room = machine.memory_pages.saturating_add(self.swap_pages());
+        if before <= room && used.0 > room {
             let message = format!(
                 "with this mapping partition `{partition}` needs {} pages of memory",
                 used.0

@@ -183,6 +183,9 @@ impl Thread {
                 let file = self.run.file(&kernel, &o.file)?;
                 kernel.do_truncate(cx, file, o.pages).await;
             }
+            Op::Reclaim(o) => {
+                let _ = kernel.shrink_all_memory(cx, o.pages).await;
+            }
             Op::Fork(o) => self.run.fork(cx, self, &o.child).await?,
             Op::Exec(_) => return Ok(self.exec(cx).await),
             Op::Exit(_) => {

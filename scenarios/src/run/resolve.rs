@@ -40,13 +40,16 @@ fn unknown(what: &str, name: &str, known: &[&str]) -> RunError {
 
 pub(super) fn resolve(request: &Request<'_>) -> Result<Resolved, RunError> {
     let scenario = request.scenario;
-    let machine = Machine::find(&scenario.machine, Path::new("")).map_err(|error| match error {
+    let mut machine = Machine::find(&scenario.machine, Path::new("")).map_err(|error| match error {
         MachineError::Unknown(_) => unknown("machine", &scenario.machine, Machine::presets()),
         other => RunError {
             message: other.to_string(),
             help: "paths in a scenario are relative to its file".to_owned(),
         },
     })?;
+    if let Some(memory) = scenario.memory {
+        machine.memory_pages = memory.pages;
+    }
     let design = resolve_design(request)?;
     let profile = resolve_profile(request, &design)?;
     refuse_senseless_pair(&design, &profile)?;

@@ -115,7 +115,7 @@ impl<'a> WorldBuilder<'a> {
         }))
     }
 
-    /// `hugepages=` on the command line.
+    /// `hugepages=` on the command line, and swapon.
     fn boot(&self, kernel: &Kernel) -> Result<(), RunError> {
         if let Some(disk) = self.scenario.disk {
             let spec = DiskSpec {
@@ -123,6 +123,14 @@ impl<'a> WorldBuilder<'a> {
                 write_ns: disk.write_ns,
             };
             kernel.set_disk(Device::Files, spec);
+        }
+        if let Some(swap) = self.scenario.swap {
+            kernel.set_swap(swap.pages);
+            let spec = DiskSpec {
+                read_ns: swap.read_ns,
+                write_ns: swap.write_ns,
+            };
+            kernel.set_disk(Device::Swap, spec);
         }
         let pages = self.resolved.hugepages;
         kernel.add_hugepages(pages).map_err(|_| RunError {

@@ -210,7 +210,7 @@ impl Kernel {
     /// `unmap_and_move`.
     async fn unmap_and_move(&self, cx: &Cx, old: Pfn, force: Force) -> Outcome {
         let _span = cx.span("unmap_and_move");
-        let Ok(new) = self.alloc_page(cx) else {
+        let Ok(new) = self.alloc_page_or_reclaim(cx).await else {
             return Outcome::NoMemory;
         };
         // Freed under our hands: only our reference is left.

@@ -31,6 +31,7 @@ use sim::{Cx, Guard};
 use x86::Pfn;
 
 use super::vmscan::ScanControl;
+use super::writeback::WasDirty;
 use crate::account::BOOKKEEPING;
 use crate::disk::Device;
 use crate::file::FileKind;
@@ -192,7 +193,7 @@ impl Kernel {
         }
     }
 
-    /// `pageout`. The page is locked, dirty and unmapped; it is no longer locked afterwards.
+    /// `pageout`. The page is dirty and unmapped; it comes locked and goes unlocked.
     async fn pageout(&self, cx: &Cx, pfn: Pfn, locked: Guard<'_>) -> Pageout {
         let _span = cx.span("pageout");
         let (count, flags, owner) = {
@@ -213,14 +214,10 @@ impl Kernel {
         {
             return Pageout::Activate;
         }
-        {
-            // `clear_page_dirty_for_io`: no entry maps it, so there is nothing for page_mkclean to do.
-            let mut frames = self.frames();
-            let flags = &mut frames.get_mut(pfn).flags;
-            flags.clear(PageFlags::DIRTY);
-            flags.clear(PageFlags::STORED);
-            flags.set(PageFlags::RECLAIM);
+        if self.clear_page_dirty_for_io(cx, pfn).await == WasDirty::No {
+            return Pageout::Success;
         }
+        self.frames().get_mut(pfn).flags.set(PageFlags::RECLAIM);
         match owner {
             Owner::File(_) => self.start_writeback(cx, pfn, Device::Files, locked).await,
             Owner::Anon(_) | Owner::None => self.swap_writepage(cx, pfn, locked).await,

@@ -71,6 +71,8 @@ pub(super) fn finish(mut replay: Replay<'_>) -> Result<Scenario, ImportError> {
         unsupported: Unsupported::default(),
         seed: 1,
         disk: None,
+        memory: None,
+        swap: None,
         files,
         processes,
         expect: Vec::new(),
