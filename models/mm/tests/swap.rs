@@ -214,11 +214,15 @@ fn unmapping_frees_slots_and_pages_that_are_cached_for_nobody_else() {
         k.lru_add_drain_all(&cx).await;
         let (before, used) = (k.metrics(), k.frames().in_use(k.zone()).0);
         assert_eq!(used, 8);
-        k.madvise_dontneed(&cx, mm, range(BASE.add_pages(5), 3)).await;
+        k.madvise_dontneed(&cx, mm, range(BASE.add_pages(5), 3))
+            .await
+            .expect("all of it is mapped");
         assert_eq!(k.metrics().flush_mm, before.flush_mm, "no entry mapped a page");
         assert_eq!(k.frames().in_use(k.zone()).0, 5);
         assert_eq!(k.st().swap.in_use(), 5);
-        k.sys_munmap(&cx, mm, range(BASE, 8)).await;
+        k.sys_munmap(&cx, mm, range(BASE, 8))
+            .await
+            .expect("all of it is mapped");
         assert_eq!(k.frames().in_use(k.zone()).0, 0);
         assert_eq!(k.st().swap.in_use(), 0);
     });
@@ -270,7 +274,9 @@ fn mprotect_leaves_swap_entries_and_mremap_moves_each_with_a_flush() {
     let end = b.work(move |cx, k| async move {
         swapped_out(&cx, &k, mm, PAGES).await;
         let slot = slot_at(&k, mm, BASE);
-        k.sys_mprotect(&cx, mm, range(BASE, PAGES), Prot::READ).await;
+        k.sys_mprotect(&cx, mm, range(BASE, PAGES), Prot::READ)
+            .await
+            .expect("all of it is mapped");
         assert_eq!(slot_at(&k, mm, BASE), slot);
         let before = k.metrics();
         let to = BASE.add_pages(4096);
@@ -318,7 +324,9 @@ fn memory_that_is_touched_twice_over_goes_to_the_device_and_comes_back() {
             let marks = k.frames().watermarks(k.zone());
             assert!(m.pages_in_use_max <= MEMORY - marks.min, "pages_min is kept");
             k.mmu_notifier_unregister(&cx, id).await;
-            k.sys_munmap(&cx, mm, range(BASE, 2 * MEMORY)).await;
+            k.sys_munmap(&cx, mm, range(BASE, 2 * MEMORY))
+                .await
+                .expect("all of it is mapped");
             // Pages that were on their way are left in the cache, for reclaim to find.
             cx.sleep(k.machine.ns(500_000_000)).await;
             let _ = k.shrink_all_memory(&cx, MEMORY).await;
@@ -376,7 +384,9 @@ fn memory_without_a_swap_device_runs_out_and_accesses_are_refused() {
         // The reserve is never touched: 128 kB.
         assert_eq!(served, MEMORY - 32);
         assert_eq!(k.metrics().out_of_memory, 32);
-        k.sys_munmap(&cx, mm, range(BASE, MEMORY)).await;
+        k.sys_munmap(&cx, mm, range(BASE, MEMORY))
+            .await
+            .expect("all of it is mapped");
         k.lru_add_drain_all(&cx).await;
         assert_eq!(k.frames().in_use(k.zone()).0, 0);
     });
