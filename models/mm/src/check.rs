@@ -18,11 +18,12 @@ use crate::check_swap::NamedSlots;
 use crate::frame::{Frames, LruList, Owner, PageFlags};
 use crate::hugetlb::{HPAGE, audit_pool};
 use crate::i_mmap::IntervalIndex as _;
-use crate::kernel::{Kernel, State, World};
+use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::radix_tree::Tag;
 use crate::swapops::NonPresent;
 use crate::vma::{Backing, VmaId};
+use crate::world::World;
 
 /// Books that do not balance; each line names the object and both figures.
 pub const CONSERVATION: &str = "conservation";

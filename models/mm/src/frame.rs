@@ -18,185 +18,16 @@
 //! reused last in, first out, like the hot end of the per-CPU lists, and the buddy system is not
 //! modelled; no count depends on frame numbers.
 
-use x86::{Generation, Pfn, Pgoff, Slots};
+use x86::{Pfn, Slots};
 
+use self::lists::{List, NIL};
 use crate::hugetlb::{HPAGE_PAGES, HugePool};
-use crate::{AnonVmaId, FileId};
 
-/// What a frame holds (`page->mapping`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
-pub enum Owner {
-    /// Nothing, or kernel data such as a page table.
-    #[default]
-    None,
-    /// Anonymous memory of this family of VMAs.
-    Anon(AnonVmaId),
-    /// A page of this file.
-    File(FileId),
-}
+mod descriptor;
+mod lists;
 
-/// State bits of a frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
-pub struct PageFlags(u16);
-
-impl PageFlags {
-    /// PG_dirty.
-    pub const DIRTY: PageFlags = PageFlags(1);
-    /// PG_referenced.
-    pub const REFERENCED: PageFlags = PageFlags(1 << 1);
-    /// PG_lru: on a list of its zone (not in a pagevec on its way there).
-    pub const LRU: PageFlags = PageFlags(1 << 2);
-    /// In the page cache.
-    pub const CACHED: PageFlags = PageFlags(1 << 3);
-    /// PG_active: belongs on the active list.
-    pub const ACTIVE: PageFlags = PageFlags(1 << 4);
-    /// PG_writeback: on its way to a device.
-    pub const WRITEBACK: PageFlags = PageFlags(1 << 5);
-    /// PG_swapcache.
-    pub const SWAPCACHE: PageFlags = PageFlags(1 << 6);
-    /// PG_reclaim: to be moved to the end of the inactive list when it is written.
-    pub const RECLAIM: PageFlags = PageFlags(1 << 7);
-    /// Part of a huge page of the pool (PG_compound): the first of its frames carries the counts.
-    pub(crate) const HUGE: PageFlags = PageFlags(1 << 8);
-    /// A CPU could store to the page through a translation since it was allocated, or last cleaned: whoever
-    /// clears PG_dirty and the entries' dirty bits (writeback) resets it. No flag of the kernel's.
-    pub(crate) const STORED: PageFlags = PageFlags(1 << 9);
-    /// PG_uptodate is clear: what it should hold must be read from the disk first.
-    pub const NOT_UPTODATE: PageFlags = PageFlags(1 << 10);
-
-    /// Sets a bit.
-    pub fn set(&mut self, bit: PageFlags) {
-        self.0 |= bit.0;
-    }
-
-    /// Clears a bit.
-    pub fn clear(&mut self, bit: PageFlags) {
-        self.0 &= !bit.0;
-    }
-
-    /// Clears a bit and says whether it was set (`TestClearPage...`).
-    pub fn test_and_clear(&mut self, bit: PageFlags) -> bool {
-        let was = self.has(bit);
-        self.clear(bit);
-        was
-    }
-
-    /// Whether a bit is set.
-    #[must_use]
-    pub fn has(self, bit: PageFlags) -> bool {
-        self.0 & bit.0 != 0
-    }
-}
-
-/// No frame, in a link.
-const NIL: u32 = u32::MAX;
-
-/// A page frame.
-#[derive(Clone, Debug, Hash)]
-pub struct Frame {
-    /// `_count`.
-    pub count: u32,
-    /// Number of mapping ptes.
-    pub mapcount: u32,
-    /// Grows when the frame is freed.
-    pub generation: Generation,
-    /// Slots of CPU TLBs that translate to it.
-    pub tlb_slots: u32,
-    // Kind in the two highest bits, number of the anon_vma or file below.
-    owner: u32,
-    index_low: u32,
-    index_high: u8,
-    zone: Zone,
-    /// `page->flags`.
-    pub flags: PageFlags,
-    // Neighbours on an LRU list; of a free frame, `next` is the next free one.
-    prev: u32,
-    next: u32,
-}
-
-// 1 TiB of 4 KiB pages has to fit a machine of 24 GiB, page tables included.
-const _: () = assert!(size_of::<Frame>() == 36);
-
-/// Bits of [`Frame::owner`] that say which kind of owner it is.
-const OWNER_SHIFT: u32 = 30;
-const OWNER_ANON: u32 = 1 << OWNER_SHIFT;
-const OWNER_FILE: u32 = 2 << OWNER_SHIFT;
-
-impl Frame {
-    fn new(zone: Zone) -> Frame {
-        Frame {
-            count: 0,
-            mapcount: 0,
-            generation: Generation::default(),
-            tlb_slots: 0,
-            owner: 0,
-            index_low: 0,
-            index_high: 0,
-            zone,
-            flags: PageFlags::default(),
-            prev: NIL,
-            next: NIL,
-        }
-    }
-
-    /// `page->mapping`.
-    #[inline]
-    #[must_use]
-    pub fn owner(&self) -> Owner {
-        let number = self.owner & (OWNER_ANON - 1);
-        match self.owner & !(OWNER_ANON - 1) {
-            OWNER_ANON => Owner::Anon(AnonVmaId(number)),
-            OWNER_FILE => Owner::File(FileId(number)),
-            _ => Owner::None,
-        }
-    }
-
-    /// Sets `page->mapping`.
-    #[inline]
-    pub fn set_owner(&mut self, owner: Owner) {
-        let (kind, number) = match owner {
-            Owner::None => (0, 0),
-            Owner::Anon(anon) => (OWNER_ANON, anon.0),
-            Owner::File(file) => (OWNER_FILE, file.0),
-        };
-        assert!(
-            number < OWNER_ANON,
-            "a world has fewer than 2^30 files and anon_vmas"
-        );
-        self.owner = kind | number;
-    }
-
-    /// `PageAnon`.
-    #[inline]
-    #[must_use]
-    pub fn is_anon(&self) -> bool {
-        self.owner & !(OWNER_ANON - 1) == OWNER_ANON
-    }
-
-    /// `page->index`.
-    #[inline]
-    #[must_use]
-    pub fn index(&self) -> Pgoff {
-        Pgoff::new(u64::from(self.index_high) << u32::BITS | u64::from(self.index_low))
-    }
-
-    /// Sets `page->index`, of at most 40 bits: what an entry of a nonlinear mapping can hold, and
-    /// more than the user half of an address space has pages.
-    #[inline]
-    pub fn set_index(&mut self, index: Pgoff) {
-        self.index_low = index.get() as u32;
-        let high = index.get() >> u32::BITS;
-        debug_assert!(high <= u64::from(u8::MAX), "an index has at most 40 bits");
-        self.index_high = high as u8;
-    }
-
-    /// Zone it belongs to.
-    #[inline]
-    #[must_use]
-    pub fn zone(&self) -> Zone {
-        self.zone
-    }
-}
+pub use descriptor::{Frame, Owner, PageFlags};
+pub use lists::LruList;
 
 /// What secondary MMUs have to do with a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
@@ -210,33 +41,6 @@ pub struct Secondary {
 /// A kernel's share of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Zone(pub u8);
-
-/// A list of frames, linked through the frames.
-#[derive(Clone, Copy, Debug)]
-struct List {
-    head: u32,
-    tail: u32,
-    len: u64,
-}
-
-impl Default for List {
-    fn default() -> Self {
-        List {
-            head: NIL,
-            tail: NIL,
-            len: 0,
-        }
-    }
-}
-
-/// Which list of a zone reclaim keeps a page on (2.6.27 has one pair for all kinds of pages).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum LruList {
-    /// `inactive_list`: where reclaim looks for victims.
-    Inactive,
-    /// `active_list`.
-    Active,
-}
 
 /// How many frames must stay free when one is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -384,16 +188,12 @@ impl Frames {
         let head = begin.next_multiple_of(HPAGE_PAGES);
         let end = u32::try_from(head + HPAGE_PAGES).map_err(|_| OutOfMemory)?;
         for number in begin..head {
-            self.frames.push(Frame {
-                next: state.free,
-                ..Frame::new(zone)
-            });
-            state.free = number as u32;
+            let mut between = Frame::new(zone);
+            between.next = std::mem::replace(&mut state.free, number as u32);
+            self.frames.push(between);
         }
-        let part = Frame {
-            flags: PageFlags::HUGE,
-            ..Frame::new(zone)
-        };
+        let mut part = Frame::new(zone);
+        part.flags = PageFlags::HUGE;
         self.frames.resize(end as usize, part);
         state.in_use += HPAGE_PAGES;
         state.allocated += HPAGE_PAGES;
@@ -478,20 +278,6 @@ impl Frames {
         self.zones[zone.0 as usize].scanned += pages;
     }
 
-    /// Takes the page at the end of a list off it, with a reference (`isolate_lru_pages` for one page).
-    /// One that is about to be freed goes to the head of the list instead, and there is none to take
-    /// this time. The caller holds lru_lock.
-    pub fn lru_isolate(&mut self, zone: Zone, list: LruList) -> Option<Pfn> {
-        let pfn = self.lru_tail(zone, list)?;
-        let _ = self.lru_del(pfn);
-        if self.get(pfn).count == 0 {
-            self.lru_add(pfn, list);
-            return None;
-        }
-        self.get_page(pfn);
-        Some(pfn)
-    }
-
     /// A frame; of a huge page, the first.
     #[inline]
     #[must_use]
@@ -566,99 +352,6 @@ impl Frames {
         if secondary.pins == 0 {
             self.pinned -= 1;
         }
-    }
-
-    /// Puts a page at the head of a list of its zone (`add_page_to_active_list` and its twin) and sets
-    /// PG_lru; the caller holds lru_lock.
-    pub fn lru_add(&mut self, pfn: Pfn, list: LruList) {
-        let frame = &mut self.frames[pfn.index()];
-        debug_assert!(!frame.flags.has(PageFlags::LRU), "{pfn} is on a list already");
-        frame.flags.set(PageFlags::LRU);
-        match list {
-            LruList::Active => frame.flags.set(PageFlags::ACTIVE),
-            LruList::Inactive => frame.flags.clear(PageFlags::ACTIVE),
-        }
-        let lru = &mut self.zones[frame.zone.0 as usize].lru[list as usize];
-        (frame.prev, frame.next) = (NIL, lru.head);
-        lru.len += 1;
-        let behind = std::mem::replace(&mut lru.head, pfn.get());
-        if behind == NIL {
-            lru.tail = pfn.get();
-        } else {
-            self.frames[behind as usize].prev = pfn.get();
-        }
-    }
-
-    /// Takes a page off its list and clears PG_lru (`del_page_from_lru`); PG_active stays, as a note of
-    /// where it was. The caller holds lru_lock.
-    pub fn lru_del(&mut self, pfn: Pfn) -> LruList {
-        let frame = &mut self.frames[pfn.index()];
-        debug_assert!(frame.flags.has(PageFlags::LRU), "{pfn} is on no list");
-        frame.flags.clear(PageFlags::LRU);
-        let list = if frame.flags.has(PageFlags::ACTIVE) {
-            LruList::Active
-        } else {
-            LruList::Inactive
-        };
-        let (prev, next) = (frame.prev, frame.next);
-        (frame.prev, frame.next) = (NIL, NIL);
-        let lru = &mut self.zones[frame.zone.0 as usize].lru[list as usize];
-        lru.len -= 1;
-        if prev == NIL {
-            lru.head = next;
-        }
-        if next == NIL {
-            lru.tail = prev;
-        }
-        if prev != NIL {
-            self.frames[prev as usize].next = next;
-        }
-        if next != NIL {
-            self.frames[next as usize].prev = prev;
-        }
-        list
-    }
-
-    /// Moves a page that is on a list to the end from which reclaim takes (`list_move_tail`); the caller
-    /// holds lru_lock.
-    pub fn lru_move_to_tail(&mut self, pfn: Pfn) {
-        let list = self.lru_del(pfn);
-        let frame = &mut self.frames[pfn.index()];
-        frame.flags.set(PageFlags::LRU);
-        let lru = &mut self.zones[frame.zone.0 as usize].lru[list as usize];
-        (frame.prev, frame.next) = (lru.tail, NIL);
-        lru.len += 1;
-        let before = std::mem::replace(&mut lru.tail, pfn.get());
-        if before == NIL {
-            lru.head = pfn.get();
-        } else {
-            self.frames[before as usize].next = pfn.get();
-        }
-    }
-
-    /// The page that reclaim would take next from a list.
-    #[must_use]
-    pub fn lru_tail(&self, zone: Zone, list: LruList) -> Option<Pfn> {
-        let tail = self.zones[zone.0 as usize].lru[list as usize].tail;
-        (tail != NIL).then(|| Pfn::new(tail))
-    }
-
-    /// Pages on a list (NR_ACTIVE, NR_INACTIVE).
-    #[must_use]
-    pub fn lru_len(&self, zone: Zone, list: LruList) -> u64 {
-        self.zones[zone.0 as usize].lru[list as usize].len
-    }
-
-    /// Pages of a list, from its head.
-    pub fn lru_pages(&self, zone: Zone, list: LruList) -> impl Iterator<Item = Pfn> + '_ {
-        let mut at = self.zones[zone.0 as usize].lru[list as usize].head;
-        std::iter::from_fn(move || {
-            (at != NIL).then(|| {
-                let pfn = Pfn::new(at);
-                at = self.frames[pfn.index()].next;
-                pfn
-            })
-        })
     }
 
     /// Maxima count from now on.

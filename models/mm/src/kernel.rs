@@ -1,22 +1,19 @@
 //! A kernel instance: its memory, its CPUs, its locks.
 //!
-//! A [`World`] holds several kernels (XPMEM partitions) over one set of frames. State is plain data
+//! A [`World`](crate::world::World) holds several kernels (XPMEM partitions) over one set of frames. State is plain data
 //! behind one `RefCell` a kernel; no borrow of it lives across an await. Paths are methods of
 //! [`Kernel`], one kernel path a file in `paths/`.
 
 use std::cell::{RefCell, RefMut};
 use std::rc::{Rc, Weak};
 
-use sim::{
-    ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, Handled, Interrupt, LockId, Platform, ReaderKind,
-    TaskId,
-};
+use sim::{ClassId, CpuId, CpuSet, Cx, DomainId, Engine, LockId, ReaderKind, TaskId};
 use x86::cache::Served;
 use x86::psc::Psc;
-use x86::{Asid, CpuIndex, Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, Vector, Vpn};
+use x86::{Asid, CpuIndex, Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, Vpn};
 
 use crate::access::Cached;
-use crate::disk::{DISK_VECTOR, Disks};
+use crate::disk::Disks;
 use crate::file::{AddressSpace, FileKind};
 use crate::frame::{Frames, Zone};
 use crate::hugetlb::Hugetlb;
@@ -32,7 +29,8 @@ use crate::swap::Swap;
 use crate::vma::{Vma, VmaId, VmaTree};
 use crate::walk::Walks;
 use crate::watch::OpenBracket;
-use crate::{FileId, Owner, account};
+use crate::world::KernelSpec;
+use crate::{FileId, account};
 
 /// Number of a kernel in its world.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -73,6 +71,17 @@ pub struct CpuState {
 }
 
 impl CpuState {
+    fn new(machine: &Machine) -> Self {
+        CpuState {
+            tlb: Tlb::new(&machine.tlb),
+            psc: Psc::new(&machine.psc),
+            active_mm: None,
+            tlb_state: TlbState::Lazy,
+            mode: CpuMode::Host,
+            pagevecs: Pagevecs::default(),
+        }
+    }
+
     /// A write to CR3: everything cached of the address space goes, the oracle hears of translations
     /// (hardware-costs R5; nothing is global here).
     pub(crate) fn flush_all(&mut self, frames: &mut Frames) {
@@ -253,6 +262,39 @@ impl Locks {
 }
 
 impl Kernel {
+    /// A kernel with all of the machine's memory, and no process yet.
+    pub(crate) fn boot(
+        spec: KernelSpec,
+        id: KernelId,
+        engine: &Rc<Engine>,
+        machine: &Rc<Machine>,
+        frames: &Rc<RefCell<Frames>>,
+    ) -> Rc<Self> {
+        let zone = frames.borrow_mut().add_zone(machine.memory_pages);
+        let classes = Classes::declare(engine, &spec.profile);
+        let locks = Locks::make(engine, &spec.profile);
+        let kernel = Rc::new_cyclic(|me| Kernel {
+            id,
+            name: spec.name,
+            profile: spec.profile,
+            table: Table::of(&spec.design),
+            design: spec.design,
+            machine: Rc::clone(machine),
+            engine: Rc::clone(engine),
+            me: Weak::clone(me),
+            frames: Rc::clone(frames),
+            zone,
+            first_cpu: spec.first_cpu,
+            classes,
+            locks,
+            rcu: engine.domain(ReaderKind::Rcu, machine.ns(RCU_GRACE_PERIOD_NS)),
+            srcu: engine.domain(ReaderKind::Srcu, machine.ns(SRCU_GRACE_PERIOD_NS)),
+            state: RefCell::new(State::new(machine, spec.cpus)),
+        });
+        kernel.set_memory(machine.memory_pages);
+        kernel
+    }
+
     /// State, for the paths; never held across an await.
     #[inline]
     pub fn st(&self) -> RefMut<'_, State> {
@@ -442,6 +484,32 @@ impl Kernel {
 }
 
 impl State {
+    fn new(machine: &Machine, cpus: u32) -> Self {
+        State {
+            mms: Vec::new(),
+            vmas: Vec::new(),
+            vma_mm: Vec::new(),
+            files: Vec::new(),
+            anon_vmas: Vec::new(),
+            free_anon_vmas: Vec::new(),
+            zero_page: None,
+            tables: PageTables::new(),
+            pte_locks: Vec::new(),
+            cpus: (0..cpus).map(|_| CpuState::new(machine)).collect(),
+            task_mm: Vec::new(),
+            subscriptions: Vec::new(),
+            open_brackets: Vec::new(),
+            metrics: MmMetrics::default(),
+            swap: Swap::default(),
+            disks: Disks::default(),
+            reclaim: ReclaimState::default(),
+            page_locks: PageLocks::default(),
+            walks: Walks::new(machine, cpus),
+            hugetlb: Hugetlb::default(),
+            tlb_before: TlbStats::default(),
+        }
+    }
+
     fn tlb_totals(&self) -> TlbStats {
         let mut sum = TlbStats::default();
         for stats in self.cpus.iter().map(|cpu| cpu.tlb.stats()) {
@@ -522,158 +590,5 @@ impl State {
     #[must_use]
     pub fn ptl(&self, table: TableId) -> LockId {
         self.pte_locks[table.get() as usize].expect("a page table has a lock")
-    }
-}
-
-/// How to create a kernel.
-pub struct KernelSpec {
-    /// Name of the partition.
-    pub name: Rc<str>,
-    /// Profile.
-    pub profile: KernelProfile,
-    /// Notifier design.
-    pub design: Design,
-    /// First of its CPUs in the world.
-    pub first_cpu: CpuId,
-    /// Number of its CPUs.
-    pub cpus: u32,
-}
-
-/// All kernels of a simulation.
-pub struct World {
-    /// The engine.
-    pub engine: Rc<Engine>,
-    /// The machine, the same in every partition.
-    pub machine: Rc<Machine>,
-    frames: Rc<RefCell<Frames>>,
-    kernels: RefCell<Vec<Rc<Kernel>>>,
-}
-
-struct WorldPlatform(Weak<World>);
-
-impl World {
-    /// A world without kernels, hooked into the engine.
-    #[must_use]
-    pub fn new(engine: Rc<Engine>, machine: Rc<Machine>) -> Rc<Self> {
-        let world = Rc::new(World {
-            engine: Rc::clone(&engine),
-            machine,
-            frames: Rc::default(),
-            kernels: RefCell::default(),
-        });
-        engine.set_platform(Rc::new(WorldPlatform(Rc::downgrade(&world))));
-        world
-    }
-
-    /// Adds a kernel. Its CPUs must exist in the engine and belong to no other kernel.
-    pub fn add_kernel(&self, spec: KernelSpec) -> Rc<Kernel> {
-        let engine = &self.engine;
-        let classes = Classes::declare(engine, &spec.profile);
-        let locks = Locks::make(engine, &spec.profile);
-        let cpu = || CpuState {
-            tlb: Tlb::new(&self.machine.tlb),
-            psc: Psc::new(&self.machine.psc),
-            active_mm: None,
-            tlb_state: TlbState::Lazy,
-            mode: CpuMode::Host,
-            pagevecs: Pagevecs::default(),
-        };
-        let zone = self.frames.borrow_mut().add_zone(self.machine.memory_pages);
-        let mut kernels = self.kernels.borrow_mut();
-        let kernel = Rc::new_cyclic(|me| Kernel {
-            id: KernelId(kernels.len() as u8),
-            name: spec.name,
-            profile: spec.profile,
-            table: Table::of(&spec.design),
-            design: spec.design,
-            machine: Rc::clone(&self.machine),
-            engine: Rc::clone(engine),
-            me: Weak::clone(me),
-            frames: Rc::clone(&self.frames),
-            zone,
-            first_cpu: spec.first_cpu,
-            classes,
-            locks,
-            rcu: engine.domain(ReaderKind::Rcu, self.machine.ns(RCU_GRACE_PERIOD_NS)),
-            srcu: engine.domain(ReaderKind::Srcu, self.machine.ns(SRCU_GRACE_PERIOD_NS)),
-            state: RefCell::new(State {
-                mms: Vec::new(),
-                vmas: Vec::new(),
-                vma_mm: Vec::new(),
-                files: Vec::new(),
-                anon_vmas: Vec::new(),
-                free_anon_vmas: Vec::new(),
-                zero_page: None,
-                tables: PageTables::new(),
-                pte_locks: Vec::new(),
-                cpus: (0..spec.cpus).map(|_| cpu()).collect(),
-                task_mm: Vec::new(),
-                subscriptions: Vec::new(),
-                open_brackets: Vec::new(),
-                metrics: MmMetrics::default(),
-                swap: Swap::default(),
-                disks: Disks::default(),
-                reclaim: ReclaimState::default(),
-                page_locks: PageLocks::default(),
-                walks: Walks::new(&self.machine, spec.cpus),
-                hugetlb: Hugetlb::default(),
-                tlb_before: TlbStats::default(),
-            }),
-        });
-        kernel.set_memory(self.machine.memory_pages);
-        kernels.push(Rc::clone(&kernel));
-        kernel
-    }
-
-    /// The kernels, by number.
-    #[must_use]
-    pub fn kernels(&self) -> Vec<Rc<Kernel>> {
-        self.kernels.borrow().clone()
-    }
-
-    /// Frames of all kernels.
-    pub fn frames(&self) -> RefMut<'_, Frames> {
-        self.frames.borrow_mut()
-    }
-
-    fn kernel_of(&self, cpu: CpuId) -> Option<Rc<Kernel>> {
-        let kernels = self.kernels.borrow();
-        kernels.iter().rev().find(|k| k.first_cpu <= cpu).map(Rc::clone)
-    }
-
-    /// What a frame is, for messages.
-    #[must_use]
-    pub fn describe(&self, pfn: Pfn) -> String {
-        let frames = self.frames.borrow();
-        let frame = frames.get(pfn);
-        match frame.owner() {
-            Owner::File(_) => format!("{pfn} (file page {})", frame.index().get()),
-            Owner::Anon(_) => format!("{pfn} (anonymous page)"),
-            Owner::None => format!("{pfn}"),
-        }
-    }
-}
-
-impl Platform for WorldPlatform {
-    fn switch(&self, _: &Engine, cpu: CpuId, _: Option<TaskId>, to: Option<TaskId>) -> Cycles {
-        let world = self.0.upgrade().expect("the world outlives its engine's run");
-        world
-            .kernel_of(cpu)
-            .map_or(Cycles::ZERO, |k| k.switch_to(cpu, to))
-    }
-
-    fn interrupt(&self, _: &Engine, cpu: CpuId, interrupt: Interrupt) -> Handled {
-        let world = self.0.upgrade().expect("the world outlives its engine's run");
-        let kernel = world.kernel_of(cpu).expect("interrupts go to CPUs of kernels");
-        let exit = kernel.interrupt_exit(cpu);
-        let body = match Vector::new(interrupt.vector).slot() {
-            Some(_) => kernel.smp_invalidate_interrupt(cpu, interrupt),
-            None if interrupt.vector == DISK_VECTOR => kernel.disk_interrupt(cpu, interrupt),
-            None => kernel.machine.costs.atomic_op,
-        };
-        Handled {
-            until_ack: exit + body + kernel.machine.costs.ipi_ack,
-            after_ack: kernel.machine.costs.interrupt_entry_exit,
-        }
     }
 }

@@ -41,13 +41,14 @@ mod tlbflush;
 pub mod vma;
 mod walk;
 mod watch;
+pub mod world;
 
 pub use access::{Now, Refused};
 pub use check::CONSERVATION;
 pub use disk::{DISK_VECTOR, Device, DiskSpec};
 pub use file::{FileId, FileKind};
 pub use frame::{Frames, OutOfMemory, Owner, Watermark, Watermarks};
-pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId, KernelSpec, World};
+pub use kernel::{CALL_FUNCTION_VECTOR, CpuMode, Kernel, KernelId};
 pub use metrics::MmMetrics;
 pub use mm::{AnonVmaId, MmId};
 pub use paths::{
@@ -58,3 +59,4 @@ pub use profile::KernelProfile;
 pub use sim::KernelPreemption;
 pub use swapops::{MigrationAccess, NonPresent, SwapSlot};
 pub use vma::{Backing, Growth, Linearity, Locked, Prot, Sharing, VmaId};
+pub use world::{KernelSpec, World};

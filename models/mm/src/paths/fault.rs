@@ -16,8 +16,8 @@
 //! An entry whose page migrates makes the fault wait until it is there (migrate.rs), with mmap_sem held;
 //! then it is tried again.
 //!
-//! Deviations: an access without memory is refused instead of killing the task; page-table pages take no frame of the zone; only what reclaim has dropped is read (no read-around),
-//! upper tables are built under page_table_lock instead of being thrown away by a loser.
+//! Deviations: an access without memory is refused instead of killing the task; page-table pages take no
+//! frame of the zone; upper tables are built under page_table_lock instead of being thrown away by a loser.
 
 use sim::{Cx, Guard, LockId};
 use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
@@ -25,16 +25,13 @@ use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
 use crate::FileId;
 use crate::access::Refused;
 use crate::account::{BOOKKEEPING, ENTRY, PAGE_ALLOC, PAGE_COPY, PAGE_TABLE};
-use crate::disk::Device;
-use crate::file::CachedPage;
-use crate::frame::{LruList, Owner, PageFlags};
+use crate::frame::{LruList, Owner};
 use crate::kernel::Kernel;
 use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
 use crate::paths::stack::Grown;
-use crate::profile::{PageCacheLookup, PteLocks, work};
-use crate::radix_tree::Occupied;
+use crate::profile::{PteLocks, work};
 use crate::swapfile::Shared;
 use crate::swapops::NonPresent;
 use crate::vma::{Backing, Sharing, VmaId};
@@ -426,127 +423,6 @@ impl Kernel {
         drop(frames);
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
         self.touch_lines(cx, work::RMAP);
-    }
-
-    /// `filemap_fault`: the page, locked and with a reference of the caller's. i_size is checked with
-    /// the page locked, which is what keeps truncate and faults apart.
-    async fn filemap_fault<'a>(
-        &self,
-        cx: &'a Cx,
-        file: FileId,
-        index: Pgoff,
-    ) -> Result<(CachedPage, Guard<'a>), Refused> {
-        loop {
-            if index.get() >= self.st().file(file).size {
-                return Err(Refused::BeyondEof);
-            }
-            let page = self.find_or_create_page(cx, file, index).await?;
-            let locked = cx.lock(page.lock).await;
-            let (cached, inside) = {
-                let st = self.st();
-                let f = st.file(file);
-                (f.pages.get(index.get()) == Some(page), index.get() < f.size)
-            };
-            match (cached, inside) {
-                (true, true) => {
-                    self.bring_uptodate(cx, page.pfn).await;
-                    self.mark_page_accessed(cx, page.pfn).await;
-                    return Ok((page, locked));
-                }
-                (true, false) => {
-                    drop(locked);
-                    self.put_page(cx, page.pfn).await;
-                    return Err(Refused::BeyondEof);
-                }
-                // Truncated while we waited for its lock.
-                (false, _) => {
-                    drop(locked);
-                    self.put_page(cx, page.pfn).await;
-                }
-            }
-        }
-    }
-
-    /// What a look-up in the page cache holds: tree_lock for read with interrupts off, up to 2.6.26.
-    pub(crate) async fn page_cache_read<'a>(
-        &self,
-        cx: &'a Cx,
-        file: FileId,
-    ) -> Option<(Guard<'a>, sim::IrqGuard<'a>)> {
-        if self.profile.page_cache_lookup == PageCacheLookup::Lockless {
-            return None;
-        }
-        let irqs = cx.irq_disable();
-        let lock = self.st().file(file).tree_lock;
-        Some((cx.lock_shared(lock).await, irqs))
-    }
-
-    /// `readpage` of a page that reclaim had dropped; it is locked.
-    async fn bring_uptodate(&self, cx: &Cx, pfn: Pfn) {
-        let stale = self.frames.borrow().get(pfn).flags.has(PageFlags::NOT_UPTODATE);
-        if stale {
-            self.st().metrics.faults_major += 1;
-            self.read_page(cx, pfn, Device::Files).await;
-            self.frames().get_mut(pfn).flags.clear(PageFlags::NOT_UPTODATE);
-        }
-    }
-
-    /// `find_or_create_page`, with a reference for the caller taken before anything else can happen:
-    /// look-ups are lockless since 2.6.27 (`page_cache_get_speculative`), insertion takes tree_lock
-    /// with interrupts off. Whoever finds that somebody else inserted first looks up again.
-    async fn find_or_create_page(&self, cx: &Cx, file: FileId, index: Pgoff) -> Result<CachedPage, Refused> {
-        loop {
-            {
-                let _tree = self.page_cache_read(cx, file).await;
-                let cached = self.st().file(file).pages.lookup(index.get());
-                self.touch_lines(cx, cached.nodes * work::PAGE_CACHE_NODE);
-                if let Some(page) = cached.found {
-                    self.frames().get_page(page.pfn);
-                    return Ok(page);
-                }
-            }
-            let pfn = self.alloc_page_or_reclaim(cx).await;
-            let pfn = pfn.map_err(|_| Refused::OutOfMemory)?;
-            if !self.st().file(file).on_disk.contains(&index) {
-                cx.charge(PAGE_COPY, self.machine.costs.clear_page);
-            }
-            let page = CachedPage {
-                pfn,
-                lock: self.page_lock(pfn),
-            };
-            if self.add_to_page_cache(cx, file, index, page).await.is_ok() {
-                self.lru_cache_add(cx, pfn, LruList::Inactive).await;
-                return Ok(page);
-            }
-            self.put_page(cx, pfn).await;
-        }
-    }
-
-    /// `add_to_page_cache`: one reference for the cache, beside the caller's.
-    async fn add_to_page_cache(
-        &self,
-        cx: &Cx,
-        file: FileId,
-        index: Pgoff,
-        page: CachedPage,
-    ) -> Result<(), Occupied<CachedPage>> {
-        let tree_lock = self.st().file(file).tree_lock;
-        let _irqs = cx.irq_disable();
-        let _tree = cx.lock(tree_lock).await;
-        let inserted = self.st().file_mut(file).pages.insert(index.get(), page);
-        self.touch_lines(cx, inserted.nodes * work::PAGE_CACHE_NODE);
-        inserted.found?;
-        let on_disk = self.st().file(file).on_disk.contains(&index);
-        let mut frames = self.frames();
-        let frame = frames.get_mut(page.pfn);
-        if on_disk {
-            frame.flags.set(PageFlags::NOT_UPTODATE);
-        }
-        frame.count += 1;
-        frame.set_owner(Owner::File(file));
-        frame.set_index(index);
-        frame.flags.set(PageFlags::CACHED);
-        Ok(())
     }
 
     /// `handle_pte_fault` for a present entry.

@@ -2,6 +2,7 @@
 
 mod exit;
 mod fault;
+mod filemap;
 mod fork;
 mod free_pgtables;
 mod fremap;
