@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bench_world::{Stopwatch, engine, worker};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sim::{Account, Action, ClassDef, CpuId, CpuSet, Cx, Cycles, End, Interrupt, LockKind, Nesting, Object};
+use sim::{
+    Account, Action, ClassDef, CpuId, CpuSet, Cx, Cycles, End, Interrupt, Irqs, LockKind, Nesting, Object,
+};
 use x86::Machine;
 
 const WORK: Account = mm::account::USER;
@@ -24,6 +26,7 @@ fn uncontended_lock(rounds: u64) -> Duration {
         kind: LockKind::Spin,
         nesting: Nesting::Forbidden,
         rank: None,
+        irqs: Irqs::Either,
     }));
     let watch = Stopwatch::default();
     let total = Rc::new(Cell::new(Duration::ZERO));

@@ -43,6 +43,8 @@ pub enum ViolationKind {
     WaitWithIrqsOff,
     /// Other CPUs were interrupted by a task that could itself be moved to one of them.
     IpiWhilePreemptible,
+    /// A lock that interrupt handlers take, too, was taken with interrupts enabled.
+    LockWithIrqsOn,
     /// A task ended while it held something.
     EndedHolding,
     /// A property of an upper layer, by its stable name.
@@ -61,13 +63,14 @@ impl ViolationKind {
             ViolationKind::PreemptOverflow => "preempt-overflow",
             ViolationKind::WaitWithIrqsOff => "wait-with-irqs-off",
             ViolationKind::IpiWhilePreemptible => "ipi-while-preemptible",
+            ViolationKind::LockWithIrqsOn => "lock-with-irqs-on",
             ViolationKind::EndedHolding => "ended-holding",
             ViolationKind::Model(name) => name,
         }
     }
 
     /// All kinds that the engine finds itself.
-    pub const ALL: [ViolationKind; 8] = [
+    pub const ALL: [ViolationKind; 9] = [
         ViolationKind::SleepInAtomic,
         ViolationKind::LockOrder,
         ViolationKind::LockRank,
@@ -75,6 +78,7 @@ impl ViolationKind {
         ViolationKind::PreemptOverflow,
         ViolationKind::WaitWithIrqsOff,
         ViolationKind::IpiWhilePreemptible,
+        ViolationKind::LockWithIrqsOn,
         ViolationKind::EndedHolding,
     ];
 
@@ -95,7 +99,7 @@ impl ViolationKind {
                 "the first time a class is taken inside another; locks that are only tried are exempt",
             ),
             ViolationKind::RecursiveLock => (
-                "no task waits for a lock it holds, nor for a second one of a class that does not nest",
+                "no task waits for a lock it holds, nor for a second one of a class that does not nest, or not there",
                 "at every lock taken inside one of its class",
             ),
             ViolationKind::PreemptOverflow => (
@@ -109,6 +113,10 @@ impl ViolationKind {
             ViolationKind::IpiWhilePreemptible => (
                 "whoever interrupts the other CPUs stays on this one: preemption is off (F25)",
                 "at every interrupt that is waited for",
+            ),
+            ViolationKind::LockWithIrqsOn => (
+                "a lock that interrupt handlers take, too, is taken with interrupts off",
+                "whenever such a lock is taken",
             ),
             ViolationKind::EndedHolding => (
                 "no task ends while it holds a lock or has preemption off",

@@ -37,7 +37,7 @@ pub use guard::{IrqGuard, PreemptGuard};
 pub use histogram::Histogram;
 pub use holding::Holding;
 pub use ipi::{Handled, Interrupt, IpiCall};
-pub use lock::{Class, ClassDef, ClassId, ClassStats, LockId, LockKind, Mode, Nesting, Rank};
+pub use lock::{Class, ClassDef, ClassId, ClassStats, Irqs, LockId, LockKind, Mode, Nesting, Rank};
 pub use metrics::{MetricDef, MetricKind};
 pub use record::{Logging, MARK_ARGS, Mark, Record, RecordKind, Scope};
 pub use task::{Affinity, Role, TaskId, TaskSpec};

@@ -75,9 +75,21 @@ impl LockKind {
 pub enum Nesting {
     /// Never.
     Forbidden,
-    /// In an order the caller guarantees (fork takes the parent's lock first, `mm_take_all_locks`
-    /// excludes other takers).
+    /// In an order the caller guarantees (fork takes the parent's lock first).
     ByCaller,
+    /// Only by whoever also holds a lock of the class of this name (`mm_take_all_locks` excludes other
+    /// takers by a mutex).
+    Inside(&'static str),
+}
+
+/// What a class asks of the interrupts of the CPU that takes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Irqs {
+    /// Nothing.
+    #[default]
+    Either,
+    /// They are off, for interrupt handlers take it, too.
+    Off,
 }
 
 /// Place of a lock class in a declared order: ranks grow from the outermost lock inwards.
@@ -109,6 +121,8 @@ pub struct ClassDef {
     pub nesting: Nesting,
     /// Place in the declared order; a class without one is only held against what was seen.
     pub rank: Option<Rank>,
+    /// Interrupts while it is held.
+    pub irqs: Irqs,
 }
 
 /// How a lock is taken.
@@ -203,6 +217,7 @@ pub(crate) struct Lock {
     pub(crate) sleeps: bool,
     /// Locks of the class may nest.
     nests: bool,
+    irqs: Irqs,
     writer: Option<TaskId>,
     readers: u32,
     /// Held until then by holders that released in their own future.
@@ -277,7 +292,8 @@ impl Inner {
             class,
             kind: def.kind,
             sleeps: def.kind.sleeps(),
-            nests: def.nesting == Nesting::ByCaller,
+            nests: def.nesting != Nesting::Forbidden,
+            irqs: def.irqs,
             writer: None,
             readers: 0,
             exclusive_until: Cycles::ZERO,
@@ -329,12 +345,14 @@ impl Inner {
         let lock = &mut self.locks[id.0 as usize];
         let class = lock.class;
         let sleeping = lock.sleeps;
+        let irqs = lock.irqs;
         let task = &mut self.tasks[taker.index()];
         let mut cost = self.config.lock_acquire;
         if lock.last_cpu != task.cpu {
             cost += self.config.transfer(lock.last_cpu, task.cpu);
             lock.last_cpu = task.cpu;
         }
+        let unsafe_irqs = irqs == Irqs::Off && task.irq_depth == 0;
         let bit = 1 << class.index();
         let held_classes = task.held_classes;
         task.held_classes |= bit;
@@ -358,6 +376,10 @@ impl Inner {
                 self.now = now;
                 self.note_preempt_depth(taker, depth);
             }
+        }
+        if unsafe_irqs {
+            self.now = now;
+            self.report_irqs_on(class, taker);
         }
         let checked = held_classes != 0 && taken == Taken::Waiting;
         if checked && (held_classes & bit != 0 || !self.graph.knows(held_classes, class)) {
@@ -388,7 +410,7 @@ impl Inner {
         let own = 1 << class.index();
         let same = |h: &&Held| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id);
         let recursive = self.tasks[task.index()].held.iter().filter(same).count() > 1;
-        let nested = outer & own != 0 && self.classes[class.index()].def.nesting == Nesting::Forbidden;
+        let nested = outer & own != 0 && !self.may_nest(class, outer);
         if recursive || nested {
             let text = format!(
                 "{} taken while a lock of the same class is held",
@@ -421,6 +443,25 @@ impl Inner {
                 self.violate(task, ViolationKind::LockOrder, text, None);
             }
         }
+    }
+
+    /// Whether a task that holds these classes may hold several locks of one.
+    fn may_nest(&self, class: ClassId, held: u64) -> bool {
+        match self.classes[class.index()].def.nesting {
+            Nesting::Forbidden => false,
+            Nesting::ByCaller => true,
+            Nesting::Inside(name) => {
+                let is_held = |(c, class): (usize, &Class)| held >> c & 1 == 1 && class.def.name == name;
+                self.classes.iter().enumerate().any(is_held)
+            }
+        }
+    }
+
+    #[cold]
+    fn report_irqs_on(&mut self, class: ClassId, task: TaskId) {
+        let name = self.classes[class.index()].def.name;
+        let text = format!("{name} is taken with interrupts on: a handler that wants it would wait for ever");
+        self.violate(task, ViolationKind::LockWithIrqsOn, text, None);
     }
 
     /// Checks a class just taken inside another for the first time against the declared order. Whether

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use sim::{
     Account, Action, Affinity, ClassDef, CpuId, CpuSet, Cx, Cycles, End, Engine, EngineConfig, Handled,
-    Interrupt, KernelPreemption, LockKind, Mailbox, Nesting, Object, Platform, RandomWalk, ReaderKind, Role,
-    Schedule, Seeded, TaskId, TaskSpec, ViolationKind,
+    Interrupt, Irqs, KernelPreemption, LockKind, Mailbox, Nesting, Object, Platform, RandomWalk, ReaderKind,
+    Role, Schedule, Seeded, TaskId, TaskSpec, ViolationKind,
 };
 
 const WORK: Account = Account::new(7);
@@ -33,6 +33,7 @@ fn class(name: &'static str, kind: LockKind) -> ClassDef {
         kind,
         nesting: Nesting::Forbidden,
         rank: None,
+        irqs: Irqs::Either,
     }
 }
 
@@ -314,6 +315,7 @@ fn a_deadlock_comes_with_the_wait_for_graph() {
         kind: LockKind::Mutex,
         nesting: Nesting::ByCaller,
         rank: None,
+        irqs: Irqs::Either,
     };
     let class = e.lock_class(def("mmap_sem"));
     let (a, b) = (e.new_lock(class), e.new_lock(class));

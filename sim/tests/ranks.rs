@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use sim::{
-    Affinity, ClassDef, CpuId, CpuSet, Cx, Cycles, End, Engine, EngineConfig, Guard, Interrupt,
+    Affinity, ClassDef, CpuId, CpuSet, Cx, Cycles, End, Engine, EngineConfig, Guard, Interrupt, Irqs,
     KernelPreemption, LockId, LockKind, Mode, Nesting, Rank, Role, Schedule, Seeded, TaskSpec, Violation,
     ViolationKind,
 };
@@ -30,6 +30,7 @@ fn lock(e: &Engine, name: &'static str, rank: Option<u8>, nesting: Nesting) -> L
         kind: LockKind::Spin,
         nesting,
         rank: rank.map(Rank::new),
+        irqs: Irqs::Either,
     }))
 }
 
@@ -202,6 +203,7 @@ fn the_256th_spinlock_overflows_a_counter_of_eight_bits_and_all_its_holders_are_
             kind: LockKind::Spin,
             nesting: Nesting::ByCaller,
             rank: Some(Rank::new(40)),
+            irqs: Irqs::Either,
         });
         let locks: Vec<LockId> = (0..locks).map(|_| e.new_lock(class)).collect();
         e.spawn(worker(), move |cx| async move {
@@ -263,4 +265,49 @@ fn every_kind_has_a_name_of_its_own_and_a_rule() {
         let (rule, when) = kind.rule();
         assert!(!rule.is_empty() && !when.is_empty(), "{}", kind.id());
     }
+}
+
+#[test]
+fn locks_of_a_class_nest_only_inside_the_lock_that_excludes_other_takers() {
+    let take = |excludes: bool| {
+        let e = engine();
+        let all = ranked(&e, "mm_all_locks_mutex", 25);
+        let i_mmap = || lock(&e, "i_mmap_lock", Some(40), Nesting::Inside("mm_all_locks_mutex"));
+        let (nested, second) = (i_mmap(), i_mmap());
+        e.spawn(worker(), move |cx| async move {
+            let _all = if excludes { Some(cx.lock(all).await) } else { None };
+            let _first = cx.lock(nested).await;
+            let _second = cx.lock(second).await;
+        });
+        e.run()
+    };
+    assert_eq!(take(true), End::Completed);
+    assert_eq!(violation(take(false)).kind, ViolationKind::RecursiveLock);
+}
+
+#[test]
+fn a_lock_that_interrupt_handlers_take_is_not_taken_with_interrupts_on() {
+    let take = |off: bool| {
+        let e = engine();
+        let lru_lock = e.new_lock(e.lock_class(ClassDef {
+            name: "lru_lock",
+            kind: LockKind::Spin,
+            nesting: Nesting::Forbidden,
+            rank: Some(Rank::new(60)),
+            irqs: Irqs::Off,
+        }));
+        e.spawn(worker(), move |cx| async move {
+            let _irqs = off.then(|| cx.irq_disable());
+            let _lru = cx.lock(lru_lock).await;
+        });
+        e.run()
+    };
+    assert_eq!(take(true), End::Completed);
+    let v = violation(take(false));
+    assert_eq!(v.kind, ViolationKind::LockWithIrqsOn);
+    assert!(
+        v.summary.starts_with("lru_lock is taken with interrupts on"),
+        "{}",
+        v.summary
+    );
 }

@@ -15,11 +15,11 @@
 //! design's to say, and the context tracker finds out whether that was true.
 //!
 //! Rows of locks that no path takes yet are here so that the path that comes to take one finds its
-//! rank: swap_lock, mmlist_lock, private_lock, inode_lock, sb_lock, hugetlb_instantiation_mutex.
+//! rank: private_lock, inode_lock, sb_lock.
 
 use sim::LockKind::{Mutex, RwSem, Spin};
-use sim::Nesting::{ByCaller, Forbidden};
-use sim::{ClassDef, LockKind, Nesting, Rank};
+use sim::Nesting::{ByCaller, Forbidden, Inside};
+use sim::{ClassDef, Irqs, LockKind, Nesting, Rank};
 
 use crate::profile::{KernelProfile, PageCacheLookup, RmapLocks};
 
@@ -43,6 +43,8 @@ pub struct LockRow {
     pub nesting: Nesting,
     /// In which order locks of the class nest; empty if they do not.
     pub same_class: &'static str,
+    /// Interrupts while it is held.
+    pub irqs: Irqs,
     /// Where the rank, or without one the lock, is taken from.
     pub source: &'static str,
 }
@@ -62,6 +64,7 @@ impl LockRow {
             kind,
             nesting: Forbidden,
             same_class: "",
+            irqs: Irqs::Either,
             source,
         }
     }
@@ -74,6 +77,7 @@ impl LockRow {
             kind: self.kind,
             nesting: self.nesting,
             rank: self.rank,
+            irqs: self.irqs,
         }
     }
 }
@@ -139,8 +143,25 @@ const fn nested(name: &'static str, rank: u8, kind: LockKind, same_class: &'stat
     }
 }
 
-/// What `mm_take_all_locks` and `mm_lock` do.
-const ALL_RMAP: &str = "only in mm_take_all_locks, which excludes itself";
+/// A lock that interrupt handlers take, too.
+const fn irqs_off(name: &'static str, rank: u8, kind: LockKind) -> LockRow {
+    LockRow {
+        irqs: Irqs::Off,
+        ..row(name, rank, kind)
+    }
+}
+
+const MMAP_SEM: &str = "mmap_sem";
+const MM_ALL_LOCKS: &str = "mm_all_locks_mutex";
+
+/// Of `mm_take_all_locks`, which excludes itself.
+const fn all_rmap(name: &'static str, rank: u8) -> LockRow {
+    LockRow {
+        nesting: Inside(MM_ALL_LOCKS),
+        same_class: "only in mm_take_all_locks, which excludes itself",
+        ..row(name, rank, Spin)
+    }
+}
 
 /// The table of 2.6.27, in the order of [`HostLock`]; locks without a place in the order first.
 const LINUX_2_6_27: [LockRow; LOCKS] = [
@@ -153,12 +174,12 @@ const LINUX_2_6_27: [LockRow; LOCKS] = [
     ),
     row("i_mutex", 10, Mutex),
     row("i_alloc_sem", 15, RwSem),
-    nested("mmap_sem", 20, RwSem, "fork: the parent's, then the child's"),
-    row("mm_all_locks_mutex", 25, Mutex),
+    nested(MMAP_SEM, 20, RwSem, "fork: the parent's, then the child's"),
+    row(MM_ALL_LOCKS, 25, Mutex),
     row("hugetlb_instantiation_mutex", 27, Mutex),
     nested("PG_locked", 30, Mutex, "in the order of the caller"),
-    nested("i_mmap_lock", 40, Spin, ALL_RMAP),
-    nested("anon_vma->lock", 45, Spin, ALL_RMAP),
+    all_rmap("i_mmap_lock", 40),
+    all_rmap("anon_vma->lock", 45),
     LockRow {
         source: "inferred from mm/mmu_notifier.c 2.6.27 (host-mm-paths B.19)",
         ..row("mmu_notifier_mm->lock", 47, Spin)
@@ -176,26 +197,30 @@ const LINUX_2_6_27: [LockRow; LOCKS] = [
         "copy_pte_range: the child's, then the parent's; move_ptes: the old, then the new",
     ),
     row("swap_lock", 60, Spin),
-    row("zone->lru_lock", 60, Spin),
+    irqs_off("zone->lru_lock", 60, Spin),
     row("mmlist_lock", 62, Spin),
     row("private_lock", 62, Spin),
     row("inode_lock", 62, Spin),
-    row("tree_lock", 65, Spin),
+    irqs_off("tree_lock", 65, Spin),
     row("sb_lock", 65, Spin),
     row("tlbstate_lock", 90, Spin),
 ];
 
+/// A lock that `mm_lock` takes, sorted by address; what it can be told by is mmap_sem, which others hold,
+/// too.
+const fn sorted_rmap(name: &'static str, rank: u8) -> LockRow {
+    LockRow {
+        nesting: Inside(MMAP_SEM),
+        same_class: "only in mm_lock, by address",
+        ..row(name, rank, RwSem)
+    }
+}
+
 /// What differs with sleeping rmap locks (notifier-variants V9). `mm_lock` sorts the locks of the mm by
 /// address instead of excluding other takers.
 const SLEEPING_RMAP: [(HostLock, LockRow); 2] = [
-    (
-        HostLock::IMmap,
-        nested("i_mmap_sem", 40, RwSem, "only in mm_lock, by address"),
-    ),
-    (
-        HostLock::AnonVma,
-        nested("anon_vma->sem", 45, RwSem, "only in mm_lock, by address"),
-    ),
+    (HostLock::IMmap, sorted_rmap("i_mmap_sem", 40)),
+    (HostLock::AnonVma, sorted_rmap("anon_vma->sem", 45)),
 ];
 
 /// The row of a lock in a kernel.
@@ -278,6 +303,19 @@ mod tests {
             .map(|row| (row.rank.expect("ranked").get(), row.name, row.kind))
             .collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_locks_of_interrupt_handlers_are_those_of_the_reference() {
+        for profile in KernelProfile::ALL {
+            let rows = rows(&profile);
+            let off: Vec<_> = rows
+                .iter()
+                .filter(|r| r.irqs == Irqs::Off)
+                .map(|r| r.name)
+                .collect();
+            assert_eq!(off, ["zone->lru_lock", "tree_lock"]);
+        }
     }
 
     #[test]

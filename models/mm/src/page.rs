@@ -11,6 +11,7 @@ use x86::{Generation, Pfn, TableId};
 use crate::account::{PAGE_ALLOC, PAGE_COPY};
 use crate::frame::{LastReference, PageFlags};
 use crate::hugetlb::HPAGE_PAGES;
+use crate::invariants::FREED_IN_USE;
 use crate::kernel::Kernel;
 
 static FREE: Mark = Mark {
@@ -84,7 +85,9 @@ impl Kernel {
         } else {
             1
         };
-        debug_assert_eq!(frame.mapcount, 0, "{pfn} freed while mapped by a pte");
+        if frame.mapcount > 0 || frame.flags.has(PageFlags::CACHED) || frame.flags.has(PageFlags::SWAPCACHE) {
+            self.report_in_use(pfn, frame.mapcount);
+        }
         debug_assert!(
             !frame.flags.has(PageFlags::WRITEBACK),
             "{pfn} freed on its way to a device"
@@ -127,6 +130,19 @@ impl Kernel {
         let text = format!("{pfn} returns to the allocator while {who} can still reach it");
         self.engine
             .violate(FREE_WHILE_MAPPED, text, Some(("pfn", u64::from(pfn.get()))));
+    }
+
+    /// A page without references is mapped or cached all the same (F6).
+    #[cold]
+    fn report_in_use(&self, pfn: Pfn, mapcount: u32) {
+        let by = if mapcount > 0 {
+            format!("{mapcount} entries map it")
+        } else {
+            "a cache has it".to_owned()
+        };
+        let text = format!("{pfn} returns to the allocator while {by} (F6)");
+        self.engine
+            .violate(FREED_IN_USE, text, Some(("pfn", u64::from(pfn.get()))));
     }
 
     fn who_reaches(&self, pfn: Pfn, parts: u64) -> String {

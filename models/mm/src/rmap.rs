@@ -237,7 +237,8 @@ impl Kernel {
             }
         }
         let entry = self.ptep_clear_flush(cx, &mapping).await;
-        self.notify_page(cx, mm, Path::Unmap, Point::AfterFlush, va).await;
+        self.notify_page(cx, mm, (Path::Unmap, Point::AfterFlush), va, Some(pfn))
+            .await;
         self.name_slot(cx, mm, pfn).await;
         if entry.dirty() {
             self.set_page_dirty(cx, pfn).await;
@@ -245,7 +246,8 @@ impl Kernel {
         self.leave_in_place(cx, &mapping, entry, pfn, purpose);
         self.st().metrics.rmap_unmapped += 1;
         drop(mapping);
-        self.notify_page(cx, mm, Path::Unmap, Point::AfterPtl, va).await;
+        self.notify_page(cx, mm, (Path::Unmap, Point::AfterPtl), va, Some(pfn))
+            .await;
         // The mapping's reference; the caller holds one of its own.
         self.put_page(cx, pfn).await;
         Unmapped::NotAll
@@ -290,6 +292,9 @@ impl Kernel {
             }
         }
         frame.mapcount -= 1;
+        if !frame.is_anon() {
+            self.check_dirty_kept(pfn, frame);
+        }
     }
 
     /// `page_mkclean`: writes to the page fault from now on. Returns how many entries were changed. The
@@ -330,13 +335,14 @@ impl Kernel {
         }
         let (mm, va) = (mapping.mm, mapping.va);
         let entry = self.ptep_clear_flush(cx, &mapping).await;
-        self.notify_page(cx, mm, Path::Mkclean, Point::AfterFlush, va)
+        self.notify_page(cx, mm, (Path::Mkclean, Point::AfterFlush), va, Some(pfn))
             .await;
         let clean = entry.without_write().without_dirty();
         self.set_pte(cx, &mut self.st(), mapping.table, mapping.index, clean);
         self.st().metrics.rmap_cleaned += 1;
         drop(mapping);
-        self.notify_page(cx, mm, Path::Mkclean, Point::AfterPtl, va).await;
+        self.notify_page(cx, mm, (Path::Mkclean, Point::AfterPtl), va, Some(pfn))
+            .await;
         1
     }
 

@@ -146,7 +146,7 @@ impl Kernel {
             return Young::Yes;
         }
         let entry = self.ptep_clear_flush(cx, mapping).await;
-        self.notify_page(cx, mm, Path::Cluster, Point::AfterFlush, va)
+        self.notify_page(cx, mm, (Path::Cluster, Point::AfterFlush), va, Some(pfn))
             .await;
         if entry.dirty() {
             self.set_page_dirty(cx, pfn).await;
@@ -160,6 +160,7 @@ impl Kernel {
                 self.set_pte(cx, &mut st, mapping.table, mapping.index, place);
             }
             frame.mapcount -= 1;
+            self.check_dirty_kept(pfn, frame);
             st.mm_mut(mm).file_rss -= 1;
             st.metrics.rmap_unmapped += 1;
         }

@@ -14,9 +14,9 @@ use crate::file::CachedPage;
 use crate::frame::{Frame, Owner, PageFlags};
 use crate::invariants::{
     DIRTY_BIT_LOST, FILLED_OUTSIDE_MASK, MAPPED_BEYOND_EOF, MAPPED_IN_BRACKET, PAGE_NOTICE_TOO_EARLY,
-    PTE_WITHOUT_LOCK, REPLACED_WITHOUT_FLUSH, ROOT_FREED_WHILE_LOADED, TABLES_FREED_WHILE_LINKED,
-    UNCACHED_WHILE_MAPPED, UNMAPPED_BEFORE_RELEASE, UPPER_ENTRY_WITHOUT_LOCK, WRITABLE_AFTER_FORK,
-    WRITABLE_SHARED_PAGE,
+    PTE_WITHOUT_LOCK, RANGE_OVER_TOO_EARLY, REPLACED_WITHOUT_FLUSH, ROOT_FREED_WHILE_LOADED,
+    TABLES_FREED_WHILE_LINKED, UNCACHED_WHILE_MAPPED, UNMAPPED_BEFORE_RELEASE, UPPER_ENTRY_WITHOUT_LOCK,
+    WRITABLE_AFTER_FORK, WRITABLE_SHARED_PAGE,
 };
 use crate::kernel::{Kernel, State};
 use crate::mm::{MmId, Notified};
@@ -266,9 +266,9 @@ impl Kernel {
         }
     }
 
-    /// F14: a page is about to leave the page cache.
-    pub fn check_uncached(&self, cx: &Cx, page: &CachedPage) {
-        let mapcount = self.frames().get(page.pfn).mapcount;
+    /// F14: a page leaves the page cache.
+    pub fn check_uncached(&self, cx: &Cx, page: &CachedPage, frame: &Frame) {
+        let mapcount = frame.mapcount;
         let text = if mapcount > 0 {
             format!(
                 "{} leaves the page cache while {mapcount} entries map it (F14)",
@@ -407,6 +407,36 @@ impl Kernel {
         }
     }
 
+    /// F10: subscribers are about to be told that a range is over. Whoever holds mmap_sem for write keeps
+    /// others from changing its entries back.
+    pub fn check_range_over(&self, cx: &Cx, mm: MmId, path: Path, range: VaRange) {
+        let st = self.st();
+        if cx.holds(st.mm(mm).mmap_sem) != Some(Mode::Exclusive) {
+            return;
+        }
+        let (tables, pgd) = (&st.tables, st.mm(mm).pgd);
+        let left = match path {
+            Path::Zap | Path::Mremap => first_mapped(tables, pgd, range, |_| true),
+            Path::Fork => first_mapped(tables, pgd, range, Entry::writable),
+            Path::Mprotect => st.mm(mm).vmas.overlapping(range).find_map(|vma| {
+                let vma = st.vma(vma);
+                let part = range.intersect(&vma.range).filter(|_| !vma.prot.can_write())?;
+                first_mapped(tables, pgd, part, Entry::writable)
+            }),
+            _ => None,
+        };
+        if let Some(vpn) = left {
+            let text = format!(
+                "subscribers are told that {:#x}-{:#x} is over, but {:#x} is as it was (F10)",
+                range.start().get(),
+                range.end().get(),
+                vpn.va().get()
+            );
+            cx.engine()
+                .violate(RANGE_OVER_TOO_EARLY, text, Some(("mm", u64::from(mm.0))));
+        }
+    }
+
     /// A subscription has left the list; it hears no more ends.
     pub(crate) fn subscription_leaves(&self, id: SubscriptionId) {
         let mut st = self.st();
@@ -439,21 +469,32 @@ impl Kernel {
     }
 
     /// F9: subscribers are about to be told of one page; `pfn` is what its entry mapped.
-    pub(crate) fn check_page_notice(&self, cx: &Cx, mm: MmId, path: Path, point: Point, at: Va, pfn: Pfn) {
-        if self.table.at(path, point).is_none() || !self.has_subscribers(mm) {
-            return;
-        }
+    pub(crate) fn check_page_notice(
+        &self,
+        cx: &Cx,
+        mm: MmId,
+        (path, point): (Path, Point),
+        at: Va,
+        pfn: Pfn,
+    ) {
         let st = self.st();
         let leaf = st.tables.leaf_table(st.mm(mm).pgd, at.vpn());
         let entry = st.tables.leaf(st.mm(mm).pgd, at.vpn());
-        let locked = leaf.is_some_and(|table| cx.holds(st.ptl(table)).is_some());
-        let wrong = if entry.present() && (entry.pfn() == pfn || point != Point::AfterPtl) {
+        // Without a table of the lowest level it is a huge page.
+        let lock = leaf.map_or(st.mm(mm).page_table_lock, |table| st.ptl(table));
+        let locked = cx.holds(lock).is_some();
+        // After the lock was dropped the new entry is there: of a clean page it leads to the same page.
+        let cleaned = path == Path::Mkclean && point == Point::AfterPtl;
+        let is_back = cleaned || (point == Point::AfterPtl && entry.pfn() != pfn);
+        let wrong = if entry.present() && !is_back {
             Some("its entry still maps it".to_owned())
+        } else if entry.writable() && path == Path::Mkclean {
+            Some("its entry may be written through".to_owned())
         } else if point != Point::AfterPtl && !locked {
             Some("the pte lock is not held".to_owned())
         } else if self.frames.borrow().get(pfn).count == 0 {
             Some("the page has no reference any more".to_owned())
-        } else if point == Point::AfterClear {
+        } else if cleaned || point == Point::AfterClear {
             None
         } else {
             let who = self.still_translates(&st, mm, at.vpn(), pfn);

@@ -4,7 +4,7 @@ use mm::invariants::{Asserted, INVARIANTS, Invariant};
 use mm::lock_order::{self, LockRow};
 use mm::{CONSERVATION, KernelProfile};
 use serde_json::{Value, json};
-use sim::{LockKind, Nesting, ViolationKind};
+use sim::{Irqs, LockKind, Nesting, ViolationKind};
 
 /// Ends of a run that are findings themselves: name, what must hold, when it is looked at.
 const ENDS: [(&str, &str, &str); 2] = [
@@ -37,7 +37,11 @@ pub(super) fn locks(profile: &KernelProfile) -> Vec<Vec<Value>> {
         };
         let nesting = match row.nesting {
             Nesting::Forbidden => "-",
-            Nesting::ByCaller => row.same_class,
+            Nesting::ByCaller | Nesting::Inside(_) => row.same_class,
+        };
+        let kind = match row.irqs {
+            Irqs::Either => kind.to_owned(),
+            Irqs::Off => format!("{kind}, irqs off"),
         };
         let rank = row.rank.map_or(json!("-"), |rank| json!(rank.get()));
         vec![

@@ -1,7 +1,7 @@
 //! Walking the list of subscribers at a point of a path.
 
 use sim::{Action, Cx, Mark, Object, ReaderGuard, Scope};
-use x86::{Va, VaRange};
+use x86::{Pfn, Va, VaRange};
 
 use super::{Callback, Path, Point, SubscriptionId, Traversal, Young};
 use crate::account::NOTIFIER;
@@ -88,6 +88,7 @@ impl Kernel {
             self.check_ended(cx, mm, &told, &[]);
             return;
         }
+        self.check_range_over(cx, mm, path, range);
         cx.mark(&CLOSE, [u64::from(mm.0), range.start().get(), range.end().get()]);
         let ended = self
             .tell_all(cx, mm, Callback::InvalidateRangeEnd, Subject::Range(range))
@@ -95,13 +96,23 @@ impl Kernel {
         self.check_ended(cx, mm, &told, &ended);
     }
 
-    /// A point that concerns one page.
-    pub(crate) async fn notify_page(&self, cx: &Cx, mm: MmId, path: Path, point: Point, at: Va) {
+    /// A point that concerns one page; `page` is what its entry mapped, if it did.
+    pub(crate) async fn notify_page(
+        &self,
+        cx: &Cx,
+        mm: MmId,
+        (path, point): (Path, Point),
+        at: Va,
+        page: Option<Pfn>,
+    ) {
         let Some(callback) = self.table.at(path, point) else {
             return;
         };
         if !self.has_subscribers(mm) {
             return;
+        }
+        if let Some(pfn) = page {
+            self.check_page_notice(cx, mm, (path, point), at, pfn);
         }
         cx.mark(&PAGE, [u64::from(mm.0), at.get(), 0]);
         self.tell_all(cx, mm, callback, Subject::Page(at)).await;

@@ -502,17 +502,15 @@ impl Kernel {
         // ptep_clear_flush, and whom the design tells here.
         self.set_pte(cx, &mut self.st(), fault.table, fault.index, Entry::NONE);
         self.flush_tlb_page(cx, fault.mm, fault.va).await;
-        self.check_page_notice(cx, fault.mm, Path::Cow, Point::AfterFlush, fault.va, old);
-        self.check_flushed(cx, fault.mm, fault.va, old);
-        self.notify_page(cx, fault.mm, Path::Cow, Point::AfterFlush, fault.va)
+        self.notify_page(cx, fault.mm, (Path::Cow, Point::AfterFlush), fault.va, Some(old))
             .await;
+        self.check_flushed(cx, fault.mm, fault.va, old);
         self.install_anon(cx, &fault, anon, new);
         self.lru_cache_add(cx, new, LruList::Active).await;
         self.account_copy(cx, &fault, now.pfn());
         if self.table.at(Path::Cow, Point::AfterPtl).is_some() {
             drop(ptl);
-            self.check_page_notice(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va, old);
-            self.notify_page(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va)
+            self.notify_page(cx, fault.mm, (Path::Cow, Point::AfterPtl), fault.va, Some(old))
                 .await;
         }
         // The entry's reference, then the one taken above; the pte lock is still held unless the

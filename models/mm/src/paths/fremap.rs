@@ -25,8 +25,8 @@ use x86::{Level, PAGE_SHIFT, PgoffRange, Va, VaRange};
 
 use crate::FileId;
 use crate::account::{ENTRY, PAGE_TABLE};
-use crate::frame::{Frames, PageFlags};
-use crate::kernel::{Kernel, State};
+use crate::frame::PageFlags;
+use crate::kernel::Kernel;
 use crate::mm::MmId;
 use crate::notifier::{Path, Point};
 use crate::paths::zap_nonpresent::CountedIn;
@@ -218,9 +218,10 @@ impl Kernel {
             // `zap_pte`: ptep_clear_flush, then the page.
             self.set_pte(cx, &mut self.st(), table, index, x86::Entry::NONE);
             self.flush_tlb_page(cx, mm, va).await;
-            self.notify_page(cx, mm, Path::Remap, Point::AfterFlush, va).await;
+            self.notify_page(cx, mm, (Path::Remap, Point::AfterFlush), va, Some(old.pfn()))
+                .await;
             self.touch_lines(cx, work::RMAP);
-            forget_file_page(&mut self.st(), &mut self.frames(), mm, old);
+            self.forget_file_page(mm, old);
             self.put_page(cx, old.pfn()).await;
         } else if let Some(meaning) = NonPresent::of(old) {
             // Only files can be nonlinear.
@@ -232,14 +233,16 @@ impl Kernel {
         self.set_pte(cx, &mut st, table, index, file_page.entry());
         st.metrics.pages_remapped += 1;
     }
-}
 
-/// Dirty bit, `page_remove_rmap` and rss of a page of a file; its reference is left to the caller.
-fn forget_file_page(st: &mut State, frames: &mut Frames, mm: MmId, old: x86::Entry) {
-    let frame = frames.get_mut(old.pfn());
-    if old.dirty() {
-        frame.flags.set(PageFlags::DIRTY);
+    /// Dirty bit, `page_remove_rmap` and rss of a page of a file; its reference is left to the caller.
+    fn forget_file_page(&self, mm: MmId, old: x86::Entry) {
+        let mut frames = self.frames();
+        let frame = frames.get_mut(old.pfn());
+        if old.dirty() {
+            frame.flags.set(PageFlags::DIRTY);
+        }
+        frame.mapcount -= 1;
+        self.check_dirty_kept(old.pfn(), frame);
+        self.st().mm_mut(mm).file_rss -= 1;
     }
-    frame.mapcount -= 1;
-    st.mm_mut(mm).file_rss -= 1;
 }

@@ -143,7 +143,8 @@ impl Kernel {
                 st.vma_mut(vma).reserve = Reserve::Unmapped;
             }
             if let Some(pfn) = self.huge_ptep_get_and_clear(cx, mm, (table, index)) {
-                self.notify_page(cx, mm, Path::Zap, Point::AfterClear, va).await;
+                self.notify_page(cx, mm, (Path::Zap, Point::AfterClear), va, Some(pfn))
+                    .await;
                 pages.push(pfn);
             }
         }

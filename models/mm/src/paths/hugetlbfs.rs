@@ -135,6 +135,7 @@ impl Kernel {
             self.touch_lines(cx, removed.nodes * work::PAGE_CACHE_NODE);
             let mut frames = self.frames();
             let frame = frames.get_mut(page.pfn);
+            self.check_uncached(cx, &page, frame);
             frame.set_owner(Owner::None);
             frame.flags.clear(PageFlags::CACHED);
             frame.flags.clear(PageFlags::DIRTY);

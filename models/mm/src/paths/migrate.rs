@@ -321,6 +321,9 @@ impl Kernel {
                     lock: self.page_lock(new),
                 };
                 let mut st = self.st();
+                let left = st.file(file).pages.get(index.get());
+                let left = left.expect("it has the tree's reference");
+                self.check_uncached(cx, &left, self.frames.borrow().get(old));
                 st.file_mut(file).pages.replace(index.get(), page).nodes
             }
             Owner::Anon(_) | Owner::None => {

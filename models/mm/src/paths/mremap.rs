@@ -311,10 +311,8 @@ impl Kernel {
             cx.charge(PAGE_TABLE, self.machine.costs.pte_access * 2);
             self.set_pte(cx, &mut self.st(), src, Level::Pte.index(va), Entry::NONE);
             self.flush_tlb_page(cx, mm, va).await;
-            if entry.maps_page() {
-                self.check_page_notice(cx, mm, Path::Mremap, Point::AfterFlush, va, entry.pfn());
-            }
-            self.notify_page(cx, mm, Path::Mremap, Point::AfterFlush, va)
+            let page = entry.maps_page().then(|| entry.pfn());
+            self.notify_page(cx, mm, (Path::Mremap, Point::AfterFlush), va, page)
                 .await;
             self.set_pte(cx, &mut self.st(), dst, Level::Pte.index(target), entry);
         }

@@ -252,6 +252,8 @@ impl Kernel {
                 let Owner::File(file) = owner else {
                     unreachable!("only pages of files and of the swap device have a tree")
                 };
+                let page = st.file(file).pages.get(index.get());
+                self.check_uncached(cx, &page.expect("it has the cache's reference"), frames.get(pfn));
                 let nodes = st.file_mut(file).reclaimed(index);
                 self.touch_lines(cx, nodes * work::PAGE_CACHE_NODE);
                 let frame = frames.get_mut(pfn);
@@ -276,7 +278,7 @@ impl Kernel {
             self.st().metrics.reclaim_pinned += 1;
             return false;
         }
-        if frame.flags.has(PageFlags::DIRTY) || frame.mapcount > 0 {
+        if frame.flags.has(PageFlags::DIRTY) {
             return false;
         }
         frame.count = 0;

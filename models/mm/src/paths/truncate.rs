@@ -340,11 +340,11 @@ impl Kernel {
         {
             let _irqs = cx.irq_disable();
             let _tree = cx.lock(tree_lock).await;
-            self.check_uncached(cx, &page);
             let removed = self.st().file_mut(file).pages.remove(index.get());
             self.touch_lines(cx, removed.nodes * work::PAGE_CACHE_NODE);
             let mut frames = self.frames();
             let frame = frames.get_mut(page.pfn);
+            self.check_uncached(cx, &page, frame);
             frame.set_owner(Owner::None);
             frame.flags.clear(PageFlags::CACHED);
             frame.flags.clear(PageFlags::DIRTY);

@@ -284,10 +284,8 @@ impl Kernel {
                 Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
                 Pause::Free(pfn) => gather.free_now(pfn).await,
                 Pause::Notify(va, pfn) => {
-                    if let Some(pfn) = pfn {
-                        self.check_page_notice(cx, mm, Path::Zap, Point::AfterClear, va, pfn);
-                    }
-                    self.notify_page(cx, mm, Path::Zap, Point::AfterClear, va).await;
+                    self.notify_page(cx, mm, (Path::Zap, Point::AfterClear), va, pfn)
+                        .await;
                     if let Some(pfn) = pfn {
                         match gather.remove_page(pfn) {
                             Room::Left => {}

@@ -1,12 +1,14 @@
 //! What is counted again at the end of a run: F5, F6, F13, F18, F23, F24.
 
+use mm::frame::PageFlags;
 use mm::i_mmap::IntervalIndex as _;
+use mm::invariants::FREED_IN_USE;
 use mm::{Kernel, MmId, VmaId};
 use sim::{CpuId, End};
 use x86::{Access, Pfn, VaRange};
 
 use crate::common::{BASE, Bench, Setup, anonymous, range, shared_file, touch};
-use crate::in_audit;
+use crate::{broken, in_audit};
 
 const PAGES: u64 = 4;
 
@@ -26,6 +28,42 @@ fn quiet() -> (Bench, mm::FileId) {
     assert_eq!(end, End::Completed);
     assert_eq!(b.world.audit(), Vec::<String>::new());
     (b, file)
+}
+
+/// What a page that goes back is still said to be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Still {
+    Nothing,
+    Mapped,
+    Cached,
+}
+
+fn freed(still: Still) -> End {
+    let b = Setup::linux_2_6_27().build();
+    let mm = b.mm;
+    b.work(move |cx, k| async move {
+        k.sys_mmap(&cx, mm, anonymous(BASE, 1)).await.expect("free");
+        k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+        let pfn = first_page(&k, mm);
+        match still {
+            Still::Nothing => {}
+            Still::Mapped => k.frames().get_mut(pfn).mapcount += 1,
+            Still::Cached => k.frames().get_mut(pfn).flags.set(PageFlags::CACHED),
+        }
+        k.sys_munmap(&cx, mm, range(BASE, 1)).await.expect("mapped");
+    })
+}
+
+#[test]
+fn a_page_goes_back_unmapped_and_in_no_cache() {
+    for (still, why) in [
+        (Still::Mapped, "1 entries map it"),
+        (Still::Cached, "a cache has it"),
+    ] {
+        let v = broken(freed(still), "F6", FREED_IN_USE);
+        assert!(v.summary.contains(why), "{still:?}: {}", v.summary);
+    }
+    assert_eq!(freed(Still::Nothing), End::Completed);
 }
 
 fn first_page(k: &Kernel, mm: MmId) -> Pfn {

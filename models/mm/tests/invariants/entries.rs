@@ -6,16 +6,17 @@ use mm::invariants::{
     PTE_WITHOUT_LOCK, REPLACED_WITHOUT_FLUSH, TABLES_FREED_WHILE_LINKED, UPPER_ENTRY_WITHOUT_LOCK,
 };
 use mm::lock_order::HostLock;
-use mm::{Backing, Kernel, MapRequest, MmId, Prot};
+use mm::{Backing, FileKind, Kernel, MapRequest, MmId, Prefault, Prot, RemapRequest, Which};
 use sim::{Cx, End};
-use x86::{Access, Entry, Level, Pfn, Rights, TableId};
+use x86::{Access, Entry, Level, Pfn, Pgoff, Rights, TableId};
 
 use crate::broken;
-use crate::common::{BASE, Setup, anonymous, range, touch};
+use crate::common::{BASE, Setup, anonymous, range, shared_file, touch};
 use crate::meddle::{Meddler, Meddling, Step, another, until_waited_for};
 
 /// Pages of the mapping; the first is touched beforehand.
 const PAGES: u64 = 4;
+const SWAP_PAGES: u32 = 64;
 
 /// A path that stores leaf entries of the first page table.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -27,9 +28,21 @@ enum Op {
     Mremap,
     Fork,
     InsertPfn,
+    /// page_referenced of reclaim.
+    Age,
+    /// do_swap_page.
+    SwapIn,
+    /// try_to_unmap of migration.
+    Migrate,
+    /// page_mkclean of writeback.
+    Clean,
+    /// remap_file_pages.
+    Remap,
+    /// try_to_unmap_cluster of a nonlinear mapping.
+    Cluster,
 }
 
-const OPS: [Op; 7] = [
+const OPS: [Op; 13] = [
     Op::Munmap,
     Op::Dontneed,
     Op::Fault,
@@ -37,26 +50,52 @@ const OPS: [Op; 7] = [
     Op::Mremap,
     Op::Fork,
     Op::InsertPfn,
+    Op::Age,
+    Op::SwapIn,
+    Op::Migrate,
+    Op::Clean,
+    Op::Remap,
+    Op::Cluster,
 ];
 
-fn request(op: Op) -> MapRequest {
-    let backing = if op == Op::InsertPfn {
-        Backing::Driver
-    } else {
-        Backing::Anonymous
-    };
-    MapRequest {
-        backing,
-        ..anonymous(BASE, PAGES)
+fn request(k: &Kernel, op: Op) -> MapRequest {
+    let file = |kind| shared_file(BASE, PAGES, k.new_file_of(kind, "file", PAGES));
+    match op {
+        Op::InsertPfn => MapRequest {
+            backing: Backing::Driver,
+            ..anonymous(BASE, PAGES)
+        },
+        Op::Clean => file(FileKind::Disk),
+        Op::Remap | Op::Cluster => file(FileKind::Tmpfs),
+        _ => anonymous(BASE, PAGES),
     }
 }
 
+/// The first page of the mapping becomes the second of the file, or the other way round.
+async fn remap(cx: &Cx, k: &Kernel, mm: MmId, page: u64) {
+    let request = RemapRequest {
+        range: range(BASE.add_pages(page), 1),
+        prot: Prot::NONE,
+        pgoff: Pgoff::new(1 - page),
+        prefault: Prefault::Yes,
+    };
+    k.sys_remap_file_pages(cx, mm, request).await.expect("tmpfs");
+}
+
 async fn populate(cx: &Cx, k: &Kernel, mm: MmId, op: Op) {
-    k.sys_mmap(cx, mm, request(op)).await.expect("free");
+    k.sys_mmap(cx, mm, request(k, op)).await.expect("free");
     if op == Op::InsertPfn {
         let _ = k.insert_pfn(cx, mm, BASE, Pfn::new(0), Access::Read).await;
-    } else {
-        k.access(cx, mm, BASE, Access::Write).await.expect("mapped");
+        return;
+    }
+    k.access(cx, mm, BASE, Access::Write).await.expect("mapped");
+    if op == Op::Cluster {
+        remap(cx, k, mm, 0).await;
+        remap(cx, k, mm, 1).await;
+    }
+    k.lru_add_drain_all(cx).await;
+    if op == Op::SwapIn {
+        assert_eq!(k.shrink_all_memory(cx, 1).await, 1, "it is swapped out");
     }
 }
 
@@ -82,6 +121,15 @@ async fn run(cx: &Cx, k: &Kernel, mm: MmId, op: Op) {
         Op::Fork => {
             k.sys_fork(cx, mm, "child".into()).await;
         }
+        Op::Age | Op::Cluster => {
+            k.shrink_all_memory(cx, 1).await;
+        }
+        Op::SwapIn => k.access(cx, mm, BASE, Access::Write).await.expect("mapped"),
+        Op::Migrate => {
+            k.sys_move_pages(cx, mm, range(BASE, 1), Which::All).await;
+        }
+        Op::Clean => k.sys_msync(cx, mm, range(BASE, PAGES)).await,
+        Op::Remap => remap(cx, k, mm, 0).await,
         Op::InsertPfn => {
             let _ = k.insert_pfn(cx, mm, second, Pfn::new(0), Access::Read).await;
         }
@@ -98,12 +146,17 @@ fn first_table(k: &Kernel, mm: MmId) -> TableId {
 /// The table gets another lock while the path waits for the one it had.
 fn with_the_lock_swapped(op: Op, meddling: Meddling) -> End {
     let b = Setup::linux_2_6_27().build();
+    b.kernel.set_swap(SWAP_PAGES);
     let (mm, step) = (b.mm, Step::default());
     let at = step.clone();
     b.thread(1, None, move |cx, k| async move {
         at.wait_for(&cx, 1).await;
         let table = first_table(&k, mm);
         let ptl = k.st().ptl(table);
+        if op == Op::Migrate {
+            // move_pages looks its pages up first.
+            until_waited_for(&cx, ptl, &at, || {}).await;
+        }
         until_waited_for(&cx, ptl, &at, || {
             if meddling == Meddling::Yes {
                 let other = another(&k, HostLock::Pte);
@@ -237,8 +290,16 @@ fn tables_are_freed_with_mmap_sem_for_write_while_there_are_users() {
     assert_eq!(munmap_without_mmap_sem(Meddling::No), End::Completed);
 }
 
-/// A VMA is put back into its anon_vma between `anon_vma_unlink` and `unlink_file_vma`.
-fn unlinked_and_linked_again(meddling: Meddling) -> End {
+/// Which reverse map still has the VMA.
+#[derive(Clone, Copy)]
+enum Linked {
+    Anon,
+    IMmap,
+}
+
+/// A VMA is put back into its anon_vma between `anon_vma_unlink` and `unlink_file_vma`, or i_mmap had
+/// it twice.
+fn unlinked_and_linked_again(again: Option<Linked>) -> End {
     let b = Setup::linux_2_6_27().build();
     let (mm, step) = (b.mm, Step::default());
     let file = b.kernel.new_file("library", PAGES);
@@ -250,8 +311,10 @@ fn unlinked_and_linked_again(meddling: Meddling) -> End {
         until_waited_for(&cx, lock, &at, || {
             let mut st = k.st();
             let anon = st.vma(vma).anon_vma.expect("written privately");
-            if meddling == Meddling::Yes {
-                st.anon_vma_mut(anon).vmas.push(vma);
+            match again {
+                Some(Linked::Anon) => st.anon_vma_mut(anon).vmas.push(vma),
+                Some(Linked::IMmap) => st.file_mut(file).i_mmap_nonlinear.push(vma),
+                None => {}
             }
         })
         .await;
@@ -272,11 +335,17 @@ fn unlinked_and_linked_again(meddling: Meddling) -> End {
 
 #[test]
 fn a_vma_leaves_the_reverse_maps_before_its_tables_go() {
-    let v = broken(
-        unlinked_and_linked_again(Meddling::Yes),
-        "F12",
-        TABLES_FREED_WHILE_LINKED,
-    );
-    assert!(v.summary.contains("its anon_vma still leads"), "{}", v.summary);
-    assert_eq!(unlinked_and_linked_again(Meddling::No), End::Completed);
+    for (again, which) in [(Linked::Anon, "its anon_vma"), (Linked::IMmap, "i_mmap")] {
+        let v = broken(
+            unlinked_and_linked_again(Some(again)),
+            "F12",
+            TABLES_FREED_WHILE_LINKED,
+        );
+        assert!(
+            v.summary.contains(&format!("{which} still leads")),
+            "{}",
+            v.summary
+        );
+    }
+    assert_eq!(unlinked_and_linked_again(None), End::Completed);
 }

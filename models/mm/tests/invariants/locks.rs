@@ -2,7 +2,7 @@
 
 use mm::notifier::Design;
 use mm::{Kernel, KernelPreemption, MmId};
-use sim::{End, LockId};
+use sim::{CpuId, CpuSet, Cycles, End, Interrupt, LockId, ReaderKind};
 use x86::Access;
 
 use crate::broken;
@@ -104,6 +104,77 @@ fn a_flush_is_not_waited_for_with_interrupts_off() {
     };
     broken(flush(Meddling::Yes), "F25", "wait-with-irqs-off");
     assert_eq!(flush(Meddling::No), End::Completed);
+}
+
+#[test]
+fn whoever_interrupts_the_others_for_a_flush_stays_on_its_cpu() {
+    let flush = |meddling| {
+        let b = Setup::linux_2_6_27().preempt(KernelPreemption::Full).build();
+        b.busy(2, b.mm);
+        b.work(move |cx, _| async move {
+            let _stays = (meddling == Meddling::No).then(|| cx.preempt_disable());
+            let flush = Interrupt {
+                vector: mm::CALL_FUNCTION_VECTOR,
+                a: 0,
+                b: 0,
+            };
+            cx.interrupt_and_wait(CpuSet::only(CpuId::new(1)), flush).await;
+        })
+    };
+    broken(flush(Meddling::Yes), "F25", "ipi-while-preemptible");
+    assert_eq!(flush(Meddling::No), End::Completed);
+}
+
+/// What forbids to sleep.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Atomic {
+    Nothing,
+    IrqsOff,
+    PreemptOff,
+    Rcu,
+}
+
+#[test]
+fn nobody_sleeps_with_interrupts_or_preemption_off_or_inside_rcu() {
+    let waits = |atomic| {
+        let b = Setup::linux_2_6_27().build();
+        let mm = b.mm;
+        b.work(move |cx, k| async move {
+            let _irqs = (atomic == Atomic::IrqsOff).then(|| cx.irq_disable());
+            let _preempt = (atomic == Atomic::PreemptOff).then(|| cx.preempt_disable());
+            let rcu = cx.engine().domain(ReaderKind::Rcu, Cycles::new(1));
+            let _rcu = (atomic == Atomic::Rcu).then(|| cx.read_lock(rcu));
+            k.sys_mmap(&cx, mm, anonymous(BASE, 1)).await.expect("free");
+        })
+    };
+    for atomic in [Atomic::IrqsOff, Atomic::PreemptOff, Atomic::Rcu] {
+        let v = broken(waits(atomic), "F22", "sleep-in-atomic");
+        assert_eq!(v.stack, ["sys_mmap"], "{atomic:?}");
+    }
+    assert_eq!(waits(Atomic::Nothing), End::Completed);
+}
+
+/// A callback that sleeps inside the bracket of a munmap, where the per-CPU gather is open.
+#[test]
+fn nobody_sleeps_while_a_gather_of_the_cpu_is_open() {
+    let unmap = |meddling| {
+        let b = Setup::linux_2_6_27().build();
+        let mm = b.mm;
+        let device = match meddling {
+            Meddling::Yes => Meddler::sleeping("device"),
+            Meddling::No => Meddler::idle("device"),
+        };
+        b.work(move |cx, k| async move {
+            k.mmu_notifier_register(&cx, mm, device).await;
+            k.sys_mmap(&cx, mm, anonymous(BASE, 1)).await.expect("free");
+            k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+            k.sys_munmap(&cx, mm, range(BASE, 1)).await.expect("mapped");
+        })
+    };
+    let v = broken(unmap(Meddling::Yes), "F22", "sleep-in-atomic");
+    let gather = |held: &String| held.contains("preemption off");
+    assert!(v.held.iter().any(gather), "{:?}", v.held);
+    assert_eq!(unmap(Meddling::No), End::Completed);
 }
 
 /// Registration with as many files mapped, so as many i_mmap_locks held at a time.

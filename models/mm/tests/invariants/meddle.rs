@@ -6,7 +6,7 @@ use std::rc::Rc;
 use mm::Kernel;
 use mm::lock_order::{HostLock, row_of};
 use mm::notifier::{CallbackFuture, MmuKind, Subscriber};
-use sim::{Cx, LockId};
+use sim::{Cx, Cycles, LockId};
 use x86::{Pfn, Va, VaRange};
 
 use crate::common::wait;
@@ -64,6 +64,7 @@ type Deed = Box<dyn Fn()>;
 pub(crate) struct Meddler {
     pub(crate) name: &'static str,
     pub(crate) at_start: Deed,
+    sleeps_at_end: bool,
 }
 
 impl Meddler {
@@ -71,6 +72,16 @@ impl Meddler {
         Rc::new(Meddler {
             name,
             at_start: Box::new(at_start),
+            sleeps_at_end: false,
+        })
+    }
+
+    /// One that sleeps when it hears the end of a range.
+    pub(crate) fn sleeping(name: &'static str) -> Rc<Self> {
+        Rc::new(Meddler {
+            name,
+            at_start: Box::new(|| {}),
+            sleeps_at_end: true,
         })
     }
 
@@ -101,8 +112,12 @@ impl Subscriber for Meddler {
         nothing()
     }
 
-    fn invalidate_range_end<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
-        nothing()
+    fn invalidate_range_end<'a>(&'a self, cx: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
+        Box::pin(async {
+            if self.sleeps_at_end {
+                cx.sleep(Cycles::new(PACE)).await;
+            }
+        })
     }
 
     fn invalidate_pages<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {

@@ -3,13 +3,16 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use mm::invariants::{MAPPED_IN_BRACKET, PAGE_NOTICE_TOO_EARLY, UNMAPPED_BEFORE_RELEASE};
+use mm::Prot;
+use mm::invariants::{
+    MAPPED_IN_BRACKET, PAGE_NOTICE_TOO_EARLY, RANGE_OVER_TOO_EARLY, UNMAPPED_BEFORE_RELEASE,
+};
 use mm::lock_order::HostLock;
-use mm::notifier::{Design, UNBALANCED_BRACKET};
-use sim::{CpuId, End};
-use x86::{Access, Level, Va};
+use mm::notifier::{Design, Path, UNBALANCED_BRACKET};
+use sim::{CpuId, End, Mode};
+use x86::{Access, Entry, Level, Va};
 
-use crate::common::{BASE, Setup, anonymous, range, touch, wait};
+use crate::common::{BASE, Setup, anonymous, range, shared_file, touch, wait};
 use crate::meddle::{Meddler, Meddling, Step, another};
 use crate::{broken, in_audit};
 
@@ -178,6 +181,67 @@ fn whoever_is_told_of_a_page_finds_it_cleared_flushed_locked_and_held() {
     assert_eq!(copy_that_is_told(Early::Nothing), End::Completed);
 }
 
+/// A path by the reverse map that tells subscribers of a page.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum ByRmap {
+    Reclaim,
+    Clean,
+}
+
+/// Two CPUs have written a page of a file; the second is left out of the flushes, or not.
+fn told_by_the_reverse_map(by: ByRmap, design: Design, meddling: Meddling) -> End {
+    let b = Setup::linux_2_6_27().design(design).build();
+    let (mm, step) = (b.mm, Step::default());
+    let file = b.kernel.new_file("file", 1);
+    let at = step.clone();
+    b.thread(1, Some(mm), move |cx, k| async move {
+        at.wait_for(&cx, 1).await;
+        k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+        at.reach(2);
+        at.wait_for(&cx, 3).await;
+    });
+    b.work(move |cx, k| async move {
+        k.mmu_notifier_register(&cx, mm, Meddler::idle("device")).await;
+        k.sys_mmap(&cx, mm, shared_file(BASE, 1, file))
+            .await
+            .expect("free");
+        k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+        step.reach(1);
+        step.wait_for(&cx, 2).await;
+        k.lru_add_drain_all(&cx).await;
+        if meddling == Meddling::Yes {
+            k.st().mm_mut(mm).cpu_vm_mask.remove(CpuId::new(1));
+        }
+        match by {
+            ByRmap::Reclaim => {
+                k.shrink_all_memory(&cx, 1).await;
+            }
+            ByRmap::Clean => k.sys_fsync(&cx, file).await,
+        }
+        step.reach(3);
+    })
+}
+
+#[test]
+fn whoever_is_told_by_the_reverse_map_finds_cpus_flushed() {
+    for by in [ByRmap::Reclaim, ByRmap::Clean] {
+        for design in [Design::V1, Design::V8] {
+            let end = told_by_the_reverse_map(by, design.clone(), Meddling::Yes);
+            let v = broken(end, "F9", PAGE_NOTICE_TOO_EARLY);
+            assert!(
+                v.summary.contains("the TLB of cpu1 still leads"),
+                "{by:?}: {}",
+                v.summary
+            );
+            let end = told_by_the_reverse_map(by, design, Meddling::No);
+            assert_eq!(end, End::Completed, "{by:?}");
+        }
+        // It is told after the pte lock.
+        let end = told_by_the_reverse_map(by, Design::V9, Meddling::No);
+        assert_eq!(end, End::Completed, "{by:?}");
+    }
+}
+
 /// Somebody registers with an address space that waits for its subscribers to be gone.
 fn exits(design: Design, meddling: Meddling) -> End {
     let b = Setup::linux_2_6_27().design(design).build();
@@ -215,4 +279,53 @@ fn nothing_is_unmapped_before_every_subscriber_has_released() {
     }
     // It releases at the end, when the pages are gone: exempt.
     assert_eq!(exits(Design::V1, Meddling::Yes), End::Completed);
+}
+
+/// The end of a range would be announced now, with mmap_sem held like this.
+fn over(path: Path, mode: Mode, entry: fn(Entry) -> Entry) -> End {
+    let b = Setup::linux_2_6_27().build();
+    let mm = b.mm;
+    b.work(move |cx, k| async move {
+        k.sys_mmap(&cx, mm, anonymous(BASE, 2)).await.expect("free");
+        touch(&cx, &k, mm, range(BASE, 2), Access::Write).await;
+        if path == Path::Mprotect {
+            k.sys_mprotect(&cx, mm, range(BASE, 2), Prot::READ)
+                .await
+                .expect("mapped");
+        }
+        let sem = k.mmap_sem(mm);
+        let _sem = match mode {
+            Mode::Exclusive => cx.lock(sem).await,
+            Mode::Shared => cx.lock_shared(sem).await,
+        };
+        for vpn in range(BASE, 2).vpns() {
+            let mut st = k.st();
+            let (table, _, index) = st.tables.find_leaf(st.mm(mm).pgd, vpn).expect("mapped");
+            let changed = entry(st.tables.get(table, index));
+            st.tables.set(table, index, changed);
+        }
+        k.check_range_over(&cx, mm, path, range(BASE, 2));
+    })
+}
+
+#[test]
+fn when_a_range_is_over_its_entries_are_changed() {
+    let cleared: fn(Entry) -> Entry = |_| Entry::NONE;
+    for (path, changed) in [
+        (Path::Zap, cleared),
+        (Path::Mremap, cleared),
+        (Path::Mprotect, Entry::without_write),
+        (Path::Fork, Entry::without_write),
+    ] {
+        let end = over(path, Mode::Exclusive, Entry::with_write);
+        let v = broken(end, "F10", RANGE_OVER_TOO_EARLY);
+        assert!(v.summary.contains("0x7f4000000000 is as it was"), "{}", v.summary);
+        // Others may have faulted pages in again.
+        assert_eq!(
+            over(path, Mode::Shared, Entry::with_write),
+            End::Completed,
+            "{path:?}"
+        );
+        assert_eq!(over(path, Mode::Exclusive, changed), End::Completed, "{path:?}");
+    }
 }

@@ -5,7 +5,7 @@ use mm::invariants::{
     FILLED_OUTSIDE_MASK, REPLACED_WITHOUT_FLUSH, ROOT_FREED_WHILE_LOADED, WRITABLE_AFTER_FORK,
     WRITABLE_SHARED_PAGE,
 };
-use mm::page::{FREE_WHILE_MAPPED, FREE_WHILE_WALKED};
+use mm::page::{FREE_WHILE_MAPPED, FREE_WHILE_WALKED, STALE_USE};
 use mm::{Backing, Kernel, MapRequest, MmId};
 use sim::{CpuId, Cx, End};
 use x86::{Access, Pgoff};
@@ -198,4 +198,25 @@ fn an_address_space_that_is_loaded_lazily_has_one_too() {
     let pgd = b.kernel.st().mm(mm).pgd;
     b.kernel.st().tables.free(pgd);
     in_audit(b.world.audit(), "F27");
+}
+
+#[test]
+fn a_translation_from_before_its_page_was_freed_is_found_when_it_is_used() {
+    let use_again = |meddling| {
+        let b = Setup::linux_2_6_27().build();
+        let mm = b.mm;
+        b.work(move |cx, k| async move {
+            k.sys_mmap(&cx, mm, anonymous(BASE, 1)).await.expect("free");
+            k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+            if meddling == Meddling::Yes {
+                let pfn = k.peek_pte(mm, BASE).pfn();
+                let mut frames = k.frames();
+                let frame = frames.get_mut(pfn);
+                frame.generation = frame.generation.next();
+            }
+            k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+        })
+    };
+    broken(use_again(Meddling::Yes), "F1", STALE_USE);
+    assert_eq!(use_again(Meddling::No), End::Completed);
 }
