@@ -15,7 +15,8 @@ pub const VIRTUAL_TIME: &str = "time.virtual_cycles";
 /// Only seeds that every column has are compared (in the order of the first column), since the
 /// statistics are those of pairs. Rows, sorted by name: every scalar metric found in any column;
 /// `.p50`, `.p99`, `.max` and `.total` of every distribution; `.total` and `.max` of
-/// `lock.<class>.hold_cycles` and `.wait_cycles`; [`VIRTUAL_TIME`]. A column that has a metric for
+/// `lock.<class>.hold_cycles` and `.wait_cycles`, where a lock that kernels call differently has one row
+/// under all its names (`i_mmap_lock|i_mmap_sem-W`); [`VIRTUAL_TIME`]. A column that has a metric for
 /// some of its seeds counts 0 for the others.
 #[must_use]
 pub fn compare(runs: Vec<Vec<RunResult>>, title: String) -> CompareResult {
@@ -65,8 +66,8 @@ fn common_seeds(columns: &[Vec<RunResult>]) -> Vec<u64> {
     seeds
 }
 
-/// Scalars of one run by name, with their unit.
-pub(crate) fn scalars(run: &RunResult) -> BTreeMap<String, (String, u64)> {
+/// Scalars of one run.
+pub(crate) fn scalars(run: &RunResult) -> Scalars {
     let mut out = BTreeMap::new();
     // Lock rows first: where a histogram of the same name exists it wins, being the declared one.
     for lock in &run.locks {
@@ -97,11 +98,67 @@ fn summary(data: &Histogram) -> [(&'static str, u64); 4] {
     ]
 }
 
+/// Scalars of a run by name, with their unit.
+type Scalars = BTreeMap<String, (String, u64)>;
+
+/// Locks that guard the same thing in kernels of different times, as classes of lock_stat.
+const SAME_LOCK: [&[&str]; 2] = [
+    &["i_mmap_lock", "i_mmap_sem-W", "i_mmap_mutex", "i_mmap_rwsem-W"],
+    &["anon_vma->lock", "anon_vma->sem-W", "anon_vma->rwsem-W"],
+];
+
+/// Between the names of one lock.
+pub(crate) const OR: char = '|';
+
+/// Gives a lock that the columns know by different names one name of all of them.
+fn unify_locks(tables: &mut [Vec<Scalars>]) {
+    for family in SAME_LOCK {
+        let of_class = |key: &str, class: &str| {
+            let rest = key.strip_prefix("lock.").and_then(|key| key.strip_prefix(class));
+            rest.filter(|rest| rest.starts_with('.')).map(str::to_owned)
+        };
+        let has = |column: &[Scalars], class: &str| {
+            let mut keys = column.iter().flat_map(BTreeMap::keys);
+            keys.any(|key| of_class(key, class).is_some())
+        };
+        let mut names: Vec<&str> = Vec::new();
+        let mut ambiguous = false;
+        for column in tables.iter() {
+            let here: Vec<&str> = family
+                .iter()
+                .copied()
+                .filter(|class| has(column, class))
+                .collect();
+            ambiguous |= here.len() > 1;
+            names.extend(
+                here.into_iter()
+                    .filter(|name| !names.contains(name))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        if ambiguous || names.len() < 2 {
+            continue;
+        }
+        let all = names.join(&OR.to_string());
+        for table in tables.iter_mut().flatten() {
+            let renamed = |key: String| {
+                let rest = names.iter().find_map(|class| of_class(&key, class));
+                rest.map_or(key, |rest| format!("lock.{all}{rest}"))
+            };
+            *table = std::mem::take(table)
+                .into_iter()
+                .map(|(key, value)| (renamed(key), value))
+                .collect();
+        }
+    }
+}
+
 fn rows(columns: &[Vec<&RunResult>]) -> Vec<CompareRow> {
-    let tables: Vec<Vec<BTreeMap<String, (String, u64)>>> = columns
+    let mut tables: Vec<Vec<Scalars>> = columns
         .iter()
         .map(|c| c.iter().map(|r| scalars(r)).collect())
         .collect();
+    unify_locks(&mut tables);
     let mut units: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, (unit, _)) in tables.iter().flatten().flatten() {
         units.entry(name).or_insert(unit);
@@ -120,7 +177,7 @@ fn rows(columns: &[Vec<&RunResult>]) -> Vec<CompareRow> {
 }
 
 /// The metric for each seed; empty if no seed of the column has it.
-fn column_values(column: &[BTreeMap<String, (String, u64)>], metric: &str) -> Vec<u64> {
+fn column_values(column: &[Scalars], metric: &str) -> Vec<u64> {
     if !column.iter().any(|t| t.contains_key(metric)) {
         return Vec::new();
     }
@@ -257,6 +314,29 @@ mod tests {
         );
         assert_eq!(result.baseline, result.runs[0].label);
         assert_eq!(result.seeds, vec![1, 2, 3]);
+    }
+
+    #[test]
+    fn a_lock_of_two_names_has_one_row_and_the_others_keep_theirs() {
+        let mut columns: Vec<Vec<RunResult>> =
+            sample::comparison().runs.into_iter().map(|r| vec![r]).collect();
+        columns.truncate(2);
+        for (column, name) in columns.iter_mut().zip(["i_mmap_lock", "i_mmap_sem-W"]) {
+            column[0].locks[0].class = name.to_owned();
+        }
+        let result = compare(columns.clone(), String::new());
+        let both = row(&result, "lock.i_mmap_lock|i_mmap_sem-W.hold_cycles.max");
+        assert!(both.cells.iter().all(|cell| !cell.values.is_empty()), "{both:?}");
+        assert!(
+            result
+                .rows
+                .iter()
+                .all(|r| !r.metric.starts_with("lock.i_mmap_lock."))
+        );
+        // A column that has both keeps them apart.
+        columns[1][0].locks[1].class = "i_mmap_lock".to_owned();
+        let apart = compare(columns, String::new());
+        assert!(apart.rows.iter().all(|r| !r.metric.contains(OR)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which rows a reader needs first. The rest is one option (or one click) away, never dropped.
 
-use crate::compare::VIRTUAL_TIME;
+use crate::compare::{OR, VIRTUAL_TIME};
 use crate::figures::micros;
 use crate::schema::{LockRow, RunResult};
 
@@ -70,8 +70,10 @@ pub(crate) fn is_headline(metric: &str, ops: &[&str]) -> bool {
 
 /// Whether a lock class is one that designs are judged by.
 fn is_headline_lock(class: &str) -> bool {
-    let side = class.strip_suffix("-R").or_else(|| class.strip_suffix("-W"));
-    LOCKS.contains(&side.unwrap_or(class))
+    class.split(OR).any(|name| {
+        let side = name.strip_suffix("-R").or_else(|| name.strip_suffix("-W"));
+        LOCKS.contains(&side.unwrap_or(name))
+    })
 }
 
 /// Whether a lock is worth a chart: one that designs are judged by, or that somebody waited for.

@@ -87,6 +87,38 @@ fn kernels_are_a_second_axis() {
 }
 
 #[test]
+fn what_the_rwsem_does_to_the_lock_of_a_file_stands_in_one_row() {
+    let recording = super::repository("scenarios/recordings/redis-bgsave.strace.gz");
+    let place = Place::new();
+    let command = [
+        "compare",
+        &recording,
+        "--designs",
+        "v8",
+        "--seeds",
+        "1",
+        "--format",
+        "json",
+    ];
+    let kernels = ["--kernels", "linux-2.6.27,linux-2.6.27-sleepable"];
+    let result = json(&place.good(&[&command[..], &kernels[..]].concat()));
+    let rows = result["rows"].as_array().expect("rows");
+    for figure in ["hold_cycles.total", "hold_cycles.max", "wait_cycles.total"] {
+        let name = format!("lock.i_mmap_lock|i_mmap_sem-W.{figure}");
+        let row = rows
+            .iter()
+            .find(|row| row["metric"] == name.as_str())
+            .expect("a row");
+        for cell in row["cells"].as_array().expect("cells") {
+            assert!(
+                cell["mean"].as_f64().expect("a figure of each kernel") > 0.0,
+                "{row}"
+            );
+        }
+    }
+}
+
+#[test]
 fn columns_are_named_once_and_the_baseline_exists() {
     let place = Place::new();
     place
