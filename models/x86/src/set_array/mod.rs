@@ -275,14 +275,15 @@ impl<P: Copy + Default> SetArray<P> {
     pub(crate) fn touch(&mut self, slot: Slot) {
         match self.uses {
             Uses::Stamps => self.stamp(slot),
-            Uses::Log => self.log(slot),
-            Uses::ByBank => self.touch_bank(slot),
+            Uses::Log | Uses::ByBank => self.touch_unstamped(slot),
         }
     }
 
-    #[inline(always)]
-    fn log(&mut self, slot: Slot) {
-        if let [bank] = &mut self.banks[..]
+    // Kept out of line: it would cost those that only stamp some registers.
+    #[inline(never)]
+    fn touch_unstamped(&mut self, slot: Slot) {
+        if self.uses == Uses::Log
+            && let [bank] = &mut self.banks[..]
             && let Recency::Log(log) = &mut bank.recency
             && !log.is_full()
         {
