@@ -5,7 +5,8 @@
 //! walk that finds it mapped are counted apart.
 //!
 //! The loop has three speeds. Runs of references that the TLBs serve alone are made by
-//! [`x86::mmu::Mmu::run`]. What it stops at goes through [`x86::mmu::Mmu::resume`]. While many references miss, the entries, cache sets and books that the next references will need are
+//! [`x86::mmu::Mmu::run`]. What it stops at goes through [`x86::mmu::Mmu::resume`]. While many references
+//! miss, the entries, cache sets and books that the next references will need are
 //! read ahead, a group at a time and independently of each other, so that the host waits for them
 //! together; this changes nothing that is counted.
 
@@ -192,7 +193,7 @@ impl<O: Oracle> Observer for Follower<'_, O> {
 // References read ahead together: many, since the first read of each loop is waited for; few enough that
 // what they bring in (five lines each) stays in a host's second-level cache.
 const AHEAD: usize = 64;
-// Reading ahead costs a tenth of a miss, so it pays from one miss in this many references.
+// Reading ahead costs a thirtieth of a miss, so it surely pays from one miss in this many references.
 const MISS_SHARE: usize = 8;
 
 impl<O: Oracle> Engine<O> {

@@ -76,7 +76,9 @@ impl Tlb {
                 self.stats.l1_hits += counts.take();
             }
         }
-        self.stats.l1_hits += counts.take();
+        if run > 0 {
+            self.stats.l1_hits += counts.take();
+        }
         Run { length: run, stop }
     }
 
