@@ -637,6 +637,10 @@ fn expectations() {
     run(&[
         expect("§{ \"subject\": \"tlb.flush.local\" }", "has no condition"),
         expect("{ \"subject\": §\"ned\", \"equals\": 1 }", "did you mean `end`?"),
+        expect(
+            "{ \"subject\": §\"reclam\", \"equals\": 1 }",
+            "did you mean `reclaim`?",
+        ),
         expect("§{ \"subject\": \"end\", \"equals\": 1 }", "is a text"),
         expect("{ \"subject\": \"tlb.flush\", \"is\": §\"1\" }", "is a number"),
         expect(
