@@ -63,7 +63,7 @@ const US: &str = "us";
 const NOTIFIERS: &str = "notifier calls";
 
 /// In the order of display; the first rule that matches takes the row.
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     Rule {
         title: "time",
         note: US,
@@ -103,6 +103,13 @@ const RULES: [Rule; 9] = [
         title: "faults",
         note: "",
         prefixes: &["faults."],
+        suffixes: &[],
+        scale: Scale::Raw,
+    },
+    Rule {
+        title: "memory pressure",
+        note: "",
+        prefixes: &["memory.", "reclaim.", "swap.", "lru.", "rmap."],
         suffixes: &[],
         scale: Scale::Raw,
     },
@@ -358,6 +365,20 @@ mod tests {
                 "cost breakdown"
             ]
         );
+    }
+
+    #[test]
+    fn what_reclaim_does_is_shown_together() {
+        for metric in [
+            "memory.exhausted",
+            "reclaim.direct",
+            "swap.in",
+            "lru.rotated",
+            "rmap.vmas",
+        ] {
+            let rule = RULES.iter().find(|rule| rule.takes(metric)).expect("a rule");
+            assert_eq!(rule.title, "memory pressure", "{metric}");
+        }
     }
 
     #[test]

@@ -345,6 +345,47 @@ fn operations() {
     ]);
 }
 
+#[test]
+fn memory_and_devices() {
+    run(&[
+        head(
+            Code::Memory,
+            "\"title\": \"t\", \"memory\": { \"pages\": §1 }",
+            "the kernel keeps",
+        ),
+        head(
+            Code::Zero,
+            "\"title\": \"t\", \"swap\": { \"pages\": §0 }",
+            "a swap device of 0 pages",
+        ),
+        head(
+            Code::TooLong,
+            "\"title\": \"t\", \"swap\": { \"pages\": 1, \"read_ns\": §1000000000000001 }",
+            "at most 1000000000000000",
+        ),
+        head(
+            Code::TooLong,
+            "\"title\": \"t\", \"swap\": { \"pages\": 1, \"write_ns\": §1000000000000001 }",
+            "at most 1000000000000000",
+        ),
+        head(
+            Code::TooLong,
+            "\"title\": \"t\", \"disk\": { \"read_ns\": §1000000000000001 }",
+            "at most 1000000000000000",
+        ),
+        head(
+            Code::TooLong,
+            "\"title\": \"t\", \"disk\": { \"write_ns\": §1000000000000001 }",
+            "at most 1000000000000000",
+        ),
+        op(
+            Code::Zero,
+            "{ \"reclaim\": { \"pages\": §0 } }",
+            "`reclaim` of 0 pages",
+        ),
+    ]);
+}
+
 /// A case in a world with a file of four huge pages and a mapping of it.
 fn huge(code: Code, file: &str, map: &str, operation: &str, fragment: &'static str) -> Case {
     let text = format!(
@@ -596,6 +637,10 @@ fn expectations() {
     run(&[
         expect("§{ \"subject\": \"tlb.flush.local\" }", "has no condition"),
         expect("{ \"subject\": §\"ned\", \"equals\": 1 }", "did you mean `end`?"),
+        expect(
+            "{ \"subject\": §\"reclam\", \"equals\": 1 }",
+            "did you mean `reclaim`?",
+        ),
         expect("§{ \"subject\": \"end\", \"equals\": 1 }", "is a text"),
         expect("{ \"subject\": \"tlb.flush\", \"is\": §\"1\" }", "is a number"),
         expect(

@@ -13,33 +13,12 @@ use scenarios::ast::{Expect, Scenario};
 use scenarios::load::load_file;
 use sim::MetricDef;
 
-/// Reclaim, swap, writeback and migration are in the model, but no operation or setting of the language
-/// leads to them yet.
-const NO_OPERATION: &str = "no operation or setting of the language leads there yet";
-
 /// Metrics that no scenario can move, and why.
-const OUT_OF_REACH: [(&str, &str); 25] = [
-    ("faults.host.major", NO_OPERATION),
+const OUT_OF_REACH: [(&str, &str); 8] = [
     (
         "faults.host.migration",
         "takes a fault that meets a page between two steps of a few cycles",
     ),
-    ("faults.host.swap", NO_OPERATION),
-    ("io.reads", NO_OPERATION),
-    ("lru.deactivated", NO_OPERATION),
-    ("lru.rotated", NO_OPERATION),
-    ("memory.exhausted", NO_OPERATION),
-    ("notifier.clear_flush_young.calls", NO_OPERATION),
-    ("pages.reclaim.freed", NO_OPERATION),
-    ("pages.reclaim.pinned", NO_OPERATION),
-    ("pages.reclaim.scanned", NO_OPERATION),
-    ("reclaim.direct", NO_OPERATION),
-    ("reclaim.kswapd.runs", NO_OPERATION),
-    ("rmap.clusters", NO_OPERATION),
-    ("rmap.young", NO_OPERATION),
-    ("swap.in", NO_OPERATION),
-    ("swap.out", NO_OPERATION),
-    ("swap.slots.max", NO_OPERATION),
     (
         "gru.asid.wraps",
         "takes two million address-space identifiers of one chiplet",

@@ -166,7 +166,7 @@ impl KernelProfile {
     /// Linux 2.6.25, the tree before the notifiers.
     pub const LINUX_2_6_25: KernelProfile = KernelProfile {
         name: "linux-2.6.25",
-        title: "Linux 2.6.25: as 2.6.27, but the page cache is looked up under a read lock",
+        title: "Linux 2.6.25: page cache under a read lock, no get_user_pages_fast, page_mkclean without sync",
         page_cache_lookup: PageCacheLookup::UnderTreeLock,
         gup_fast: GupFast::Absent,
         mkclean_check: MkcleanCheck::Quick,

@@ -20,7 +20,7 @@ const ENDS: [&str; 6] = [
 ];
 
 /// First parts of the names of metrics, for suggestions.
-const FAMILIES: [&str; 15] = [
+const FAMILIES: [&str; 28] = [
     "end",
     "violation",
     "notifier",
@@ -31,6 +31,19 @@ const FAMILIES: [&str; 15] = [
     "pages",
     "faults",
     "io",
+    "walk",
+    "zap",
+    "truncate",
+    "i_mmap",
+    "page_tables",
+    "rmap",
+    "reclaim",
+    "swap",
+    "lru",
+    "memory",
+    "preempt",
+    "breakdown",
+    "secondary",
     "lock",
     "op",
     "sim",
@@ -123,4 +136,21 @@ fn is_metric(subject: &str) -> bool {
                 .all(|b| b.is_ascii_alphanumeric() || b"_->".contains(&b))
     };
     subject.contains('.') && subject.split('.').all(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FAMILIES;
+
+    #[test]
+    fn every_metric_belongs_to_a_family_that_can_be_suggested() {
+        let devices = kvm::KvmMetrics::DEFS
+            .iter()
+            .chain(gru::GruMetrics::DEFS)
+            .chain(xpmem::XpmemMetrics::DEFS);
+        for def in mm::MmMetrics::DEFS.iter().chain(devices) {
+            let family = def.name.split('.').next().expect("a first part");
+            assert!(FAMILIES.contains(&family), "{}", def.name);
+        }
+    }
 }
