@@ -45,7 +45,7 @@ impl Cx {
         task.irq_depth += 1;
         let cpu = task.cpu;
         if task.irq_depth == 1 {
-            inner.cpus[cpu.index()].irqs_off = Some((now, Cycles::NEVER));
+            inner.disable_irqs(cpu, now);
         }
         IrqGuard { cx: self }
     }
@@ -115,7 +115,7 @@ impl Drop for IrqGuard<'_> {
             return;
         }
         let slot = &mut inner.cpus[cpu.index()];
-        slot.irqs_off = slot.irqs_off.map(|(from, _)| (from, now));
+        slot.enable_irqs(now);
         for call in std::mem::take(&mut slot.pending) {
             inner.push(now, EventKind::Interrupt(call, cpu));
         }

@@ -65,15 +65,16 @@ impl Engine {
         let (interrupt, start) = {
             let mut inner = self.inner.borrow_mut();
             let slot = &mut inner.cpus[cpu.index()];
-            if let Some((from, until)) = slot.irqs_off {
-                if until == Cycles::NEVER {
+            match slot.irqs_off_at(now) {
+                Some(Cycles::NEVER) => {
                     slot.pending.push(call);
                     return;
                 }
-                if now >= from && now < until {
+                Some(until) => {
                     inner.push(until, EventKind::Interrupt(call, cpu));
                     return;
                 }
+                None => {}
             }
             let start = now.max(slot.busy_until);
             (inner.calls[call].interrupt, start)

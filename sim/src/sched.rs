@@ -22,10 +22,25 @@ pub(crate) struct Cpu {
     pub(crate) stolen: Cycles,
     /// When the last interrupt handler ends.
     pub(crate) busy_until: Cycles,
-    /// Last stretch with interrupts disabled, in the running task's own time.
-    pub(crate) irqs_off: Option<(Cycles, Cycles)>,
+    /// Stretches with interrupts disabled, in the running task's own time; the last may be open. Those
+    /// that no pending event can fall into are forgotten.
+    pub(crate) irqs_off: Vec<(Cycles, Cycles)>,
     /// Interrupts that arrived while they were disabled.
     pub(crate) pending: Vec<usize>,
+}
+
+impl Cpu {
+    /// Until when interrupts are disabled, if they are at that moment; never, if the stretch is open.
+    pub(crate) fn irqs_off_at(&self, at: Cycles) -> Option<Cycles> {
+        let around = |(from, until): &&(Cycles, Cycles)| (*from..*until).contains(&at);
+        self.irqs_off.iter().find(around).map(|(_, until)| *until)
+    }
+
+    pub(crate) fn enable_irqs(&mut self, now: Cycles) {
+        if let Some((_, until)) = self.irqs_off.last_mut() {
+            *until = now;
+        }
+    }
 }
 
 /// A change of the task on a CPU, to be carried out by the executor.
@@ -38,6 +53,13 @@ pub(crate) struct Switch {
 }
 
 impl Inner {
+    pub(crate) fn disable_irqs(&mut self, cpu: CpuId, now: Cycles) {
+        let earliest = self.events.peek().map_or(now, |e| e.0.time);
+        let stretches = &mut self.cpus[cpu.index()].irqs_off;
+        stretches.retain(|(_, until)| *until > earliest);
+        stretches.push((now, Cycles::NEVER));
+    }
+
     /// Lets a blocked task run: at once on an idle CPU, else through the run queue.
     pub(crate) fn make_runnable(&mut self, id: TaskId, now: Cycles) {
         let cpu = self.place(id);

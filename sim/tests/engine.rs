@@ -451,6 +451,35 @@ fn a_device_waits_until_its_target_enables_interrupts() {
 }
 
 #[test]
+fn an_interrupt_comes_between_two_stretches_with_interrupts_disabled() {
+    // Off in [0, 100), [150, 200) and [250, 400); the task looks up at 90 and at 390 only.
+    for (asked, delivered) in [(60, 100), (120, 120), (160, 200), (260, 400)] {
+        let e = engine(1);
+        let handler = Rc::new(FlushHandler(RefCell::default()));
+        e.set_platform(handler.clone());
+        e.spawn(on(0, "off and on"), move |cx| async move {
+            cx.engine().interrupt_at(Cycles::new(asked), cx.cpu(), FLUSH);
+            let off = cx.irq_disable();
+            work(&cx, 90).await;
+            cx.charge(WORK, Cycles::new(10));
+            drop(off);
+            cx.charge(WORK, Cycles::new(50));
+            let off = cx.irq_disable();
+            cx.charge(WORK, Cycles::new(50));
+            drop(off);
+            cx.charge(WORK, Cycles::new(50));
+            let off = cx.irq_disable();
+            work(&cx, 140).await;
+            cx.charge(WORK, Cycles::new(10));
+            drop(off);
+            work(&cx, 1000).await;
+        });
+        assert_eq!(e.run(), End::Completed);
+        assert_eq!(*handler.0.borrow(), [(delivered, 0)], "asked for at {asked}");
+    }
+}
+
+#[test]
 fn when_a_device_interrupts_is_a_choice_in_explored_mode() {
     let before = |first: u64| {
         let e = Engine::new(
