@@ -11,7 +11,8 @@
 //! otherwise. They are shared, so there is no bracket and nothing is write-protected.
 //!
 //! Locks of copy_pte_range: the child's pte lock, then the parent's, nested; every 32 units of
-//! progress (8 an entry copied, 1 a none entry) it looks for a reason to let go of both.
+//! progress (8 an entry copied, 1 a none entry) it looks for a reason to let go of both: somebody wants
+//! the CPU or, with CONFIG_PREEMPT, one of the locks.
 //!
 //! Mappings of huge pages are always copied, without a bracket (hugetlb.rs).
 //!
@@ -20,7 +21,7 @@
 
 use std::rc::Rc;
 
-use sim::{Action, Cx, Object};
+use sim::{Action, Cx};
 use x86::{Entry, EntryFlags, Level, TableId, VaRange, Vpn};
 
 use crate::account::{ENTRY, PAGE_TABLE};
@@ -45,7 +46,8 @@ struct CopyPtes {
     end: Vpn,
     anon: u64,
     file: u64,
-    /// `progress` when the loop was left for a swap entry.
+    /// Units since it last looked for a reason to let go; others who come first interrupt the count, but do
+    /// not begin a new one.
     progress: u32,
 }
 
@@ -219,10 +221,12 @@ impl Kernel {
             while !done {
                 match self.copy_ptes(cx, &mut job) {
                     Pause::Done => done = true,
-                    Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
+                    Pause::Sync => cx.step(src_ptl.object(), Action::Write).await,
                     Pause::Swap(slot, index) => self.copy_swap_entry(cx, &job, slot, index).await,
                     Pause::Progress => {
-                        done = cx.need_resched() || cx.is_contended(src_ptl) || cx.is_contended(dst_ptl);
+                        done = cx.need_resched()
+                            || self.spin_needbreak(cx, src_ptl).await
+                            || self.spin_needbreak(cx, dst_ptl).await;
                     }
                 }
             }
@@ -263,8 +267,6 @@ impl Kernel {
         let costs = &self.machine.costs;
         let copied_cost = costs.pte_access * 2 + costs.cacheline_touch * work::RMAP;
         let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
-        // An entry with a slot interrupts the count, but does not begin a new one.
-        let mut progress = std::mem::take(&mut job.progress);
         let mut st = self.st();
         let mut frames = self.frames();
         let (src, dst) = (
@@ -277,22 +279,22 @@ impl Kernel {
             if job.at != first && cx.must_sync() {
                 return Pause::Sync;
             }
-            if progress >= FORK_PROGRESS_LIMIT {
+            if job.progress >= FORK_PROGRESS_LIMIT {
+                job.progress = 0;
                 return Pause::Progress;
             }
             let index = Level::Pte.index_of(job.at);
             job.at = job.at.add(1);
             let entry = st.tables.get(job.src, index);
             if entry.is_none() {
-                progress += 1;
+                job.progress += 1;
                 cx.charge(PAGE_TABLE, none_cost);
                 continue;
             }
-            progress += FORK_PROGRESS_ENTRY;
+            job.progress += FORK_PROGRESS_ENTRY;
             if let Some(meaning) = NonPresent::of(entry) {
                 cx.charge(PAGE_TABLE, costs.pte_access * 2);
                 if let NonPresent::Swap(slot) = meaning {
-                    job.progress = progress;
                     return Pause::Swap(slot, index);
                 }
                 let inherited = inherit_nonpresent(meaning, job.write_protect);

@@ -28,7 +28,7 @@
 //! Deviations: the walk over an absent PMD table is charged for each of its entries, but done in one step.
 //! Entries of an address range are looked up again after a wait, where the kernel keeps the pointer.
 
-use sim::{Action, Cx, Object};
+use sim::{Action, Cx};
 use x86::{Entry, Level, PAGE_SIZE, Pfn, Pgoff, PgoffRange, Rights, TableId, Va, VaRange};
 
 use crate::FileId;
@@ -125,7 +125,7 @@ impl Kernel {
         let _ptl = cx.lock(lock).await;
         let mut at = range.start();
         while at < range.end() {
-            cx.step(Object::Lock(0), Action::Write).await;
+            cx.step(lock.object(), Action::Write).await;
             let va = at;
             let Some((table, index)) = self.present_table(cx, mm, &mut at, range.end()) else {
                 continue;
@@ -322,7 +322,7 @@ impl Kernel {
         let _ptl = cx.lock(ptl).await;
         let mut at = part.start();
         while at < part.end() {
-            cx.step(Object::Lock(0), Action::Write).await;
+            cx.step(ptl.object(), Action::Write).await;
             let va = at;
             let Some((table, index)) = self.present_table(cx, mm, &mut at, part.end()) else {
                 continue;

@@ -218,9 +218,10 @@ impl Kernel {
         }
         while let Some(rest) = VaRange::new(at, end) {
             at = self.zap_page_range(cx, vma, rest, details).await;
-            let break_now = details
-                .i_mmap_lock
-                .is_some_and(|lock| self.must_break_lock(cx, lock));
+            let break_now = match details.i_mmap_lock {
+                Some(lock) => self.must_break_lock(cx, lock).await,
+                None => false,
+            };
             let finished = at >= end;
             self.st().vma_mut(vma).truncate_count = if finished { done } else { at.get() };
             if break_now {

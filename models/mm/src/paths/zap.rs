@@ -19,7 +19,7 @@
 //! Deviations: no special entries; entries of driver mappings have
 //! no page and only need the flush.
 
-use sim::{Action, Cx, LockId, Object};
+use sim::{Action, Cx, LockId};
 use x86::{Entry, PAGE_SIZE, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
 
 use crate::account::PAGE_TABLE;
@@ -162,7 +162,7 @@ impl Kernel {
                 self.st().metrics.zap_blocks += 1;
                 gather.finish(FlushPoint::BlockEnd).await;
                 match details.i_mmap_lock {
-                    Some(lock) if self.must_break_lock(cx, lock) => {
+                    Some(lock) if self.must_break_lock(cx, lock).await => {
                         return Zapped {
                             gather: None,
                             reached: at,
@@ -189,14 +189,22 @@ impl Kernel {
         details.i_mmap_lock.is_none() || self.profile.truncate_break == crate::profile::TruncateBreak::Never
     }
 
-    /// `need_resched() || spin_needbreak(i_mmap_lock)`: contention is only looked at with
-    /// CONFIG_PREEMPT (include/linux/sched.h 2.6.27).
-    pub(crate) fn must_break_lock(&self, cx: &Cx, i_mmap_lock: LockId) -> bool {
+    /// `need_resched() || spin_needbreak(i_mmap_lock)`.
+    pub(crate) async fn must_break_lock(&self, cx: &Cx, i_mmap_lock: LockId) -> bool {
         if self.profile.truncate_break == crate::profile::TruncateBreak::Never {
             return false;
         }
-        let needbreak = self.profile.preemption == KernelPreemption::Full && cx.is_contended(i_mmap_lock);
-        cx.need_resched() || needbreak
+        cx.need_resched() || self.spin_needbreak(cx, i_mmap_lock).await
+    }
+
+    /// `spin_needbreak`: contention is only looked at with CONFIG_PREEMPT (include/linux/sched.h 2.6.27).
+    pub(crate) async fn spin_needbreak(&self, cx: &Cx, lock: LockId) -> bool {
+        if self.profile.preemption != KernelPreemption::Full {
+            return false;
+        }
+        // Whoever came for it earlier must be seen waiting.
+        cx.step(lock.object(), Action::Read).await;
+        cx.is_contended(lock)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the kernel function's own parameters")]
@@ -278,7 +286,7 @@ impl Kernel {
         loop {
             match self.zap_ptes(cx, gather, &mut range, &mut at, left) {
                 Pause::Done => break,
-                Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
+                Pause::Sync => cx.step(ptl.object(), Action::Write).await,
                 Pause::Swap(slot) => self.free_swap_and_cache(cx, slot).await,
                 Pause::Dirty(pfn) => self.set_page_dirty(cx, pfn).await,
                 Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
