@@ -16,22 +16,21 @@
 //! An entry whose page migrates makes the fault wait until it is there (migrate.rs), with mmap_sem held;
 //! then it is tried again.
 //!
-//! Deviations: an access without memory is refused instead of killing the task; page-table pages take no
-//! frame of the zone; upper tables are built under page_table_lock instead of being thrown away by a loser.
+//! Deviations: an access without memory is refused instead of killing the task.
 
 use sim::{Cx, Guard, LockId};
 use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
 
 use crate::FileId;
 use crate::access::Refused;
-use crate::account::{BOOKKEEPING, ENTRY, PAGE_ALLOC, PAGE_COPY, PAGE_TABLE};
+use crate::account::{BOOKKEEPING, ENTRY, PAGE_COPY, PAGE_TABLE};
 use crate::frame::{LruList, Owner};
 use crate::kernel::Kernel;
 use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
 use crate::paths::stack::Grown;
-use crate::profile::{PteLocks, work};
+use crate::profile::work;
 use crate::swapfile::Shared;
 use crate::swapops::NonPresent;
 use crate::vma::{Backing, Sharing, VmaId};
@@ -143,45 +142,6 @@ impl Kernel {
             Backing::Huge(_) | Backing::Driver => unreachable!("served or refused above"),
         }
         Ok(Served::Otherwise)
-    }
-
-    /// `pud_alloc`, `pmd_alloc`, `pte_alloc_map`.
-    pub(crate) async fn pte_alloc(&self, cx: &Cx, mm: MmId, va: Va) -> TableId {
-        self.alloc_tables(cx, mm, va, Level::Pte).await
-    }
-
-    /// The table of a level that covers an address, with those above it.
-    pub(crate) async fn alloc_tables(&self, cx: &Cx, mm: MmId, va: Va, lowest: Level) -> TableId {
-        let lock = self.st().mm(mm).page_table_lock;
-        let _lock = cx.lock(lock).await;
-        let mut new_tables = 0;
-        let cpu = self.index(cx.cpu());
-        let mut st = self.st();
-        let st = &mut *st;
-        let pgd = st.mm(mm).pgd;
-        let walks = &mut st.walks;
-        let table = st.tables.populate_to(pgd, va.vpn(), lowest, |_, made| {
-            walks.made(&self.machine, cpu, made);
-            new_tables += 1;
-        });
-        self.check_populated(cx, st, mm);
-        for _ in 0..new_tables {
-            cx.charge(PAGE_ALLOC, self.machine.costs.page_alloc);
-            cx.charge(PAGE_COPY, self.machine.costs.clear_page);
-            cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
-        }
-        let slot = table.get() as usize;
-        if st.pte_locks.len() <= slot {
-            st.pte_locks.resize(slot + 1, None);
-        }
-        if lowest == Level::Pte && st.pte_locks[slot].is_none() {
-            st.pte_locks[slot] = Some(match self.profile.pte_locks {
-                PteLocks::PerTable => self.engine.new_lock(self.classes.pte),
-                PteLocks::PerMm => lock,
-            });
-            st.mm_mut(mm).nr_ptes += 1;
-        }
-        table
     }
 
     /// Takes the pte lock and tells whether the entry is still what it was.
@@ -494,9 +454,9 @@ impl Kernel {
         self.copy_page(cx, old, new);
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
-            drop(ptl);
             self.put_page(cx, new).await;
             self.put_page(cx, old).await;
+            drop(ptl);
             return Ok(Served::Otherwise);
         }
         // ptep_clear_flush, and whom the design tells here.

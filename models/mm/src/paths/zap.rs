@@ -289,7 +289,7 @@ impl Kernel {
                 Pause::Sync => cx.step(ptl.object(), Action::Write).await,
                 Pause::Swap(slot) => self.free_swap_and_cache(cx, slot).await,
                 Pause::Dirty(pfn) => self.set_page_dirty(cx, pfn).await,
-                Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
+                Pause::Full => gather.flush_mmu(FlushPoint::FullUnderPtl).await,
                 Pause::Free(pfn) => gather.free_now(pfn).await,
                 Pause::Notify(va, pfn) => {
                     if let Some(pfn) = pfn {
@@ -299,7 +299,7 @@ impl Kernel {
                     if let Some(pfn) = pfn {
                         match gather.remove_page(pfn) {
                             Room::Left => {}
-                            Room::Full => gather.flush_mmu(FlushPoint::Full).await,
+                            Room::Full => gather.flush_mmu(FlushPoint::FullUnderPtl).await,
                             Room::None => gather.free_now(pfn).await,
                         }
                     }
