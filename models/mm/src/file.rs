@@ -101,6 +101,32 @@ pub struct AddressSpace {
     pub i_mutex: LockId,
     /// i_alloc_sem of the inode.
     pub i_alloc_sem: LockId,
+    /// What tmpfs knows of its inode besides.
+    pub(crate) shmem: ShmemInode,
+}
+
+/// `struct shmem_inode_info`, as far as truncation asks (paths/shmem.rs).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ShmemInode {
+    /// SHMEM_PAGEIN.
+    pub(crate) pagein: PageIn,
+    /// `next_index`: behind the last page that ever was.
+    pub(crate) next_index: u64,
+}
+
+impl ShmemInode {
+    /// Of a file without pages.
+    pub(crate) const EMPTY: ShmemInode = ShmemInode {
+        pagein: PageIn::No,
+        next_index: 0,
+    };
+}
+
+/// Whether a page came into the cache of a file of tmpfs since its end was last cut off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PageIn {
+    No,
+    Yes,
 }
 
 impl AddressSpace {

@@ -289,3 +289,16 @@ fn what_a_locked_mapping_grows_by_is_present_at_once() {
         assert_eq!(locked_vm(&k, mm), 1);
     });
 }
+
+#[test]
+fn a_drivers_mapping_is_locked_without_its_pages() {
+    solo(|cx, k, mm| async move {
+        let driver = MapRequest {
+            backing: Backing::Driver,
+            ..anonymous(BASE, 4)
+        };
+        k.sys_mmap(&cx, mm, driver).await.expect("free");
+        assert_eq!(k.sys_mlock(&cx, mm, range(BASE, 4)).await, Ok(()));
+        assert_eq!((locked_vm(&k, mm), present(&k, mm, range(BASE, 4))), (4, 0));
+    });
+}

@@ -266,7 +266,7 @@ impl Kernel {
     fn copy_ptes(&self, cx: &Cx, job: &mut CopyPtes) -> Pause {
         let costs = &self.machine.costs;
         let copied_cost = costs.pte_access * 2 + costs.cacheline_touch * work::RMAP;
-        let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
+        let none_cost = self.none_pte_cost();
         let mut st = self.st();
         let mut frames = self.frames();
         let (src, dst) = (

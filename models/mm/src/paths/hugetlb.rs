@@ -18,7 +18,8 @@
 //! whole part, the flush comes after both.
 //!
 //! A shared mapping that spans a whole PUD entry (1 GiB) looks, under i_mmap_lock, for another address space that
-//! maps the same gigabyte of the file with the same rights, and uses its PMD table. Unmapping and mprotect
+//! maps the same gigabyte of the file with the same `vm_flags` (all of them: a locked mapping, whose child is
+//! not locked, shares nothing with it), and uses its PMD table. Unmapping and mprotect
 //! drop the sharing, a gigabyte at once, as long as somebody else uses the table. The kernel lets a mapping
 //! that is being torn down be found like any other (closed in 2012 by d833352a4338), and so does this.
 //!
@@ -253,6 +254,7 @@ impl Kernel {
                 let there = their.range.start().add_pages(pgoff.get() - their.pgoff.get());
                 let alike = Level::Pmd.index(va) == Level::Pmd.index(there)
                     && mine.prot == their.prot
+                    && mine.flags == their.flags
                     && is_shareable(their, there);
                 if !alike {
                     return None;

@@ -5,15 +5,16 @@
 //! are promised. The promise is made under the inode's i_mutex, inside mmap_sem; a mapping with the right to
 //! write that reaches beyond the end of the file makes the file longer.
 //!
-//! Truncation: the caller holds i_mutex and W(i_alloc_sem). i_size goes down; under i_mmap_lock, one hold for
+//! Truncation: the caller holds i_mutex and W(i_alloc_sem). i_size becomes what it is told, also more than it
+//! was (since 2.6.24, commit 7aa91e104028), and the rest is the same either way; under i_mmap_lock, one hold for
 //! all mappings, each mapping that reaches beyond is unmapped by `__unmap_hugepage_range`, one bracket and one
 //! unconditional flush each, from the new end of the file to *its* end. There is no lock break, no
 //! `truncate_count`, and no second pass: faults look at i_size again under page_table_lock. Then
 //! `truncate_hugepages`: the pages leave the cache in pagevecs of 14, each under its PG_locked, and promises
 //! that were not used are taken back.
 //!
-//! Pages are counted in 4 KiB here as everywhere, and the page cache in huge pages. Files cannot grow by
-//! ftruncate, nor end inside a huge page (-EINVAL; nothing happens). Deviation: i_mutex is taken only where
+//! Pages are counted in 4 KiB here as everywhere, and the page cache in huge pages. Files cannot end
+//! inside a huge page (-EINVAL; nothing happens). Deviation: i_mutex is taken only where
 //! something can follow from it, as the kernel does, but `i_lock` for i_blocks is not.
 
 use sim::Cx;
@@ -71,7 +72,7 @@ impl Kernel {
         let _span = cx.span("hugetlb_vmtruncate");
         let lock = {
             let mut st = self.st();
-            if !pages.is_multiple_of(HPAGE_PAGES) || pages > st.file(file).size {
+            if !pages.is_multiple_of(HPAGE_PAGES) {
                 return;
             }
             st.file_mut(file).size = pages;

@@ -24,6 +24,7 @@ mod nonlinear;
 mod page_mkwrite;
 mod pfnmap;
 mod pte_alloc;
+mod shmem;
 mod shrink_list;
 mod shrink_page_list;
 mod stack;

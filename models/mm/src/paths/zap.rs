@@ -323,8 +323,7 @@ impl Kernel {
         left: &mut i64,
     ) -> Pause {
         let costs = &self.machine.costs;
-        // Eight entries share a cache line.
-        let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
+        let none_cost = self.none_pte_cost();
         let present_cost = costs.pte_access + costs.cacheline_touch * work::RMAP;
         let first = *at;
         let ptes = self.locked_ptes(cx, &self.st(), range.table);
