@@ -179,10 +179,7 @@ impl Thread {
             }
             Op::Brk(o) => {
                 let to = self.address(&o.to)?;
-                kernel
-                    .sys_brk(cx, self.mm, to)
-                    .await
-                    .map_err(|e| self.refused("brk", &format!("{e:?}")))?;
+                kernel.sys_brk(cx, self.mm, to).await;
             }
             Op::Truncate(o) => {
                 let file = self.run.file(&kernel, &o.file)?;

@@ -255,10 +255,8 @@ impl Kernel {
         let vma = st.vma(fault.vma);
         let index = vma.pgoff_of(fault.va);
         let rights = vma.rights();
-        let mut entry = Entry::leaf(pfn, rights).with_accessed();
-        if vma.prot.can_write() {
-            entry = entry.with_dirty();
-        }
+        // `maybe_mkwrite(pte_mkdirty(..))`: dirty, whether or not it may be written.
+        let entry = Entry::leaf(pfn, rights).with_accessed().with_dirty();
         self.set_pte(cx, &mut st, fault.table, fault.index, entry);
         drop(st);
         let mut frames = self.frames();
