@@ -107,10 +107,17 @@ impl<'a> Gather<'a> {
         self.push(Queued::Page(pfn))
     }
 
-    /// What [`Room::None`] asks for: the page goes at once (`free_page_and_swap_cache`).
-    pub(crate) async fn free_now(&self, pfn: Pfn) {
-        self.kernel.free_swap_cache(self.cx, pfn).await;
-        self.kernel.put(self.cx, pfn, FreeOrder::FastMode).await;
+    /// The rest of `tlb_remove_page` for a page of zap_pte_range, which holds its pte lock.
+    pub(crate) async fn make_room(&mut self, pfn: Pfn, room: Room) {
+        match room {
+            Room::Left => {}
+            Room::Full => self.flush_mmu(FlushPoint::FullUnderPtl).await,
+            // `free_page_and_swap_cache`
+            Room::None => {
+                self.kernel.free_swap_cache(self.cx, pfn).await;
+                self.kernel.put(self.cx, pfn, FreeOrder::FastMode).await;
+            }
+        }
     }
 
     /// `pte_free_tlb` and its relatives: a page table goes the way of pages.
