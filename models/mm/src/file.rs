@@ -34,7 +34,8 @@ pub struct FileId(pub(crate) u32);
 /// What a file is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 pub enum FileKind {
-    /// A file system on a disk (ext3).
+    /// A file system on a disk that has a `page_mkwrite`: XFS (`xfs_vm_page_mkwrite` of
+    /// fs/xfs/linux-2.6/xfs_file.c 2.6.27, which is `block_page_mkwrite`). ext3 has none there.
     #[default]
     Disk,
     /// tmpfs (mm/shmem.c).

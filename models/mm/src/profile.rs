@@ -96,7 +96,8 @@ pub enum MkcleanCheck {
 pub enum IMmapIndex {
     /// The radix priority search tree, until 3.6 (host-mm-paths D.1).
     PrioTree,
-    /// The augmented red-black interval tree, since 3.7 (host-mm-paths D.2).
+    /// The augmented red-black interval tree, since 3.7 (host-mm-paths D.2). No profile that is shipped has it:
+    /// it is there to be compared with.
     IntervalTree,
 }
 

@@ -24,6 +24,7 @@ use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
 use crate::FileId;
 use crate::access::Refused;
 use crate::account::{BOOKKEEPING, ENTRY, PAGE_COPY, PAGE_TABLE};
+use crate::file::CachedPage;
 use crate::frame::{LruList, Owner};
 use crate::kernel::Kernel;
 use crate::lru::Room;
@@ -77,7 +78,7 @@ impl Kernel {
         served.map(|_| ())
     }
 
-    /// `handle_mm_fault` after the check of rights; mmap_sem is held for read, or for write.
+    /// `handle_mm_fault` with the check of rights before it; mmap_sem is held for read, or for write.
     pub(crate) async fn handle_mm_fault(
         &self,
         cx: &Cx,
@@ -86,23 +87,14 @@ impl Kernel {
         va: Va,
         access: Access,
     ) -> Result<Served, Refused> {
-        let (backing, table) = {
-            let st = self.st();
-            let v = st.vma(vma);
-            let allowed = if access.is_write() {
-                v.prot.can_write()
-            } else {
-                v.prot.can_read()
-            };
-            if !allowed || v.backing == Backing::Driver {
-                return Err(Refused::NoMapping);
-            }
-            (v.backing, st.tables.leaf_table(st.mm(mm).pgd, va.vpn()))
-        };
-        if let Backing::Huge(file) = backing {
+        if let Backing::Huge(file) = self.check_rights(vma, access)? {
             self.hugetlb_fault(cx, mm, (vma, file), va, access).await?;
             return Ok(Served::Otherwise);
         }
+        let table = {
+            let st = self.st();
+            st.tables.leaf_table(st.mm(mm).pgd, va.vpn())
+        };
         let table = match table {
             Some(table) => table,
             None => self.pte_alloc(cx, mm, va).await,
@@ -121,25 +113,42 @@ impl Kernel {
             index,
             ptl,
         };
+        self.handle_pte_fault(cx, fault, entry).await
+    }
+
+    /// VM_READ or VM_WRITE, as the access wants. Drivers' mappings have no pages to fault in.
+    fn check_rights(&self, vma: VmaId, access: Access) -> Result<Backing, Refused> {
+        let st = self.st();
+        let v = st.vma(vma);
+        let allowed = if access.is_write() {
+            v.prot.can_write()
+        } else {
+            v.prot.can_read()
+        };
+        if allowed && v.backing != Backing::Driver {
+            Ok(v.backing)
+        } else {
+            Err(Refused::NoMapping)
+        }
+    }
+
+    /// `handle_pte_fault`: by what the entry said, unlocked.
+    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         if entry.present() {
-            return self.handle_pte_fault(cx, fault, entry).await;
+            return self.handle_present_pte(cx, fault, entry).await;
         }
         match NonPresent::of(entry) {
-            Some(NonPresent::File(index)) => {
-                self.do_nonlinear_fault(cx, fault, index).await?;
-                return Ok(Served::Otherwise);
-            }
+            Some(NonPresent::File(index)) => self.do_nonlinear_fault(cx, fault, index).await?,
             Some(NonPresent::Swap(slot)) => return self.do_swap_page(cx, fault, slot).await,
-            Some(NonPresent::Migration(..)) => {
-                self.migration_entry_wait(cx, &fault).await;
-                return Ok(Served::Otherwise);
+            Some(NonPresent::Migration(..)) => self.migration_entry_wait(cx, &fault).await,
+            None => {
+                let backing = self.st().vma(fault.vma).backing;
+                match backing {
+                    Backing::Anonymous => self.do_anonymous_page(cx, fault).await?,
+                    Backing::File(file) => self.do_linear_fault(cx, fault, file).await?,
+                    Backing::Huge(_) | Backing::Driver => unreachable!("served or refused before"),
+                }
             }
-            None => {}
-        }
-        match backing {
-            Backing::Anonymous => self.do_anonymous_page(cx, fault).await?,
-            Backing::File(file) => self.do_linear_fault(cx, fault, file).await?,
-            Backing::Huge(_) | Backing::Driver => unreachable!("served or refused above"),
         }
         Ok(Served::Otherwise)
     }
@@ -307,17 +316,8 @@ impl Kernel {
         };
         let (page, locked) = self.filemap_fault(cx, file, index).await?;
         if private_write {
-            let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
-            let Ok(copy) = self.alloc_page_or_reclaim(cx).await else {
-                drop(locked);
-                self.put_page(cx, page.pfn).await;
-                return Err(Refused::OutOfMemory);
-            };
-            self.copy_page(cx, page.pfn, copy);
-            self.install_copy(cx, &fault, anon, copy).await;
-            drop(locked);
-            self.put_page(cx, page.pfn).await;
-            return Ok(());
+            debug_assert_eq!(asked, Entry::NONE, "only shared mappings are nonlinear");
+            return self.map_copy(cx, fault, page, locked).await;
         }
         let write = fault.access.is_write();
         let locked = if write {
@@ -341,6 +341,28 @@ impl Kernel {
         }
         self.put_page(cx, page.pfn).await;
         Ok(())
+    }
+
+    /// The part of `__do_fault` for a write to a private mapping: it gets a copy, made while the page is locked.
+    async fn map_copy(
+        &self,
+        cx: &Cx,
+        fault: Fault,
+        page: CachedPage,
+        locked: Guard<'_>,
+    ) -> Result<(), Refused> {
+        let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
+        let copied = match self.alloc_page_or_reclaim(cx).await {
+            Ok(copy) => {
+                self.copy_page(cx, page.pfn, copy);
+                self.install_copy(cx, &fault, anon, copy).await;
+                Ok(())
+            }
+            Err(_) => Err(Refused::OutOfMemory),
+        };
+        drop(locked);
+        self.put_page(cx, page.pfn).await;
+        copied
     }
 
     async fn install_copy(&self, cx: &Cx, fault: &Fault, anon: AnonVmaId, copy: Pfn) {
@@ -383,8 +405,8 @@ impl Kernel {
         self.touch_lines(cx, work::RMAP);
     }
 
-    /// `handle_pte_fault` for a present entry.
-    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
+    /// The part of `handle_pte_fault` for a present entry.
+    async fn handle_present_pte(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
             return Ok(Served::Otherwise);
@@ -467,16 +489,21 @@ impl Kernel {
         self.install_anon(cx, &fault, anon, new);
         self.lru_cache_add(cx, new, LruList::Active).await;
         self.account_copy(cx, &fault, now.pfn());
-        if self.table.at(Path::Cow, Point::AfterPtl).is_some() {
-            drop(ptl);
-            self.check_page_notice(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va, old);
-            self.notify_page(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va)
-                .await;
-        }
-        // The entry's reference, then the one taken above; the pte lock is still held unless the
-        // design tells its subscribers after it.
+        // The design may tell its subscribers without the lock; else it is held until both references are put.
+        let ptl = match self.table.at(Path::Cow, Point::AfterPtl) {
+            Some(_) => {
+                drop(ptl);
+                self.check_page_notice(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va, old);
+                self.notify_page(cx, fault.mm, Path::Cow, Point::AfterPtl, fault.va)
+                    .await;
+                None
+            }
+            None => Some(ptl),
+        };
+        // The entry's reference, then the one taken above.
         self.put_page(cx, old).await;
         self.put_page(cx, old).await;
+        drop(ptl);
         Ok(Served::MayWrite)
     }
 

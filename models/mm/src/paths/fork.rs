@@ -16,7 +16,8 @@
 //!
 //! Mappings of huge pages are always copied, without a bracket (hugetlb.rs).
 //!
-//! Deviations: no DONTCOPY or special mappings; driver mappings are not inherited (the only
+//! Deviations: there is always memory for the child's VMAs and tables, and nothing to be charged, so `dup_mmap`
+//! cannot fail half-way; no DONTCOPY or special mappings; driver mappings are not inherited (the only
 //! ones, XPMEM's, are DONTCOPY).
 
 use std::rc::Rc;
@@ -49,6 +50,16 @@ struct CopyPtes {
     /// Units since it last looked for a reason to let go; others who come first interrupt the count, but do
     /// not begin a new one.
     progress: u32,
+}
+
+impl CopyPtes {
+    /// One more page for an rss counter of the child.
+    fn count(&mut self, owner: Owner) {
+        match owner {
+            Owner::Anon(_) => self.anon += 1,
+            Owner::File(_) | Owner::None => self.file += 1,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -302,41 +313,44 @@ impl Kernel {
                 src.set(&mut st, index, inherited.parent);
                 if let NonPresent::Migration(pfn, _) = meaning {
                     // It will map a page, in the child, too.
-                    match frames.get(pfn).owner() {
-                        Owner::Anon(_) => job.anon += 1,
-                        Owner::File(_) | Owner::None => job.file += 1,
-                    }
+                    job.count(frames.get(pfn).owner());
                 }
                 continue;
             }
             cx.charge(PAGE_TABLE, copied_cost);
-            let mut inherited = entry;
+            let inherited = inherit_present(entry, job.write_protect);
             if job.write_protect == WriteProtect::Cow {
-                inherited = entry.without_write();
-                src.set(&mut st, index, inherited);
-            } else {
-                inherited = inherited.without_dirty();
+                src.set(&mut st, index, inherited.parent);
             }
-            let copied = inherited.without(EntryFlags::ACCESSED);
-            dst.set(&mut st, index, copied);
+            dst.set(&mut st, index, inherited.child);
             st.metrics.pages_forked += 1;
             let frame = frames.get_mut(entry.pfn());
             frame.count += 1;
             frame.mapcount += 1;
-            match frame.owner() {
-                Owner::Anon(_) => job.anon += 1,
-                Owner::File(_) | Owner::None => job.file += 1,
-            }
+            job.count(frame.owner());
         }
         Pause::Done
     }
 }
 
-/// What both entries say after a fork of one without a page.
+/// What both entries say after a fork.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Inherited {
     child: Entry,
     parent: Entry,
+}
+
+/// The part of `copy_one_pte` for an entry with a page: what is copied on write may be written by neither side,
+/// what is shared is clean in the child; the child has not used it.
+fn inherit_present(entry: Entry, write_protect: WriteProtect) -> Inherited {
+    let (parent, child) = match write_protect {
+        WriteProtect::Cow => (entry.without_write(), entry.without_write()),
+        WriteProtect::No => (entry, entry.without_dirty()),
+    };
+    Inherited {
+        child: child.without(EntryFlags::ACCESSED),
+        parent,
+    }
 }
 
 /// The part of `copy_one_pte` for an entry without a page. What migrates is copied on write like what is

@@ -29,6 +29,15 @@ use crate::paths::MapError;
 use crate::profile::{PAGEVEC_SIZE, work};
 use crate::vma::{Backing, Vma};
 
+/// When a page left the page cache.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// We took it out.
+    Now,
+    /// It was gone when we had its lock.
+    Before,
+}
+
 impl Kernel {
     /// `hugetlb_get_unmapped_area` of a fixed address, or of one that was chosen aligned.
     pub(super) fn hugetlb_get_unmapped_area(&self, backing: Backing, range: VaRange) -> Result<(), MapError> {
@@ -110,8 +119,9 @@ impl Kernel {
             let mut released = Vec::with_capacity(PAGEVEC_SIZE);
             for (index, page) in batch {
                 next = index.add(1);
-                if self.truncate_huge_page(cx, file, index, page).await {
-                    freed += 1;
+                match self.truncate_huge_page(cx, file, index, page).await {
+                    Left::Now => freed += 1,
+                    Left::Before => {}
                 }
                 released.push(page.pfn);
             }
@@ -122,11 +132,11 @@ impl Kernel {
         }
     }
 
-    /// `truncate_huge_page`. False if it had left the cache.
-    async fn truncate_huge_page(&self, cx: &Cx, file: FileId, index: Pgoff, page: CachedPage) -> bool {
+    /// `truncate_huge_page`.
+    async fn truncate_huge_page(&self, cx: &Cx, file: FileId, index: Pgoff, page: CachedPage) -> Left {
         let locked = cx.lock(page.lock).await;
         if self.st().file(file).pages.get(index.get()) != Some(page) {
-            return false;
+            return Left::Before;
         }
         let tree_lock = self.st().file(file).tree_lock;
         {
@@ -142,6 +152,6 @@ impl Kernel {
         }
         self.put_page(cx, page.pfn).await;
         drop(locked);
-        true
+        Left::Now
     }
 }
