@@ -269,7 +269,9 @@ impl Kernel {
         let mut frames = self.frames();
         let pool = frames.huge_pool(self.zone);
         match sharing {
-            Sharing::Private if self.profile.hugetlb_reserve == HugetlbReserve::SharedOnly => Ok(Reserve::None),
+            Sharing::Private if self.profile.hugetlb_reserve == HugetlbReserve::SharedOnly => {
+                Ok(Reserve::None)
+            }
             Sharing::Private => {
                 pool.promise(wanted.end - wanted.start)?;
                 st.hugetlb.resv_maps.push(Regions::new());

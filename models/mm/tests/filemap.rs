@@ -30,7 +30,9 @@ fn a_page_that_its_file_lost_while_it_was_read_is_beyond_the_end() {
             .await
             .expect("free");
         touch(&cx, &k, mm, range(BASE, PAGES), Access::Read).await;
-        k.madvise_dontneed(&cx, mm, range(BASE, PAGES)).await.expect("mapped");
+        k.madvise_dontneed(&cx, mm, range(BASE, PAGES))
+            .await
+            .expect("mapped");
         k.lru_add_drain_all(&cx).await;
         while k.st().file(file).pages.get(0).is_some() {
             k.shrink_all_memory(&cx, PAGES).await;

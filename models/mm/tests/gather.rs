@@ -37,7 +37,10 @@ impl Subscriber for Toucher {
     fn invalidate_range_start<'a>(&'a self, cx: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
         Box::pin(async move {
             // mmap_sem is held by whoever unmaps.
-            let page = self.kernel.get_user_page(cx, self.mm, self.at, Access::Write).await;
+            let page = self
+                .kernel
+                .get_user_page(cx, self.mm, self.at, Access::Write)
+                .await;
             self.kernel.put_page(cx, page.expect("mapped").pfn).await;
         })
     }

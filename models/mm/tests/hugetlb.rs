@@ -10,7 +10,10 @@ use common::{BASE, FAR_ABOVE, Listener, Setup, anonymous, range, touch, wait};
 use mm::hugetlb::{HPAGE_PAGES, PoolState};
 use mm::invariants::PTE_WITHOUT_LOCK;
 use mm::notifier::{CallbackFuture, Design, MmuKind, Subscriber};
-use mm::{FileId, Kernel, KernelPreemption, KernelProfile, Locked, MapError, MapRequest, MmId, MmMetrics, Prot, Refused, Sharing};
+use mm::{
+    FileId, Kernel, KernelPreemption, KernelProfile, Locked, MapError, MapRequest, MmId, MmMetrics, Prot,
+    Refused, Sharing,
+};
 use sim::{Cx, End, LockId, ViolationKind};
 use x86::{Access, Level, Pfn, Pgoff, Va, VaRange};
 
@@ -569,10 +572,7 @@ fn a_locked_mapping_and_its_forked_copy_share_no_pmd_table() {
 
 #[test]
 fn before_2_6_27_private_mappings_were_promised_no_huge_pages() {
-    for (profile, free) in [
-        (KernelProfile::LINUX_2_6_25, 4),
-        (KernelProfile::LINUX_2_6_27, 1),
-    ] {
+    for (profile, free) in [(KernelProfile::LINUX_2_6_25, 4), (KernelProfile::LINUX_2_6_27, 1)] {
         let mut setup = Setup::linux_2_6_27();
         setup.profile = profile;
         let (end, wrong) = with_pool(setup, 4, 1, move |cx, k, mm, file| async move {
@@ -583,8 +583,12 @@ fn before_2_6_27_private_mappings_were_promised_no_huge_pages() {
             // The parent's copy on write takes nobody's page away.
             touch_huge(&cx, &k, mm, huge_range(BASE, 3), Access::Write).await;
             let child = k.sys_fork(&cx, mm, "child".into()).await;
-            k.access(&cx, mm, BASE, Access::Write).await.expect("the fourth page");
-            let more = k.access(&cx, mm, BASE.add_pages(HPAGE_PAGES), Access::Write).await;
+            k.access(&cx, mm, BASE, Access::Write)
+                .await
+                .expect("the fourth page");
+            let more = k
+                .access(&cx, mm, BASE.add_pages(HPAGE_PAGES), Access::Write)
+                .await;
             if free == 4 {
                 assert_eq!(more, Err(Refused::OutOfMemory));
                 assert_eq!(k.metrics().huge_taken_back, 0);

@@ -31,7 +31,9 @@ fn of_two_faults_that_make_the_same_tables_one_gives_its_own_back() {
     for cpu in 0..2 {
         b.thread(cpu, Some(mm), move |cx, k| async move {
             if cpu == 0 {
-                k.sys_mmap(&cx, mm, shared_file(BASE, 2, file)).await.expect("free");
+                k.sys_mmap(&cx, mm, shared_file(BASE, 2, file))
+                    .await
+                    .expect("free");
             }
             wait(&cx, BEGIN - cx.now().get()).await;
             let at = BASE.add_pages(u64::from(cpu));

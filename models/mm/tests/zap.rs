@@ -33,7 +33,9 @@ fn an_entry_is_cleared_before_its_page_becomes_dirty() {
         assert_eq!(k.peek_pte(mm, BASE), Entry::NONE, "the zap waits for tree_lock");
     });
     let end = b.work(move |cx, k| async move {
-        k.sys_mmap(&cx, mm, shared_file(BASE, 1, file)).await.expect("free");
+        k.sys_mmap(&cx, mm, shared_file(BASE, 1, file))
+            .await
+            .expect("free");
         k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
         let pfn = k.peek_pte(mm, BASE).pfn();
         k.frames().get_mut(pfn).flags.clear(PageFlags::DIRTY);

@@ -303,31 +303,33 @@ impl Kernel {
                 continue;
             }
             job.progress += FORK_PROGRESS_ENTRY;
-            if let Some(meaning) = NonPresent::of(entry) {
-                cx.charge(PAGE_TABLE, costs.pte_access * 2);
-                if let NonPresent::Swap(slot) = meaning {
+            let inherited = match NonPresent::of(entry) {
+                Some(NonPresent::Swap(slot)) => {
+                    cx.charge(PAGE_TABLE, costs.pte_access * 2);
                     return Pause::Swap(slot, index);
                 }
-                let inherited = inherit_nonpresent(meaning, job.write_protect);
-                dst.set(&mut st, index, inherited.child);
-                src.set(&mut st, index, inherited.parent);
-                if let NonPresent::Migration(pfn, _) = meaning {
-                    // It will map a page, in the child, too.
-                    job.count(frames.get(pfn).owner());
+                Some(meaning) => {
+                    cx.charge(PAGE_TABLE, costs.pte_access * 2);
+                    if let NonPresent::Migration(pfn, _) = meaning {
+                        // It will map a page, in the child, too.
+                        job.count(frames.get(pfn).owner());
+                    }
+                    inherit_nonpresent(meaning, job.write_protect)
                 }
-                continue;
-            }
-            cx.charge(PAGE_TABLE, copied_cost);
-            let inherited = inherit_present(entry, job.write_protect);
-            if job.write_protect == WriteProtect::Cow {
+                None => {
+                    cx.charge(PAGE_TABLE, copied_cost);
+                    st.metrics.pages_forked += 1;
+                    let frame = frames.get_mut(entry.pfn());
+                    frame.count += 1;
+                    frame.mapcount += 1;
+                    job.count(frame.owner());
+                    inherit_present(entry, job.write_protect)
+                }
+            };
+            if inherited.parent != entry {
                 src.set(&mut st, index, inherited.parent);
             }
             dst.set(&mut st, index, inherited.child);
-            st.metrics.pages_forked += 1;
-            let frame = frames.get_mut(entry.pfn());
-            frame.count += 1;
-            frame.mapcount += 1;
-            job.count(frame.owner());
         }
         Pause::Done
     }

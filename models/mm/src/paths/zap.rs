@@ -338,10 +338,10 @@ impl Kernel {
                     continue;
                 }
                 ptes.set(&mut st, index, Entry::NONE);
-                if let Some(slot) = self.forget_nonpresent_now(range, meaning) {
-                    return Pause::Swap(slot);
+                match self.forget_nonpresent_now(range, meaning) {
+                    Some(slot) => return Pause::Swap(slot),
+                    None => continue,
                 }
-                continue;
             }
             if self.keeps(&mut st, range, entry) {
                 cx.charge(PAGE_TABLE, costs.cacheline_touch);
