@@ -41,6 +41,10 @@ const OUT_OF_REACH: [(&str, &str); 8] = [
         "takes a bracket that opens between two steps of a few cycles",
     ),
     (
+        "tlb.flush.of_tables",
+        "takes pages and page tables of a munmap that are 506 exactly",
+    ),
+    (
         "xpmem.eagain",
         "takes four recalls in a row that each cross the same request",
     ),

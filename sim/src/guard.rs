@@ -1,9 +1,9 @@
 //! Preemption and interrupt state of a task.
 
 use crate::Cx;
+use crate::ViolationKind;
 use crate::context::{Held, HeldKind};
 use crate::inner::EventKind;
-use crate::{Cycles, ViolationKind};
 
 impl Cx {
     /// `might_sleep`: reports a violation when called in atomic context.

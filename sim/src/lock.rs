@@ -20,11 +20,19 @@ use crate::context::{Edge, Held, HeldKind};
 use crate::engine::Engine;
 use crate::inner::{EventKind, Inner};
 use crate::task::{State, Waiting};
-use crate::{Account, CpuId, Cycles, Histogram, KernelPreemption, TaskId, ViolationKind};
+use crate::{Account, CpuId, Cycles, Histogram, KernelPreemption, Object, TaskId, ViolationKind};
 
 /// A lock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LockId(pub(crate) u32);
+
+impl LockId {
+    /// The lock as an object of steps: what it guards, for whoever holds it.
+    #[must_use]
+    pub const fn object(self) -> Object {
+        Object::Lock(self.0)
+    }
+}
 
 /// A lock class; at most 64 in an engine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -34,7 +34,8 @@ pub struct FileId(pub(crate) u32);
 /// What a file is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 pub enum FileKind {
-    /// A file system on a disk (ext3).
+    /// A file system on a disk that has a `page_mkwrite`: XFS (`xfs_vm_page_mkwrite` of
+    /// fs/xfs/linux-2.6/xfs_file.c 2.6.27, which is `block_page_mkwrite`). ext3 has none there.
     #[default]
     Disk,
     /// tmpfs (mm/shmem.c).
@@ -101,6 +102,32 @@ pub struct AddressSpace {
     pub i_mutex: LockId,
     /// i_alloc_sem of the inode.
     pub i_alloc_sem: LockId,
+    /// What tmpfs knows of its inode besides.
+    pub(crate) shmem: ShmemInode,
+}
+
+/// `struct shmem_inode_info`, as far as truncation asks (paths/shmem.rs).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ShmemInode {
+    /// SHMEM_PAGEIN.
+    pub(crate) pagein: PageIn,
+    /// `next_index`: behind the last page that ever was.
+    pub(crate) next_index: u64,
+}
+
+impl ShmemInode {
+    /// Of a file without pages.
+    pub(crate) const EMPTY: ShmemInode = ShmemInode {
+        pagein: PageIn::No,
+        next_index: 0,
+    };
+}
+
+/// Whether a page came into the cache of a file of tmpfs since its end was last cut off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PageIn {
+    No,
+    Yes,
 }
 
 impl AddressSpace {

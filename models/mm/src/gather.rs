@@ -2,8 +2,10 @@
 //!
 //! Follows include/asm-generic/tlb.h and include/asm-x86/tlb.h of 2.6.27 (host-mm-paths A.6): one
 //! gather a CPU, so preemption is off from `tlb_gather_mmu` to `tlb_finish_mmu`; 506 pages, page
-//! tables among them; the flush is always `flush_tlb_mm`, and none if nothing was cleared. With a
-//! single CPU online pages are freed at once and the TLB is flushed at the end (`tlb_fast_mode`).
+//! tables among them; the flush is always `flush_tlb_mm`, and none if nothing was cleared. After each flush
+//! the pages waiting in this CPU's pagevecs go to the LRU lists (`lru_add_drain`, the first thing
+//! `free_pages_and_swap_cache` of mm/swap_state.c does), also inside the pte lock where that is held: a page
+//! that waited there and in the gather is free after it. With a single CPU online pages are freed at once and the TLB is flushed at the end (`tlb_fast_mode`).
 //! The sleepable profile keeps the gather on the stack with preemption on.
 //!
 //! The gather owns what was unmapped: the only way to get rid of it is [`Gather::finish`], which
@@ -34,8 +36,10 @@ enum NeedFlush {
 /// Where a flush of a gather happens; decides which counter it shows up in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FlushPoint {
-    /// The gather is full (inside the pte lock when pages are zapped).
-    Full,
+    /// The gather is full of what zap_pte_range removed, whose pte lock is held.
+    FullUnderPtl,
+    /// A page table made the gather full; `free_pgtables` holds no lock of one.
+    FullOfTables,
     /// A zap block is used up.
     BlockEnd,
     /// The last `tlb_finish_mmu` of the operation.
@@ -103,10 +107,17 @@ impl<'a> Gather<'a> {
         self.push(Queued::Page(pfn))
     }
 
-    /// What [`Room::None`] asks for: the page goes at once (`free_page_and_swap_cache`).
-    pub(crate) async fn free_now(&self, pfn: Pfn) {
-        self.kernel.free_swap_cache(self.cx, pfn).await;
-        self.kernel.put(self.cx, pfn, FreeOrder::FastMode).await;
+    /// The rest of `tlb_remove_page` for a page of zap_pte_range, which holds its pte lock.
+    pub(crate) async fn make_room(&mut self, pfn: Pfn, room: Room) {
+        match room {
+            Room::Left => {}
+            Room::Full => self.flush_mmu(FlushPoint::FullUnderPtl).await,
+            // `free_page_and_swap_cache`
+            Room::None => {
+                self.kernel.free_swap_cache(self.cx, pfn).await;
+                self.kernel.put(self.cx, pfn, FreeOrder::FastMode).await;
+            }
+        }
     }
 
     /// `pte_free_tlb` and its relatives: a page table goes the way of pages.
@@ -117,7 +128,7 @@ impl<'a> Gather<'a> {
             return;
         }
         if self.push(Queued::Table(table)) == Room::Full {
-            self.flush_mmu(FlushPoint::Full).await;
+            self.flush_mmu(FlushPoint::FullOfTables).await;
         }
     }
 
@@ -143,18 +154,22 @@ impl<'a> Gather<'a> {
         {
             let m = &mut self.kernel.st().metrics;
             match point {
-                FlushPoint::Full => m.flush_under_ptl += 1,
+                FlushPoint::FullUnderPtl => m.flush_under_ptl += 1,
+                FlushPoint::FullOfTables => m.flush_of_tables += 1,
                 FlushPoint::BlockEnd => m.flush_block_end += 1,
                 FlushPoint::Final => m.flush_final += 1,
             }
         }
         self.kernel.flush_tlb_mm(self.cx, self.mm).await;
-        self.free_queued().await;
+        if self.order == FreeOrder::Flushed {
+            self.free_queued().await;
+        }
     }
 
-    /// `free_pages_and_swap_cache`: in chunks of a pagevec; pages that are in the swap cache for nobody else
+    /// `free_pages_and_swap_cache`: what waits for the LRU lists goes there; then in chunks of a pagevec; pages that are in the swap cache for nobody else
     /// leave it.
     async fn free_queued(&mut self) {
+        self.kernel.lru_add_drain(self.cx).await;
         let mut queue = std::mem::take(&mut self.queue);
         for chunk in queue.chunks(PAGEVEC_SIZE) {
             let mut pages = [Pfn::new(0); PAGEVEC_SIZE];

@@ -11,7 +11,8 @@
 //! Reservations: mmap promises pages, so that a fault finds one. A shared mapping promises what no mapping
 //! of the file promised before (the region list of the inode); a private one promises its whole length to
 //! its owner, the process that made it, and remembers what of that was used (`struct resv_map`, which parts
-//! of a split mapping share). A forked child is promised nothing. Who is promised nothing, or does not want
+//! of a split mapping share); before 2.6.27 a private mapping was promised nothing
+//! ([`HugetlbReserve`](crate::profile::HugetlbReserve)). A forked child is promised nothing. Who is promised nothing, or does not want
 //! to use a promise up, only gets pages that are promised to nobody.
 //!
 //! Deviations: one page size; no overcommit (`nr_overcommit_hugepages` is 0, as by default), so no surplus
@@ -27,6 +28,7 @@ use x86::{PageSize, Pfn, Pgoff, TableId, Va};
 
 use crate::frame::{Frames, OutOfMemory, PageFlags, Zone};
 use crate::kernel::{Kernel, State};
+use crate::profile::HugetlbReserve;
 use crate::vma::VmaId;
 use crate::{Backing, FileId, Owner, Sharing};
 
@@ -267,6 +269,9 @@ impl Kernel {
         let mut frames = self.frames();
         let pool = frames.huge_pool(self.zone);
         match sharing {
+            Sharing::Private if self.profile.hugetlb_reserve == HugetlbReserve::SharedOnly => {
+                Ok(Reserve::None)
+            }
             Sharing::Private => {
                 pool.promise(wanted.end - wanted.start)?;
                 st.hugetlb.resv_maps.push(Regions::new());

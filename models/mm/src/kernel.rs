@@ -7,7 +7,7 @@
 use std::cell::{RefCell, RefMut};
 use std::rc::{Rc, Weak};
 
-use sim::{ClassId, CpuId, CpuSet, Cx, DomainId, Engine, LockId, ReaderKind, TaskId};
+use sim::{ClassId, CpuId, CpuSet, Cx, Cycles, DomainId, Engine, LockId, ReaderKind, TaskId};
 use x86::cache::Served;
 use x86::psc::Psc;
 use x86::{Asid, CpuIndex, Machine, PageTables, Pfn, TableId, Tlb, TlbStats, Va, Vpn};
@@ -224,6 +224,9 @@ const RCU_GRACE_PERIOD_NS: u64 = 4_000_000;
 /// `synchronize_sched` (kernel/srcu.c), so three RCU grace periods.
 const SRCU_GRACE_PERIOD_NS: u64 = 3 * RCU_GRACE_PERIOD_NS;
 
+/// Page-table entries in a cache line: 8 bytes each (include/asm-x86/pgtable_64.h 2.6.27) of 64.
+const PTES_PER_LINE: u64 = 8;
+
 /// Highest user address below which mmap places mappings (x86-64 TASK_UNMAPPED area, top-down).
 const MMAP_BASE: u64 = 0x7f00_0000_0000;
 
@@ -350,6 +353,12 @@ impl Kernel {
         cx.charge(account::BOOKKEEPING, self.machine.costs.cacheline_touch * lines);
     }
 
+    /// Passing over a page-table entry in a walk of a table, without touching a page for it.
+    #[inline]
+    pub(crate) fn none_pte_cost(&self) -> Cycles {
+        Cycles::new(self.machine.costs.cacheline_touch.get() / PTES_PER_LINE)
+    }
+
     /// Creates an empty address space with one user.
     pub fn new_mm(&self, name: Rc<str>) -> MmId {
         let lock = |class| self.engine.new_lock(class);
@@ -404,6 +413,7 @@ impl Kernel {
             tree_lock: lock(self.classes.tree_lock),
             i_mutex: lock(self.classes.i_mutex),
             i_alloc_sem: lock(self.classes.i_alloc_sem),
+            shmem: crate::file::ShmemInode::EMPTY,
         });
         FileId((st.files.len() - 1) as u32)
     }

@@ -8,6 +8,8 @@
 //! when somebody must find every page on a list (`lru_add_drain_all`). So a page that was unmapped may
 //! stay until the pagevec of another CPU lets go of it.
 //!
+//! A CPU's pagevecs are filled and drained with preemption off.
+//!
 //! Pages leave the lists in `release_pages` and `put_page` when their last reference goes: then, too,
 //! lru_lock is held, once for all pages of a pagevec.
 //!
@@ -88,6 +90,8 @@ pub(crate) enum Room {
 impl Kernel {
     /// `lru_cache_add` and `lru_cache_add_active`.
     pub(crate) async fn lru_cache_add(&self, cx: &Cx, pfn: Pfn, list: LruList) {
+        // get_cpu_var: the pagevec is this CPU's until it is drained.
+        let _off = cx.preempt_disable();
         if self.lru_pagevec_add(cx, pfn, list) == Room::None {
             self.drain_pagevec(cx, list).await;
         }
@@ -103,6 +107,8 @@ impl Kernel {
 
     /// `lru_add_drain`: what waits on this CPU goes to the lists.
     pub(crate) async fn lru_add_drain(&self, cx: &Cx) {
+        // get_cpu
+        let _off = cx.preempt_disable();
         for list in [LruList::Inactive, LruList::Active] {
             let cpu = self.local(cx.cpu());
             let waiting = !self.st().cpus[cpu].pagevecs.of(list).pages.is_empty();

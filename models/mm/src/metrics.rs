@@ -16,6 +16,7 @@ sim::metric_set! {
         flush_mm: Counter, "tlb.flush.mm.events", "count", "flush events for a whole address space (flush_tlb_mm)";
         flush_page: Counter, "tlb.flush.page.events", "count", "flush events for one page (flush_tlb_page)";
         flush_under_ptl: Counter, "tlb.flush.under_ptl", "count", "flush events of a full gather, inside the pte lock";
+        flush_of_tables: Counter, "tlb.flush.of_tables", "count", "flush events of a gather that a page table made full, without a lock";
         flush_block_end: Counter, "tlb.flush.block_end", "count", "flush events at the end of a zap block";
         flush_final: Counter, "tlb.flush.final", "count", "flush events of the last tlb_finish_mmu of an operation";
         flush_hugetlb: Counter, "tlb.flush.hugetlb", "count", "flush events of __unmap_hugepage_range: one a mapping, whatever was in it";

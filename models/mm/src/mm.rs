@@ -1,6 +1,15 @@
 //! `mm_struct` and `anon_vma`.
 //!
-//! Rules: host-mm-paths A.1, A.4 (2.6.27 columns).
+//! Follows `struct mm_struct` of include/linux/mm_types.h and `struct anon_vma` of include/linux/rmap.h, 2.6.27
+//! (host-mm-paths A.1, A.4). mmap_sem guards the VMAs and everything that says how they lie; page_table_lock
+//! what hangs upper tables in, `nr_ptes`, and the anon_vma of a VMA that gets its first; the pte locks the rss
+//! counters, each for the pages of its table; `anon_vma->lock` the list of an anon_vma.
+//!
+//! Deviations: an address space and its top-level table are never given back: `mm_count`, by which lazy CPUs
+//! and registered notifiers keep both (F27) until `__mmdrop` of the last one, is not kept, and a run ends with
+//! as many structures as it made. So a lazy CPU can always go on with the table that is loaded. List, red-black
+//! tree and `mmap_cache` are one index. `map_count` is its length. Of an address_space `i_mmap_writable` is not
+//! kept (host-mm-paths A.3): nobody denies writable mappings.
 
 use std::rc::Rc;
 

@@ -11,7 +11,8 @@
 //! `linux-2.6.25` is the tree that the designs of early 2008 were written against. Of what we imitate it
 //! differs from 2.6.27 in this (host-mm-paths A.3, A.7, H): `tree_lock` is an rwlock, and looking a
 //! page up takes it for read; there is no `get_user_pages_fast`; `page_mkclean` passes over entries that
-//! look absent (`page_check_address` has no `sync`). It has no notifier of its own; a design brings its
+//! look absent (`page_check_address` has no `sync`); mmap promises huge pages to shared mappings only, so
+//! `hugetlb_cow` fails where none is left, and there is no `unmap_ref_private` (both came with 2.6.27). It has no notifier of its own; a design brings its
 //! call sites along.
 
 use sim::KernelPreemption;
@@ -63,6 +64,15 @@ pub enum PageCacheLookup {
     Lockless,
 }
 
+/// To whom mmap promises huge pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HugetlbReserve {
+    /// To shared mappings only: a private one gets what is promised to nobody, or nothing.
+    SharedOnly,
+    /// To private mappings, too, for their whole length and the process that made them.
+    PrivateToo,
+}
+
 /// Whether `get_user_pages_fast` exists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GupFast {
@@ -86,7 +96,8 @@ pub enum MkcleanCheck {
 pub enum IMmapIndex {
     /// The radix priority search tree, until 3.6 (host-mm-paths D.1).
     PrioTree,
-    /// The augmented red-black interval tree, since 3.7 (host-mm-paths D.2).
+    /// The augmented red-black interval tree, since 3.7 (host-mm-paths D.2). No profile that is shipped has it:
+    /// it is there to be compared with.
     IntervalTree,
 }
 
@@ -113,6 +124,8 @@ pub struct KernelProfile {
     pub gup_fast: GupFast,
     /// page_mkclean.
     pub mkclean_check: MkcleanCheck,
+    /// Promises of huge pages.
+    pub hugetlb_reserve: HugetlbReserve,
     /// Index of a file's VMAs.
     pub i_mmap_index: IMmapIndex,
 }
@@ -161,6 +174,7 @@ impl KernelProfile {
         page_cache_lookup: PageCacheLookup::Lockless,
         gup_fast: GupFast::Present,
         mkclean_check: MkcleanCheck::Sync,
+        hugetlb_reserve: HugetlbReserve::PrivateToo,
     };
 
     /// Linux 2.6.25, the tree before the notifiers.
@@ -170,6 +184,7 @@ impl KernelProfile {
         page_cache_lookup: PageCacheLookup::UnderTreeLock,
         gup_fast: GupFast::Absent,
         mkclean_check: MkcleanCheck::Quick,
+        hugetlb_reserve: HugetlbReserve::SharedOnly,
         ..KernelProfile::LINUX_2_6_27
     };
 

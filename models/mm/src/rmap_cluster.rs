@@ -171,7 +171,7 @@ impl Kernel {
     /// `cond_resched_lock`: lets go of a lock for a moment if somebody wants the CPU, or, with
     /// CONFIG_PREEMPT, the lock.
     async fn cond_resched_lock<'a>(&self, cx: &'a Cx, held: Guard<'a>, lock: LockId) -> Guard<'a> {
-        if !self.must_break_lock(cx, lock) {
+        if !self.must_break_lock(cx, lock).await {
             return held;
         }
         drop(held);

@@ -194,10 +194,9 @@ impl Kernel {
         self.machine.costs.cr3_reload
     }
 
-    /// `exit_mm` / `enter_lazy_tlb` of the running task: it has no address space any more, but the
-    /// page table stays loaded.
-    pub(crate) fn drop_task_mm(&self, cx: &Cx) {
-        self.set_task_mm(cx.task(), None);
+    /// `enter_lazy_tlb` of the running task: it has no address space any more, but the page table stays
+    /// loaded.
+    pub(crate) fn enter_lazy_tlb(&self, cx: &Cx) {
         let cpu = self.local(cx.cpu());
         self.st().cpus[cpu].tlb_state = TlbState::Lazy;
     }

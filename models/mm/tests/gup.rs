@@ -275,3 +275,22 @@ fn fast_references_and_unmapping_in_any_order_keep_the_books() {
         assert_eq!(b.world.audit(), Vec::<String>::new(), "seed {seed}");
     }
 }
+
+#[test]
+fn a_page_that_is_referenced_twice_becomes_active() {
+    solo(|cx, k, mm| async move {
+        let file = k.new_file("f", 1);
+        k.sys_mmap(&cx, mm, shared_file(BASE, 1, file))
+            .await
+            .expect("free");
+        k.access(&cx, mm, BASE, Access::Read).await.expect("mapped");
+        k.lru_add_drain_all(&cx).await;
+        // The fault was the first use.
+        let got = slow(&cx, &k, mm, 1, Access::Read).await.expect("mapped");
+        assert_eq!(k.metrics().lru_activated, 1);
+        put(&cx, &k, got).await;
+        let got = slow(&cx, &k, mm, 1, Access::Read).await.expect("mapped");
+        assert_eq!(k.metrics().lru_activated, 1, "it is active already");
+        put(&cx, &k, got).await;
+    });
+}

@@ -10,7 +10,10 @@ use common::{BASE, FAR_ABOVE, Listener, Setup, anonymous, range, touch, wait};
 use mm::hugetlb::{HPAGE_PAGES, PoolState};
 use mm::invariants::PTE_WITHOUT_LOCK;
 use mm::notifier::{CallbackFuture, Design, MmuKind, Subscriber};
-use mm::{FileId, Kernel, KernelPreemption, MapError, MapRequest, MmId, MmMetrics, Prot, Refused, Sharing};
+use mm::{
+    FileId, Kernel, KernelPreemption, KernelProfile, Locked, MapError, MapRequest, MmId, MmMetrics, Prot,
+    Refused, Sharing,
+};
 use sim::{Cx, End, LockId, ViolationKind};
 use x86::{Access, Level, Pfn, Pgoff, Va, VaRange};
 
@@ -266,15 +269,17 @@ fn truncation_unmaps_under_one_hold_of_i_mmap_lock_with_one_bracket_and_flush_a_
 }
 
 #[test]
-fn a_hugetlbfs_file_neither_grows_nor_ends_inside_a_page_by_truncation() {
+fn a_hugetlbfs_file_grows_by_truncation_but_cannot_end_inside_a_page() {
     solo(8, |cx, k, mm, file| async move {
         k.sys_mmap(&cx, mm, huge(BASE, 8, file, Sharing::Shared))
             .await
             .expect("free");
-        for pages in [1, HPAGE_PAGES + 1, 9 * HPAGE_PAGES] {
+        for pages in [1, HPAGE_PAGES + 1] {
             k.do_truncate(&cx, file, pages).await;
             assert_eq!(k.st().file(file).size, 8 * HPAGE_PAGES, "{pages}");
         }
+        k.do_truncate(&cx, file, 9 * HPAGE_PAGES).await;
+        assert_eq!(k.st().file(file).size, 9 * HPAGE_PAGES);
         k.do_truncate(&cx, file, 2 * HPAGE_PAGES).await;
         // A writable mapping makes it longer.
         let request = huge(FAR_ABOVE, 3, file, Sharing::Shared);
@@ -546,4 +551,55 @@ fn entries_of_huge_pages_are_stored_under_page_table_lock() {
         panic!("nobody asked for the lock");
     };
     assert_eq!(v.kind, ViolationKind::Model(PTE_WITHOUT_LOCK), "{}", v.summary);
+}
+
+#[test]
+fn a_locked_mapping_and_its_forked_copy_share_no_pmd_table() {
+    const GIGABYTE: u64 = 512;
+    for (locked, shares) in [(Locked::No, 1), (Locked::Yes, 0)] {
+        solo(GIGABYTE, move |cx, k, mm, file| async move {
+            let mut request = huge(BASE, GIGABYTE, file, Sharing::Shared);
+            request.flags.locked = locked;
+            k.sys_mmap(&cx, mm, request).await.expect("free");
+            k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+            // The child inherits no lock, so its vm_flags differ.
+            let child = k.sys_fork(&cx, mm, "child".into()).await;
+            assert_eq!(k.metrics().pmd_shares, shares, "{locked:?}");
+            k.mmput(&cx, child).await;
+        });
+    }
+}
+
+#[test]
+fn before_2_6_27_private_mappings_were_promised_no_huge_pages() {
+    for (profile, free) in [(KernelProfile::LINUX_2_6_25, 4), (KernelProfile::LINUX_2_6_27, 1)] {
+        let mut setup = Setup::linux_2_6_27();
+        setup.profile = profile;
+        let (end, wrong) = with_pool(setup, 4, 1, move |cx, k, mm, file| async move {
+            let private = huge(BASE, 3, file, Sharing::Private);
+            k.sys_mmap(&cx, mm, private).await.expect("free");
+            let pool = k.huge_pool();
+            assert_eq!(pool.free - pool.reserved, free);
+            // The parent's copy on write takes nobody's page away.
+            touch_huge(&cx, &k, mm, huge_range(BASE, 3), Access::Write).await;
+            let child = k.sys_fork(&cx, mm, "child".into()).await;
+            k.access(&cx, mm, BASE, Access::Write)
+                .await
+                .expect("the fourth page");
+            let more = k
+                .access(&cx, mm, BASE.add_pages(HPAGE_PAGES), Access::Write)
+                .await;
+            if free == 4 {
+                assert_eq!(more, Err(Refused::OutOfMemory));
+                assert_eq!(k.metrics().huge_taken_back, 0);
+            } else {
+                assert!(k.metrics().huge_taken_back > 0);
+            }
+            k.mmput(&cx, child).await;
+        });
+        // unmap_ref_private of 2.6.27 takes its locks the wrong way round.
+        if free == 4 {
+            assert_eq!((end, wrong), (End::Completed, vec![]));
+        }
+    }
 }

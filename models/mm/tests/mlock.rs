@@ -220,14 +220,13 @@ fn locked_and_drivers_memory_is_not_zapped_on_advice() {
 #[test]
 fn all_there_is_and_all_to_come_can_be_locked() {
     solo(|cx, k, mm| async move {
-        k.sys_brk(&cx, mm, FAR_BELOW)
-            .await
-            .expect("says where the heap starts");
+        // Says where the heap starts.
+        k.sys_brk(&cx, mm, FAR_BELOW).await;
         k.sys_mmap(&cx, mm, anonymous(BASE, 4)).await.expect("free");
         k.sys_mlockall(&cx, mm, LockAll::Future).await;
         assert_eq!(locked_vm(&k, mm), 0);
         k.sys_mmap(&cx, mm, anonymous(FAR_ABOVE, 3)).await.expect("free");
-        k.sys_brk(&cx, mm, FAR_BELOW.add_pages(5)).await.expect("grows");
+        k.sys_brk(&cx, mm, FAR_BELOW.add_pages(5)).await;
         assert_eq!(present(&k, mm, range(FAR_ABOVE, 3)), 3);
         assert_eq!(present(&k, mm, range(FAR_BELOW, 5)), 5);
         assert_eq!(locked_vm(&k, mm), 8);
@@ -287,5 +286,18 @@ fn what_a_locked_mapping_grows_by_is_present_at_once() {
         assert_eq!(locked_vm(&k, mm), 2);
         k.sys_munmap(&cx, mm, range(FAR_ABOVE, 1)).await.expect("mapped");
         assert_eq!(locked_vm(&k, mm), 1);
+    });
+}
+
+#[test]
+fn a_drivers_mapping_is_locked_without_its_pages() {
+    solo(|cx, k, mm| async move {
+        let driver = MapRequest {
+            backing: Backing::Driver,
+            ..anonymous(BASE, 4)
+        };
+        k.sys_mmap(&cx, mm, driver).await.expect("free");
+        assert_eq!(k.sys_mlock(&cx, mm, range(BASE, 4)).await, Ok(()));
+        assert_eq!((locked_vm(&k, mm), present(&k, mm, range(BASE, 4))), (4, 0));
     });
 }

@@ -50,28 +50,26 @@ fn memory_without_rights_cannot_be_read_but_keeps_its_pages() {
 #[test]
 fn the_heap_stays_as_it_is_when_brk_cannot_be_served() {
     solo(|cx, k, mm| async move {
-        k.sys_brk(&cx, mm, BASE)
-            .await
-            .expect("says where the heap starts");
-        k.sys_brk(&cx, mm, BASE.add_pages(4)).await.expect("grows");
+        // The first call says where the heap starts.
+        k.sys_brk(&cx, mm, BASE).await;
+        let four = BASE.add_pages(4);
+        assert_eq!(k.sys_brk(&cx, mm, four).await, four);
         touch(&cx, &k, mm, range(BASE, 4), Access::Write).await;
-        k.sys_brk(&cx, mm, Va::new(BASE.get() - 4096))
-            .await
-            .expect("below its start: nothing");
+        let below = k.sys_brk(&cx, mm, Va::new(BASE.get() - 4096)).await;
+        assert_eq!(below, four, "below its start: nothing");
         k.sys_mmap(&cx, mm, anonymous(BASE.add_pages(8), 1))
             .await
             .expect("free");
-        k.sys_brk(&cx, mm, BASE.add_pages(16))
-            .await
-            .expect("something in the way: nothing");
+        let obstructed = k.sys_brk(&cx, mm, BASE.add_pages(16)).await;
+        assert_eq!(obstructed, four, "something in the way: nothing");
+        let beyond = k.sys_brk(&cx, mm, Va::new(x86::addr::LOWER_HALF_END)).await;
+        assert_eq!(beyond, four, "no room");
         assert_eq!(k.metrics().pages_zapped, 0);
         assert_eq!(
             k.access(&cx, mm, BASE.add_pages(5), Access::Read).await,
             Err(Refused::NoMapping)
         );
-        k.sys_brk(&cx, mm, Va::new(BASE.add_pages(5).get() + 8))
-            .await
-            .expect("rounded up");
+        k.sys_brk(&cx, mm, Va::new(BASE.add_pages(5).get() + 8)).await;
         assert_eq!(k.access(&cx, mm, BASE.add_pages(5), Access::Write).await, Ok(()));
     });
 }
@@ -374,4 +372,42 @@ fn a_truncate_steps_on_the_nodes_of_its_kernels_index() {
         assert_eq!(end, End::Completed);
         assert_eq!(b.world.audit(), Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_mapping_that_is_refused_takes_no_address() {
+    solo(|cx, k, mm| async move {
+        let anywhere = |pgoff| MapRequest {
+            at: None,
+            pgoff: Pgoff::new(pgoff),
+            ..anonymous(BASE, 1)
+        };
+        let mut starts = Vec::new();
+        for refused_before in [0, 0, 1] {
+            for _ in 0..refused_before {
+                let beyond = MapRequest {
+                    pages: 8,
+                    ..anywhere(u64::MAX - 1)
+                };
+                assert_eq!(k.sys_mmap(&cx, mm, beyond).await, Err(MapError::BadRange));
+            }
+            let range = k.sys_mmap(&cx, mm, anywhere(0)).await.expect("free");
+            starts.push(range.start().get());
+        }
+        assert_eq!(starts[0] - starts[1], starts[1] - starts[2]);
+    });
+}
+
+#[test]
+fn anonymous_memory_is_dirty_from_the_beginning_whether_or_not_it_may_be_written() {
+    solo(|cx, k, mm| async move {
+        let request = MapRequest {
+            prot: Prot::READ,
+            ..anonymous(BASE, 1)
+        };
+        k.sys_mmap(&cx, mm, request).await.expect("free");
+        k.access(&cx, mm, BASE, Access::Read).await.expect("mapped");
+        let entry = k.peek_pte(mm, BASE);
+        assert!(entry.dirty() && !entry.writable());
+    });
 }

@@ -64,7 +64,12 @@ impl Thread {
     }
 
     /// clone(2) of this thread is over: it joins the address space its process has now.
-    fn be_born(&mut self, cx: &Cx) {
+    async fn be_born(&mut self, cx: &Cx) {
+        // Whoever came earlier may have changed the address space, or look at who is in it.
+        cx.step(Object::None, Action::Run).await;
+        if self.gone() {
+            return;
+        }
         let Some(mm) = self.process.mm.get() else { return };
         self.life = Life::Born(self.process.epoch.get());
         self.process.born.set(self.process.born.get() + 1);
@@ -174,10 +179,7 @@ impl Thread {
             }
             Op::Brk(o) => {
                 let to = self.address(&o.to)?;
-                kernel
-                    .sys_brk(cx, self.mm, to)
-                    .await
-                    .map_err(|e| self.refused("brk", &format!("{e:?}")))?;
+                kernel.sys_brk(cx, self.mm, to).await;
             }
             Op::Truncate(o) => {
                 let file = self.run.file(&kernel, &o.file)?;
@@ -198,8 +200,8 @@ impl Thread {
             Op::Barrier(o) => {
                 let barrier = self.run.barrier(&o.name);
                 barrier.meet(cx, || self.gone()).await;
-                if self.life == Life::Unborn && !self.gone() {
-                    self.be_born(cx);
+                if self.life == Life::Unborn {
+                    self.be_born(cx).await;
                 }
             }
             Op::Compute(o) => {

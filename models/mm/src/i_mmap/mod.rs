@@ -20,7 +20,7 @@
 //! and nothing in it lets a walk be resumed afterwards.
 //!
 //! Which tree stands behind the trait belongs to the kernel ([`IMmap`]): the radix priority search tree ([`PrioTree`])
-//! up to 3.6, the augmented red-black interval tree ([`IntervalTree`]) since. They differ in what a benchmark sees: the order of the visits, the
+//! up to 3.6, and in all profiles shipped, the augmented red-black interval tree ([`IntervalTree`]) since. They differ in what a benchmark sees: the order of the visits, the
 //! nodes touched, and whether a thousand processes that map one range are a thousand nodes or one node with a list.
 
 mod interval_tree;

@@ -199,7 +199,6 @@ impl<Id> PrioTree<Id> {
         self.nodes.in_use()
     }
 
-    /// The largest `last` that the radix levels can hold.
     /// Whether an id is in the index, whatever its interval.
     #[must_use]
     pub fn holds(&self, id: Id) -> bool
@@ -209,6 +208,7 @@ impl<Id> PrioTree<Id> {
         self.by_id.contains_key(&id)
     }
 
+    /// The largest `last` that the radix levels can hold.
     const fn max_index(&self) -> u64 {
         u64::MAX >> (OFFSET_BITS - self.index_bits)
     }

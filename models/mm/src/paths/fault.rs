@@ -16,22 +16,22 @@
 //! An entry whose page migrates makes the fault wait until it is there (migrate.rs), with mmap_sem held;
 //! then it is tried again.
 //!
-//! Deviations: an access without memory is refused instead of killing the task; page-table pages take no
-//! frame of the zone; upper tables are built under page_table_lock instead of being thrown away by a loser.
+//! Deviations: an access without memory is refused instead of killing the task.
 
 use sim::{Cx, Guard, LockId};
 use x86::{Access, Entry, Level, Pfn, Pgoff, TableId, Va};
 
 use crate::FileId;
 use crate::access::Refused;
-use crate::account::{BOOKKEEPING, ENTRY, PAGE_ALLOC, PAGE_COPY, PAGE_TABLE};
+use crate::account::{BOOKKEEPING, ENTRY, PAGE_COPY, PAGE_TABLE};
+use crate::file::CachedPage;
 use crate::frame::{LruList, Owner};
 use crate::kernel::Kernel;
 use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point};
 use crate::paths::stack::Grown;
-use crate::profile::{PteLocks, work};
+use crate::profile::work;
 use crate::swapfile::Shared;
 use crate::swapops::NonPresent;
 use crate::vma::{Backing, Sharing, VmaId};
@@ -78,7 +78,7 @@ impl Kernel {
         served.map(|_| ())
     }
 
-    /// `handle_mm_fault` after the check of rights; mmap_sem is held for read, or for write.
+    /// `handle_mm_fault` with the check of rights before it; mmap_sem is held for read, or for write.
     pub(crate) async fn handle_mm_fault(
         &self,
         cx: &Cx,
@@ -87,23 +87,14 @@ impl Kernel {
         va: Va,
         access: Access,
     ) -> Result<Served, Refused> {
-        let (backing, table) = {
-            let st = self.st();
-            let v = st.vma(vma);
-            let allowed = if access.is_write() {
-                v.prot.can_write()
-            } else {
-                v.prot.can_read()
-            };
-            if !allowed || v.backing == Backing::Driver {
-                return Err(Refused::NoMapping);
-            }
-            (v.backing, st.tables.leaf_table(st.mm(mm).pgd, va.vpn()))
-        };
-        if let Backing::Huge(file) = backing {
+        if let Backing::Huge(file) = self.check_rights(vma, access)? {
             self.hugetlb_fault(cx, mm, (vma, file), va, access).await?;
             return Ok(Served::Otherwise);
         }
+        let table = {
+            let st = self.st();
+            st.tables.leaf_table(st.mm(mm).pgd, va.vpn())
+        };
         let table = match table {
             Some(table) => table,
             None => self.pte_alloc(cx, mm, va).await,
@@ -122,66 +113,44 @@ impl Kernel {
             index,
             ptl,
         };
+        self.handle_pte_fault(cx, fault, entry).await
+    }
+
+    /// VM_READ or VM_WRITE, as the access wants. Drivers' mappings have no pages to fault in.
+    fn check_rights(&self, vma: VmaId, access: Access) -> Result<Backing, Refused> {
+        let st = self.st();
+        let v = st.vma(vma);
+        let allowed = if access.is_write() {
+            v.prot.can_write()
+        } else {
+            v.prot.can_read()
+        };
+        if allowed && v.backing != Backing::Driver {
+            Ok(v.backing)
+        } else {
+            Err(Refused::NoMapping)
+        }
+    }
+
+    /// `handle_pte_fault`: by what the entry said, unlocked.
+    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         if entry.present() {
-            return self.handle_pte_fault(cx, fault, entry).await;
+            return self.handle_present_pte(cx, fault, entry).await;
         }
         match NonPresent::of(entry) {
-            Some(NonPresent::File(index)) => {
-                self.do_nonlinear_fault(cx, fault, index).await?;
-                return Ok(Served::Otherwise);
-            }
+            Some(NonPresent::File(index)) => self.do_nonlinear_fault(cx, fault, index).await?,
             Some(NonPresent::Swap(slot)) => return self.do_swap_page(cx, fault, slot).await,
-            Some(NonPresent::Migration(..)) => {
-                self.migration_entry_wait(cx, &fault).await;
-                return Ok(Served::Otherwise);
+            Some(NonPresent::Migration(..)) => self.migration_entry_wait(cx, &fault).await,
+            None => {
+                let backing = self.st().vma(fault.vma).backing;
+                match backing {
+                    Backing::Anonymous => self.do_anonymous_page(cx, fault).await?,
+                    Backing::File(file) => self.do_linear_fault(cx, fault, file).await?,
+                    Backing::Huge(_) | Backing::Driver => unreachable!("served or refused before"),
+                }
             }
-            None => {}
-        }
-        match backing {
-            Backing::Anonymous => self.do_anonymous_page(cx, fault).await?,
-            Backing::File(file) => self.do_linear_fault(cx, fault, file).await?,
-            Backing::Huge(_) | Backing::Driver => unreachable!("served or refused above"),
         }
         Ok(Served::Otherwise)
-    }
-
-    /// `pud_alloc`, `pmd_alloc`, `pte_alloc_map`.
-    pub(crate) async fn pte_alloc(&self, cx: &Cx, mm: MmId, va: Va) -> TableId {
-        self.alloc_tables(cx, mm, va, Level::Pte).await
-    }
-
-    /// The table of a level that covers an address, with those above it.
-    pub(crate) async fn alloc_tables(&self, cx: &Cx, mm: MmId, va: Va, lowest: Level) -> TableId {
-        let lock = self.st().mm(mm).page_table_lock;
-        let _lock = cx.lock(lock).await;
-        let mut new_tables = 0;
-        let cpu = self.index(cx.cpu());
-        let mut st = self.st();
-        let st = &mut *st;
-        let pgd = st.mm(mm).pgd;
-        let walks = &mut st.walks;
-        let table = st.tables.populate_to(pgd, va.vpn(), lowest, |_, made| {
-            walks.made(&self.machine, cpu, made);
-            new_tables += 1;
-        });
-        self.check_populated(cx, st, mm);
-        for _ in 0..new_tables {
-            cx.charge(PAGE_ALLOC, self.machine.costs.page_alloc);
-            cx.charge(PAGE_COPY, self.machine.costs.clear_page);
-            cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
-        }
-        let slot = table.get() as usize;
-        if st.pte_locks.len() <= slot {
-            st.pte_locks.resize(slot + 1, None);
-        }
-        if lowest == Level::Pte && st.pte_locks[slot].is_none() {
-            st.pte_locks[slot] = Some(match self.profile.pte_locks {
-                PteLocks::PerTable => self.engine.new_lock(self.classes.pte),
-                PteLocks::PerMm => lock,
-            });
-            st.mm_mut(mm).nr_ptes += 1;
-        }
-        table
     }
 
     /// Takes the pte lock and tells whether the entry is still what it was.
@@ -295,10 +264,8 @@ impl Kernel {
         let vma = st.vma(fault.vma);
         let index = vma.pgoff_of(fault.va);
         let rights = vma.rights();
-        let mut entry = Entry::leaf(pfn, rights).with_accessed();
-        if vma.prot.can_write() {
-            entry = entry.with_dirty();
-        }
+        // `maybe_mkwrite(pte_mkdirty(..))`: dirty, whether or not it may be written.
+        let entry = Entry::leaf(pfn, rights).with_accessed().with_dirty();
         self.set_pte(cx, &mut st, fault.table, fault.index, entry);
         drop(st);
         let mut frames = self.frames();
@@ -349,17 +316,8 @@ impl Kernel {
         };
         let (page, locked) = self.filemap_fault(cx, file, index).await?;
         if private_write {
-            let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
-            let Ok(copy) = self.alloc_page_or_reclaim(cx).await else {
-                drop(locked);
-                self.put_page(cx, page.pfn).await;
-                return Err(Refused::OutOfMemory);
-            };
-            self.copy_page(cx, page.pfn, copy);
-            self.install_copy(cx, &fault, anon, copy).await;
-            drop(locked);
-            self.put_page(cx, page.pfn).await;
-            return Ok(());
+            debug_assert_eq!(asked, Entry::NONE, "only shared mappings are nonlinear");
+            return self.map_copy(cx, fault, page, locked).await;
         }
         let write = fault.access.is_write();
         let locked = if write {
@@ -383,6 +341,28 @@ impl Kernel {
         }
         self.put_page(cx, page.pfn).await;
         Ok(())
+    }
+
+    /// The part of `__do_fault` for a write to a private mapping: it gets a copy, made while the page is locked.
+    async fn map_copy(
+        &self,
+        cx: &Cx,
+        fault: Fault,
+        page: CachedPage,
+        locked: Guard<'_>,
+    ) -> Result<(), Refused> {
+        let anon = self.anon_vma_prepare(cx, fault.mm, fault.vma).await;
+        let copied = match self.alloc_page_or_reclaim(cx).await {
+            Ok(copy) => {
+                self.copy_page(cx, page.pfn, copy);
+                self.install_copy(cx, &fault, anon, copy).await;
+                Ok(())
+            }
+            Err(_) => Err(Refused::OutOfMemory),
+        };
+        drop(locked);
+        self.put_page(cx, page.pfn).await;
+        copied
     }
 
     async fn install_copy(&self, cx: &Cx, fault: &Fault, anon: AnonVmaId, copy: Pfn) {
@@ -425,8 +405,8 @@ impl Kernel {
         self.touch_lines(cx, work::RMAP);
     }
 
-    /// `handle_pte_fault` for a present entry.
-    async fn handle_pte_fault(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
+    /// The part of `handle_pte_fault` for a present entry.
+    async fn handle_present_pte(&self, cx: &Cx, fault: Fault, entry: Entry) -> Result<Served, Refused> {
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
             return Ok(Served::Otherwise);
@@ -494,9 +474,9 @@ impl Kernel {
         self.copy_page(cx, old, new);
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
-            drop(ptl);
             self.put_page(cx, new).await;
             self.put_page(cx, old).await;
+            drop(ptl);
             return Ok(Served::Otherwise);
         }
         // ptep_clear_flush, and whom the design tells here.
@@ -508,15 +488,20 @@ impl Kernel {
         self.install_anon(cx, &fault, anon, new);
         self.lru_cache_add(cx, new, LruList::Active).await;
         self.account_copy(cx, &fault, now.pfn());
-        if self.table.at(Path::Cow, Point::AfterPtl).is_some() {
-            drop(ptl);
-            self.notify_page(cx, fault.mm, (Path::Cow, Point::AfterPtl), fault.va, Some(old))
-                .await;
-        }
-        // The entry's reference, then the one taken above; the pte lock is still held unless the
-        // design tells its subscribers after it.
+        // The design may tell its subscribers without the lock; else it is held until both references are put.
+        let ptl = match self.table.at(Path::Cow, Point::AfterPtl) {
+            Some(_) => {
+                drop(ptl);
+                self.notify_page(cx, fault.mm, (Path::Cow, Point::AfterPtl), fault.va, Some(old))
+                    .await;
+                None
+            }
+            None => Some(ptl),
+        };
+        // The entry's reference, then the one taken above.
         self.put_page(cx, old).await;
         self.put_page(cx, old).await;
+        drop(ptl);
         Ok(Served::MayWrite)
     }
 

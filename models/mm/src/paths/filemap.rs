@@ -3,9 +3,10 @@
 //! Follows mm/filemap.c of 2.6.27 (host-mm-paths A.7, B.5). Look-ups take no lock since 2.6.27 and a
 //! reference at once (`page_cache_get_speculative`); before, tree_lock for read. Insertion takes tree_lock
 //! for write with interrupts off. The page is returned locked: i_size is compared under that lock, which
-//! truncation takes, too, after it has lowered i_size.
+//! truncation takes, too, after it has lowered i_size. A page that had to be read is let go of and looked up
+//! again (`retry_find`): while the disk worked the file may have become shorter.
 //!
-//! Deviations: only what reclaim has dropped is read from a disk, one page at a time (no read-around); a
+//! Deviations: PG_locked is held until the reader goes on, where the kernel drops it when the disk is done; only what reclaim has dropped is read from a disk, one page at a time (no read-around); a
 //! file's other pages come into being with their contents.
 
 use sim::{Cx, Guard, IrqGuard};
@@ -20,6 +21,15 @@ use crate::frame::{LruList, Owner, PageFlags};
 use crate::kernel::Kernel;
 use crate::profile::{PageCacheLookup, work};
 use crate::radix_tree::Occupied;
+
+/// Since when a locked page has its contents.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Uptodate {
+    /// Before anybody asked.
+    Already,
+    /// It was read just now, and whoever asked has slept.
+    ReadNow,
+}
 
 impl Kernel {
     /// `filemap_fault`: the page, locked and with a reference of the caller's. i_size is checked with
@@ -43,7 +53,11 @@ impl Kernel {
             };
             match (cached, inside) {
                 (true, true) => {
-                    self.bring_uptodate(cx, page.pfn).await;
+                    if self.bring_uptodate(cx, page.pfn).await == Uptodate::ReadNow {
+                        drop(locked);
+                        self.put_page(cx, page.pfn).await;
+                        continue;
+                    }
                     self.mark_page_accessed(cx, page.pfn).await;
                     return Ok((page, locked));
                 }
@@ -76,13 +90,15 @@ impl Kernel {
     }
 
     /// `readpage` of a page that reclaim had dropped; it is locked.
-    async fn bring_uptodate(&self, cx: &Cx, pfn: Pfn) {
+    async fn bring_uptodate(&self, cx: &Cx, pfn: Pfn) -> Uptodate {
         let stale = self.frames.borrow().get(pfn).flags.has(PageFlags::NOT_UPTODATE);
-        if stale {
-            self.st().metrics.faults_major += 1;
-            self.read_page(cx, pfn, Device::Files).await;
-            self.frames().get_mut(pfn).flags.clear(PageFlags::NOT_UPTODATE);
+        if !stale {
+            return Uptodate::Already;
         }
+        self.st().metrics.faults_major += 1;
+        self.read_page(cx, pfn, Device::Files).await;
+        self.frames().get_mut(pfn).flags.clear(PageFlags::NOT_UPTODATE);
+        Uptodate::ReadNow
     }
 
     /// `find_or_create_page`, with a reference for the caller taken before anything else can happen:
@@ -130,7 +146,11 @@ impl Kernel {
         let inserted = self.st().file_mut(file).pages.insert(index.get(), page);
         self.touch_lines(cx, inserted.nodes * work::PAGE_CACHE_NODE);
         inserted.found?;
-        let on_disk = self.st().file(file).on_disk.contains(&index);
+        let on_disk = {
+            let mut st = self.st();
+            st.file_mut(file).shmem_page_added(index);
+            st.file(file).on_disk.contains(&index)
+        };
         let mut frames = self.frames();
         let frame = frames.get_mut(page.pfn);
         if on_disk {

@@ -11,16 +11,18 @@
 //! otherwise. They are shared, so there is no bracket and nothing is write-protected.
 //!
 //! Locks of copy_pte_range: the child's pte lock, then the parent's, nested; every 32 units of
-//! progress (8 an entry copied, 1 a none entry) it looks for a reason to let go of both.
+//! progress (8 an entry copied, 1 a none entry) it looks for a reason to let go of both: somebody wants
+//! the CPU or, with CONFIG_PREEMPT, one of the locks.
 //!
 //! Mappings of huge pages are always copied, without a bracket (hugetlb.rs).
 //!
-//! Deviations: no DONTCOPY or special mappings; driver mappings are not inherited (the only
+//! Deviations: there is always memory for the child's VMAs and tables, and nothing to be charged, so `dup_mmap`
+//! cannot fail half-way; no DONTCOPY or special mappings; driver mappings are not inherited (the only
 //! ones, XPMEM's, are DONTCOPY).
 
 use std::rc::Rc;
 
-use sim::{Action, Cx, Object};
+use sim::{Action, Cx};
 use x86::{Entry, EntryFlags, Level, TableId, VaRange, Vpn};
 
 use crate::account::{ENTRY, PAGE_TABLE};
@@ -45,8 +47,19 @@ struct CopyPtes {
     end: Vpn,
     anon: u64,
     file: u64,
-    /// `progress` when the loop was left for a swap entry.
+    /// Units since it last looked for a reason to let go; others who come first interrupt the count, but do
+    /// not begin a new one.
     progress: u32,
+}
+
+impl CopyPtes {
+    /// One more page for an rss counter of the child.
+    fn count(&mut self, owner: Owner) {
+        match owner {
+            Owner::Anon(_) => self.anon += 1,
+            Owner::File(_) | Owner::None => self.file += 1,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -219,10 +232,12 @@ impl Kernel {
             while !done {
                 match self.copy_ptes(cx, &mut job) {
                     Pause::Done => done = true,
-                    Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
+                    Pause::Sync => cx.step(src_ptl.object(), Action::Write).await,
                     Pause::Swap(slot, index) => self.copy_swap_entry(cx, &job, slot, index).await,
                     Pause::Progress => {
-                        done = cx.need_resched() || cx.is_contended(src_ptl) || cx.is_contended(dst_ptl);
+                        done = cx.need_resched()
+                            || self.spin_needbreak(cx, src_ptl).await
+                            || self.spin_needbreak(cx, dst_ptl).await;
                     }
                 }
             }
@@ -262,9 +277,7 @@ impl Kernel {
     fn copy_ptes(&self, cx: &Cx, job: &mut CopyPtes) -> Pause {
         let costs = &self.machine.costs;
         let copied_cost = costs.pte_access * 2 + costs.cacheline_touch * work::RMAP;
-        let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
-        // An entry with a slot interrupts the count, but does not begin a new one.
-        let mut progress = std::mem::take(&mut job.progress);
+        let none_cost = self.none_pte_cost();
         let mut st = self.st();
         let mut frames = self.frames();
         let (src, dst) = (
@@ -277,64 +290,69 @@ impl Kernel {
             if job.at != first && cx.must_sync() {
                 return Pause::Sync;
             }
-            if progress >= FORK_PROGRESS_LIMIT {
+            if job.progress >= FORK_PROGRESS_LIMIT {
+                job.progress = 0;
                 return Pause::Progress;
             }
             let index = Level::Pte.index_of(job.at);
             job.at = job.at.add(1);
             let entry = st.tables.get(job.src, index);
             if entry.is_none() {
-                progress += 1;
+                job.progress += 1;
                 cx.charge(PAGE_TABLE, none_cost);
                 continue;
             }
-            progress += FORK_PROGRESS_ENTRY;
-            if let Some(meaning) = NonPresent::of(entry) {
-                cx.charge(PAGE_TABLE, costs.pte_access * 2);
-                if let NonPresent::Swap(slot) = meaning {
-                    job.progress = progress;
+            job.progress += FORK_PROGRESS_ENTRY;
+            let inherited = match NonPresent::of(entry) {
+                Some(NonPresent::Swap(slot)) => {
+                    cx.charge(PAGE_TABLE, costs.pte_access * 2);
                     return Pause::Swap(slot, index);
                 }
-                let inherited = inherit_nonpresent(meaning, job.write_protect);
-                dst.set(&mut st, index, inherited.child);
-                src.set(&mut st, index, inherited.parent);
-                if let NonPresent::Migration(pfn, _) = meaning {
-                    // It will map a page, in the child, too.
-                    match frames.get(pfn).owner() {
-                        Owner::Anon(_) => job.anon += 1,
-                        Owner::File(_) | Owner::None => job.file += 1,
+                Some(meaning) => {
+                    cx.charge(PAGE_TABLE, costs.pte_access * 2);
+                    if let NonPresent::Migration(pfn, _) = meaning {
+                        // It will map a page, in the child, too.
+                        job.count(frames.get(pfn).owner());
                     }
+                    inherit_nonpresent(meaning, job.write_protect)
                 }
-                continue;
+                None => {
+                    cx.charge(PAGE_TABLE, copied_cost);
+                    st.metrics.pages_forked += 1;
+                    let frame = frames.get_mut(entry.pfn());
+                    frame.count += 1;
+                    frame.mapcount += 1;
+                    job.count(frame.owner());
+                    inherit_present(entry, job.write_protect)
+                }
+            };
+            if inherited.parent != entry {
+                src.set(&mut st, index, inherited.parent);
             }
-            cx.charge(PAGE_TABLE, copied_cost);
-            let mut inherited = entry;
-            if job.write_protect == WriteProtect::Cow {
-                inherited = entry.without_write();
-                src.set(&mut st, index, inherited);
-            } else {
-                inherited = inherited.without_dirty();
-            }
-            let copied = inherited.without(EntryFlags::ACCESSED);
-            dst.set(&mut st, index, copied);
-            st.metrics.pages_forked += 1;
-            let frame = frames.get_mut(entry.pfn());
-            frame.count += 1;
-            frame.mapcount += 1;
-            match frame.owner() {
-                Owner::Anon(_) => job.anon += 1,
-                Owner::File(_) | Owner::None => job.file += 1,
-            }
+            dst.set(&mut st, index, inherited.child);
         }
         Pause::Done
     }
 }
 
-/// What both entries say after a fork of one without a page.
+/// What both entries say after a fork.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Inherited {
     child: Entry,
     parent: Entry,
+}
+
+/// The part of `copy_one_pte` for an entry with a page: what is copied on write may be written by neither side,
+/// what is shared is clean in the child; the child has not used it.
+fn inherit_present(entry: Entry, write_protect: WriteProtect) -> Inherited {
+    let (parent, child) = match write_protect {
+        WriteProtect::Cow => (entry.without_write(), entry.without_write()),
+        WriteProtect::No => (entry, entry.without_dirty()),
+    };
+    Inherited {
+        child: child.without(EntryFlags::ACCESSED),
+        parent,
+    }
 }
 
 /// The part of `copy_one_pte` for an entry without a page. What migrates is copied on write like what is

@@ -5,6 +5,11 @@
 //! (`hugetlb_free_pgd_range`, which is `free_pgd_range` on x86). A table goes only if no neighbouring VMA uses its span (floor
 //! and ceiling); it is queued in the gather like a page, so it is freed after a flush (F2), and a
 //! VMA leaves i_mmap and its anon_vma before that (F12). No page-table lock: the VMAs are hidden.
+//!
+//! Deviation: all tables of a call are cut off from their parents at one instant and then queued, where the
+//! kernel cuts off and queues one after the other. Who fills the gather with one of them flushes and frees
+//! what is queued with the rest cut off already: nobody can walk to those any more, and nothing that a
+//! table held is still mapped, so neither a count nor a lock differs.
 
 use sim::Cx;
 use x86::{Level, PT_SPAN_PAGES, TableId, Va, VaRange};

@@ -123,9 +123,7 @@ impl Kernel {
             self.make_nonlinear(cx, vma, file).await;
             break;
         }
-        let bracket = self.notify_open(cx, mm, Path::Remap, range).await;
-        self.populate_range(cx, mm, range, pages).await;
-        self.notify_close(cx, bracket).await;
+        self.remap_range(cx, mm, range, pages).await;
         if request.prefault == Prefault::Yes {
             if held == Held::Write {
                 sem = sem.downgrade();
@@ -135,6 +133,12 @@ impl Kernel {
         }
         drop(sem);
         Ok(())
+    }
+
+    async fn remap_range(&self, cx: &Cx, mm: MmId, range: VaRange, pages: PgoffRange) {
+        let bracket = self.notify_open(cx, mm, Path::Remap, range).await;
+        self.populate_range(cx, mm, range, pages).await;
+        self.notify_close(cx, bracket).await;
     }
 
     /// The mapping and its file, if the range lies in one that may be (or is) nonlinear.

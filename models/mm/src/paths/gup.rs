@@ -4,7 +4,8 @@
 //! or (mlock) for write. Each mapping is looked up once and must have the right that is asked for.
 //! Before each page others may run (`cond_resched`). `follow_page` takes the reference under the pte
 //! lock if the entry is present (and writable for a write), marks the *page* dirty (for a write whose
-//! entry and page are both clean) and accessed, and leaves the entry alone; else the fault handler
+//! entry and page are both clean: tree_lock inside the pte lock) and accessed (the second time it becomes
+//! active: lru_lock inside the pte lock), and leaves the entry alone; else the fault handler
 //! runs, others may run, and it is tried again. After a fault that did the work of copy on write
 //! (VM_FAULT_WRITE) the entry need not be writable any more: it may have been write-protected again
 //! meanwhile.
@@ -211,21 +212,20 @@ impl Kernel {
         if follow.access.is_write() && !entry.writable() {
             return Ok(None);
         }
-        Ok(Some(self.found_page(entry, follow)))
+        Ok(Some(self.found_page(cx, entry, follow).await))
     }
 
     /// A present entry with the right that is asked for; its pte lock is held.
-    fn found_page(&self, entry: Entry, follow: Follow) -> Gup {
+    async fn found_page(&self, cx: &Cx, entry: Entry, follow: Follow) -> Gup {
         let pfn = entry.pfn();
-        let mut frames = self.frames();
         if follow.reference == Reference::Taken {
-            frames.get_page(pfn);
+            self.frames().get_page(pfn);
         }
-        let flags = &mut frames.get_mut(pfn).flags;
-        if follow.access.is_write() && !entry.dirty() {
-            flags.set(PageFlags::DIRTY);
+        let dirty = self.frames.borrow().get(pfn).flags.has(PageFlags::DIRTY);
+        if follow.access.is_write() && !entry.dirty() && !dirty {
+            self.set_page_dirty(cx, pfn).await;
         }
-        flags.set(PageFlags::REFERENCED);
+        self.mark_page_accessed(cx, pfn).await;
         let access = if entry.writable() {
             Access::Write
         } else {

@@ -18,7 +18,8 @@
 //! whole part, the flush comes after both.
 //!
 //! A shared mapping that spans a whole PUD entry (1 GiB) looks, under i_mmap_lock, for another address space that
-//! maps the same gigabyte of the file with the same rights, and uses its PMD table. Unmapping and mprotect
+//! maps the same gigabyte of the file with the same `vm_flags` (all of them: a locked mapping, whose child is
+//! not locked, shares nothing with it), and uses its PMD table. Unmapping and mprotect
 //! drop the sharing, a gigabyte at once, as long as somebody else uses the table. The kernel lets a mapping
 //! that is being torn down be found like any other (closed in 2012 by d833352a4338), and so does this.
 //!
@@ -28,7 +29,7 @@
 //! Deviations: the walk over an absent PMD table is charged for each of its entries, but done in one step.
 //! Entries of an address range are looked up again after a wait, where the kernel keeps the pointer.
 
-use sim::{Action, Cx, Object};
+use sim::{Action, Cx};
 use x86::{Entry, Level, PAGE_SIZE, Pfn, Pgoff, PgoffRange, Rights, TableId, Va, VaRange};
 
 use crate::FileId;
@@ -125,7 +126,7 @@ impl Kernel {
         let _ptl = cx.lock(lock).await;
         let mut at = range.start();
         while at < range.end() {
-            cx.step(Object::Lock(0), Action::Write).await;
+            cx.step(lock.object(), Action::Write).await;
             let va = at;
             let Some((table, index)) = self.present_table(cx, mm, &mut at, range.end()) else {
                 continue;
@@ -254,6 +255,7 @@ impl Kernel {
                 let there = their.range.start().add_pages(pgoff.get() - their.pgoff.get());
                 let alike = Level::Pmd.index(va) == Level::Pmd.index(there)
                     && mine.prot == their.prot
+                    && mine.flags == their.flags
                     && is_shareable(their, there);
                 if !alike {
                     return None;
@@ -323,7 +325,7 @@ impl Kernel {
         let _ptl = cx.lock(ptl).await;
         let mut at = part.start();
         while at < part.end() {
-            cx.step(Object::Lock(0), Action::Write).await;
+            cx.step(ptl.object(), Action::Write).await;
             let va = at;
             let Some((table, index)) = self.present_table(cx, mm, &mut at, part.end()) else {
                 continue;

@@ -5,15 +5,16 @@
 //! are promised. The promise is made under the inode's i_mutex, inside mmap_sem; a mapping with the right to
 //! write that reaches beyond the end of the file makes the file longer.
 //!
-//! Truncation: the caller holds i_mutex and W(i_alloc_sem). i_size goes down; under i_mmap_lock, one hold for
+//! Truncation: the caller holds i_mutex and W(i_alloc_sem). i_size becomes what it is told, also more than it
+//! was (since 2.6.24, commit 7aa91e104028), and the rest is the same either way; under i_mmap_lock, one hold for
 //! all mappings, each mapping that reaches beyond is unmapped by `__unmap_hugepage_range`, one bracket and one
 //! unconditional flush each, from the new end of the file to *its* end. There is no lock break, no
 //! `truncate_count`, and no second pass: faults look at i_size again under page_table_lock. Then
 //! `truncate_hugepages`: the pages leave the cache in pagevecs of 14, each under its PG_locked, and promises
 //! that were not used are taken back.
 //!
-//! Pages are counted in 4 KiB here as everywhere, and the page cache in huge pages. Files cannot grow by
-//! ftruncate, nor end inside a huge page (-EINVAL; nothing happens). Deviation: i_mutex is taken only where
+//! Pages are counted in 4 KiB here as everywhere, and the page cache in huge pages. Files cannot end
+//! inside a huge page (-EINVAL; nothing happens). Deviation: i_mutex is taken only where
 //! something can follow from it, as the kernel does, but `i_lock` for i_blocks is not.
 
 use sim::Cx;
@@ -27,6 +28,15 @@ use crate::kernel::Kernel;
 use crate::paths::MapError;
 use crate::profile::{PAGEVEC_SIZE, work};
 use crate::vma::{Backing, Vma};
+
+/// When a page left the page cache.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// We took it out.
+    Now,
+    /// It was gone when we had its lock.
+    Before,
+}
 
 impl Kernel {
     /// `hugetlb_get_unmapped_area` of a fixed address, or of one that was chosen aligned.
@@ -71,7 +81,7 @@ impl Kernel {
         let _span = cx.span("hugetlb_vmtruncate");
         let lock = {
             let mut st = self.st();
-            if !pages.is_multiple_of(HPAGE_PAGES) || pages > st.file(file).size {
+            if !pages.is_multiple_of(HPAGE_PAGES) {
                 return;
             }
             st.file_mut(file).size = pages;
@@ -109,8 +119,9 @@ impl Kernel {
             let mut released = Vec::with_capacity(PAGEVEC_SIZE);
             for (index, page) in batch {
                 next = index.add(1);
-                if self.truncate_huge_page(cx, file, index, page).await {
-                    freed += 1;
+                match self.truncate_huge_page(cx, file, index, page).await {
+                    Left::Now => freed += 1,
+                    Left::Before => {}
                 }
                 released.push(page.pfn);
             }
@@ -121,11 +132,11 @@ impl Kernel {
         }
     }
 
-    /// `truncate_huge_page`. False if it had left the cache.
-    async fn truncate_huge_page(&self, cx: &Cx, file: FileId, index: Pgoff, page: CachedPage) -> bool {
+    /// `truncate_huge_page`.
+    async fn truncate_huge_page(&self, cx: &Cx, file: FileId, index: Pgoff, page: CachedPage) -> Left {
         let locked = cx.lock(page.lock).await;
         if self.st().file(file).pages.get(index.get()) != Some(page) {
-            return false;
+            return Left::Before;
         }
         let tree_lock = self.st().file(file).tree_lock;
         {
@@ -142,6 +153,6 @@ impl Kernel {
         }
         self.put_page(cx, page.pfn).await;
         drop(locked);
-        true
+        Left::Now
     }
 }

@@ -4,7 +4,7 @@
 //! each VMA joins a neighbour that is locked already, or is split off, and gets VM_LOCKED; then every
 //! page of it is made present by get_user_pages, still with mmap_sem held for write, so all faults and
 //! system calls of the process wait. Where the mapping may be written its pages are faulted in for
-//! writing: private ones are copied, shared ones become dirty. A VMA that is locked already is
+//! writing: private ones are copied, shared ones become dirty. A driver's mapping (VM_IO) only gets the flag. A VMA that is locked already is
 //! passed over, present or not. At a hole, or at a page that cannot be made present, the call ends
 //! with what lies before it locked; the VMA of such a page keeps its flag.
 //!
@@ -25,7 +25,7 @@ use crate::mm::MmId;
 use crate::paths::MapError;
 use crate::paths::vma_parts::Parts;
 use crate::profile::work;
-use crate::vma::{Locked, VmFlags, VmaId};
+use crate::vma::{Backing, Locked, VmFlags, VmaId};
 
 /// Which mappings mlockall(2) locks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,7 +136,9 @@ impl Kernel {
                 Locked::No => *locked -= at.part.pages(),
             }
         }
+        let vm_io = self.st().vma(vma).backing == Backing::Driver;
         let done = match to {
+            Locked::Yes if vm_io => Ok(()),
             Locked::Yes => self.make_pages_present(cx, mm, at.part).await,
             Locked::No => Ok(()),
         };

@@ -1,7 +1,7 @@
-//! `do_mmap_pgoff`, `do_brk`.
+//! `do_mmap_pgoff`, `sys_brk`, `do_brk`.
 //!
 //! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.4): mmap_sem for write; what lies at a fixed address
-//! is unmapped first; a mapping that continues its neighbours is merged with them. With MAP_LOCKED (or
+//! is unmapped first, after length, file pages and the number of mappings were looked at; a mapping that continues its neighbours is merged with them. With MAP_LOCKED (or
 //! after mlockall(MCL_FUTURE), heap included) and MAP_POPULATE all pages are made present before
 //! mmap_sem is given back; a page that cannot be is no error of the call. No TLB flush and no
 //! notifier on pure growth; shrinking brk is a munmap. Deviation: the search for free space goes
@@ -72,7 +72,8 @@ impl MapFlags {
 /// Why a mapping cannot be made or changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MapError {
-    /// The length is zero or the range leaves the user half (-EINVAL).
+    /// The length is zero (-EINVAL), the range leaves the user half (-ENOMEM; of mremap -EINVAL), or its pages
+    /// are more than a file can have (-EOVERFLOW).
     BadRange,
     /// mremap of a range that is not inside one mapping, or that may not be moved (-EFAULT).
     NotOneMapping,
@@ -103,6 +104,9 @@ pub(super) fn user_range(start: Va, pages: u64) -> Result<VaRange, MapError> {
     }
 }
 
+/// Pages of the user half (`TASK_SIZE`).
+const TASK_PAGES: u64 = x86::addr::LOWER_HALF_END / PAGE_SIZE;
+
 /// Alignment of addresses that the kernel chooses here, in pages: one page table, so that the
 /// page-table arithmetic of a scenario does not depend on what was mapped before.
 const CHOSEN_ALIGN_PAGES: u64 = x86::PT_SPAN_PAGES;
@@ -122,16 +126,19 @@ impl Kernel {
     /// `do_mmap_pgoff`; the caller holds mmap_sem for write.
     pub(crate) async fn do_mmap(&self, cx: &Cx, mm: MmId, request: MapRequest) -> Result<VaRange, MapError> {
         let _span = cx.span("do_mmap_pgoff");
-        let start = match request.at {
-            Some(at) => at,
-            None => self.get_unmapped_area(mm, request.pages)?,
-        };
-        let range = user_range(start, request.pages)?;
+        if request.pages > TASK_PAGES {
+            return Err(MapError::NoSpace);
+        }
         PgoffRange::from_pages(request.pgoff, request.pages).ok_or(MapError::BadRange)?;
         // One more than the limit is let through, as the kernel does.
         if self.st().mm(mm).vmas.len() > MAX_MAP_COUNT {
             return Err(MapError::TooManyMappings);
         }
+        let start = match request.at {
+            Some(at) => at,
+            None => self.get_unmapped_area(mm, request.pages)?,
+        };
+        let range = user_range(start, request.pages)?;
         self.hugetlb_get_unmapped_area(request.backing, range)?;
         let flags = self.calc_vm_flags(mm, &request);
         self.mmap_region(cx, mm, range, &request, flags).await
@@ -239,11 +246,9 @@ impl Kernel {
         }
     }
 
-    /// brk(2). The first call of an address space says where its heap starts.
-    ///
-    /// # Errors
-    /// As the system call: see [`MapError`].
-    pub async fn sys_brk(&self, cx: &Cx, mm: MmId, to: Va) -> Result<(), MapError> {
+    /// brk(2). The first call of an address space says where its heap starts. Returns where the heap ends now, in
+    /// whole pages: where it did before if the call cannot be served, which is all that tells.
+    pub async fn sys_brk(&self, cx: &Cx, mm: MmId, to: Va) -> Va {
         let _span = cx.span("sys_brk");
         cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
         let _sem = cx.lock(self.mmap_sem(mm)).await;
@@ -253,41 +258,47 @@ impl Kernel {
         } else {
             to.page_floor().add_pages(1)
         };
-        let Some((start, now)) = self.st().mm(mm).brk else {
-            self.st().mm_mut(mm).brk = Some((to, to));
-            return Ok(());
-        };
-        // Below its start the heap stays as it is.
+        let (start, now) = self.st().mm(mm).brk.unwrap_or((to, to));
         if to < start {
-            return Ok(());
+            return now;
         }
-        if let Some(gone) = VaRange::new(to, now) {
-            // Where the heap cannot be cut it stays as it is.
-            if self.do_munmap(cx, mm, gone).await.is_err() {
-                return Ok(());
-            }
+        let served = if let Some(gone) = VaRange::new(to, now) {
+            self.do_munmap(cx, mm, gone).await
         } else if let Some(grown) = VaRange::new(now, to) {
-            // Something in the way, or right behind: the heap stays as it is.
-            let wanted = VaRange::new(now, to.add_pages(1)).expect("a page more than something");
-            if self.st().mm(mm).vmas.overlapping(wanted).next().is_some() {
-                return Ok(());
-            }
-            self.do_mmap(
-                cx,
-                mm,
-                MapRequest {
-                    at: Some(now),
-                    pages: grown.pages(),
-                    backing: Backing::Anonymous,
-                    pgoff: Pgoff::new(0),
-                    sharing: Sharing::Private,
-                    prot: Prot::READ_WRITE,
-                    flags: MapFlags::NONE,
-                },
-            )
-            .await?;
+            self.do_brk(cx, mm, grown).await
+        } else {
+            Ok(())
+        };
+        if served.is_err() {
+            return now;
         }
         self.st().mm_mut(mm).brk = Some((start, to));
+        to
+    }
+
+    /// The growing part of `sys_brk`, and `do_brk`; mmap_sem is held for write.
+    async fn do_brk(&self, cx: &Cx, mm: MmId, grown: VaRange) -> Result<(), MapError> {
+        // Something in the way, or right behind.
+        let wanted = VaRange::from_pages(grown.start(), grown.pages() + 1).ok_or(MapError::BadRange)?;
+        if self.st().mm(mm).vmas.overlapping(wanted).next().is_some() {
+            return Err(MapError::NoSpace);
+        }
+        let _span = cx.span("do_brk");
+        let range = user_range(grown.start(), grown.pages())?;
+        if self.st().mm(mm).vmas.len() > MAX_MAP_COUNT {
+            return Err(MapError::TooManyMappings);
+        }
+        let request = MapRequest {
+            at: Some(range.start()),
+            pages: range.pages(),
+            backing: Backing::Anonymous,
+            pgoff: Pgoff::new(0),
+            sharing: Sharing::Private,
+            prot: Prot::READ_WRITE,
+            flags: MapFlags::NONE,
+        };
+        let flags = self.calc_vm_flags(mm, &request);
+        self.mmap_region(cx, mm, range, &request, flags).await?;
         Ok(())
     }
 

@@ -23,6 +23,8 @@ mod munmap;
 mod nonlinear;
 mod page_mkwrite;
 mod pfnmap;
+mod pte_alloc;
+mod shmem;
 mod shrink_list;
 mod shrink_page_list;
 mod stack;

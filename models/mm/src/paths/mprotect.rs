@@ -8,11 +8,11 @@
 //!
 //! Deviation: every file was opened for reading and writing, so no right is refused (-EACCES).
 
-use sim::Cx;
-use x86::{Entry, EntryFlags, Level, Rights, TableId, VaRange, VpnRange};
+use sim::{Action, Cx};
+use x86::{Entry, EntryFlags, Level, Rights, TableId, VaRange, Vpn, VpnRange};
 
 use crate::account::{ENTRY, PAGE_TABLE};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
 use crate::notifier::Path;
 use crate::paths::vma_parts::Parts;
@@ -88,61 +88,114 @@ impl Kernel {
             };
             let ptl = self.st().ptl(table);
             let _ptl = cx.lock(ptl).await;
-            self.change_pte_range(cx, vma, table, pages);
+            at = pages.start();
+            loop {
+                at = self.change_pte_range(cx, vma, table, pages, at);
+                if at == pages.end() {
+                    break;
+                }
+                cx.step(ptl.object(), Action::Write).await;
+            }
             if let Some(block) = VaRange::new(pages.start().va(), pages.end().va()) {
                 self.notify_block(cx, mm, Path::Mprotect, block).await;
             }
-            at = pages.end();
         }
     }
 
-    /// `change_pte_range`: the write right is taken away at once but only given back by a fault,
-    /// unless the page is a shared one that is dirty already, or nobody accounts dirty pages.
-    fn change_pte_range(&self, cx: &Cx, vma: VmaId, table: TableId, pages: VpnRange) {
+    /// `change_pte_range` from a page on, until somebody else comes first. Returns the first page that is not
+    /// changed.
+    fn change_pte_range(&self, cx: &Cx, vma: VmaId, table: TableId, pages: VpnRange, from: Vpn) -> Vpn {
         let mut st = self.st();
-        let (rights, prot, shared, clean_too, driver) = {
-            let v = st.vma(vma);
-            let clean_too = !st.vma_wants_writenotify(v);
-            let driver = v.backing == Backing::Driver;
-            let shared = v.sharing == Sharing::Shared;
-            (v.rights(), v.prot, shared, clean_too, driver)
-        };
+        let change = Change::to(&st, vma);
         let ptes = self.locked_ptes(cx, &st, table);
-        for vpn in pages.iter() {
-            let index = Level::Pte.index_of(vpn);
+        let mut at = from;
+        while at < pages.end() {
+            // The caller has synchronised for the first entry.
+            if at != from && cx.must_sync() {
+                return at;
+            }
+            let index = Level::Pte.index_of(at);
+            at = at.add(1);
             let entry = st.tables.get(table, index);
-            if !entry.maps_page() {
-                // `make_migration_entry_read`: whether it may be stored to again, a fault will find out.
-                if let Some(NonPresent::Migration(pfn, MigrationAccess::Write)) = NonPresent::of(entry) {
-                    let read = NonPresent::Migration(pfn, MigrationAccess::Read);
-                    ptes.set(&mut st, index, read.entry());
-                    cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
-                }
+            if entry.maps_page() {
+                cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
+                ptes.set(&mut st, index, change.of(entry));
                 continue;
             }
-            cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
-            // A private mapping's vm_page_prot has no write right: the next write faults and asks
-            // whether to copy.
-            let write = shared && prot.can_write() && (clean_too || entry.dirty());
-            let rights = if write {
-                rights
-            } else {
-                rights.without(Rights::WRITE)
-            };
-            // `pte_modify` keeps what is not a right.
-            let mut changed = Entry::leaf(entry.pfn(), rights);
-            for kept in [EntryFlags::ACCESSED, EntryFlags::DIRTY] {
-                if entry.has(kept) {
-                    changed = changed.with(kept);
-                }
+            cx.charge(PAGE_TABLE, self.none_pte_cost());
+            // `make_migration_entry_read`: whether it may be stored to again, a fault will find out.
+            if let Some(NonPresent::Migration(pfn, MigrationAccess::Write)) = NonPresent::of(entry) {
+                let read = NonPresent::Migration(pfn, MigrationAccess::Read);
+                ptes.set(&mut st, index, read.entry());
+                cx.charge(PAGE_TABLE, self.machine.costs.pte_access);
             }
-            if driver {
-                changed = changed.with(PTE_SPECIAL);
-            }
-            if !prot.can_read() {
-                changed = changed.with_no_access();
-            }
-            ptes.set(&mut st, index, changed);
         }
+        at
+    }
+}
+
+/// What becomes of the entries of a mapping that map pages.
+struct Change {
+    rights: Rights,
+    may_write: MayWrite,
+    prot: Prot,
+    backing: Backing,
+}
+
+/// Which entries have the write right at once; to others a fault gives it back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MayWrite {
+    /// None: the mapping has not the right, or is private, and the next write asks whether to copy.
+    Nobody,
+    /// Those that are dirty already: somebody accounts dirty pages.
+    Dirty,
+    /// All.
+    Everybody,
+}
+
+impl Change {
+    /// To the rights a mapping has now.
+    fn to(st: &State, vma: VmaId) -> Change {
+        let v = st.vma(vma);
+        let may_write = if v.sharing == Sharing::Private || !v.prot.can_write() {
+            MayWrite::Nobody
+        } else if st.vma_wants_writenotify(v) {
+            MayWrite::Dirty
+        } else {
+            MayWrite::Everybody
+        };
+        Change {
+            rights: v.rights(),
+            may_write,
+            prot: v.prot,
+            backing: v.backing,
+        }
+    }
+
+    /// `pte_modify`, which keeps what is not a right.
+    fn of(&self, entry: Entry) -> Entry {
+        let write = match self.may_write {
+            MayWrite::Nobody => false,
+            MayWrite::Dirty => entry.dirty(),
+            MayWrite::Everybody => true,
+        };
+        let rights = if write {
+            self.rights
+        } else {
+            self.rights.without(Rights::WRITE)
+        };
+        let mut changed = Entry::leaf(entry.pfn(), rights);
+        for kept in [EntryFlags::ACCESSED, EntryFlags::DIRTY] {
+            if entry.has(kept) {
+                changed = changed.with(kept);
+            }
+        }
+        if self.backing == Backing::Driver {
+            changed = changed.with(PTE_SPECIAL);
+        }
+        if !self.prot.can_read() {
+            changed = changed.with_no_access();
+        }
+        changed
     }
 }

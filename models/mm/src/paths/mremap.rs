@@ -21,7 +21,7 @@
 //! a driver's mapping does not move (the drivers modelled know theirs by address); a length that
 //! would run over the largest file page is refused; old length zero is refused by the scenario checker.
 
-use sim::Cx;
+use sim::{Action, Cx};
 use x86::{Entry, Level, PT_SPAN_PAGES, Pgoff, PgoffRange, Va, VaRange};
 
 use crate::account::{ENTRY, PAGE_TABLE};
@@ -304,8 +304,10 @@ impl Kernel {
         };
         for page in 0..pages {
             let (va, target) = (from.add_pages(page), to.add_pages(page));
+            cx.step(src_ptl.object(), Action::Write).await;
             let entry = self.st().tables.get(src, Level::Pte.index(va));
             if entry.is_none() {
+                cx.charge(PAGE_TABLE, self.none_pte_cost());
                 continue;
             }
             cx.charge(PAGE_TABLE, self.machine.costs.pte_access * 2);

@@ -19,9 +19,10 @@
 //! beginning. `truncate_count` and `vm_truncate_count` share a word: equal to the file's counter
 //! means done, page aligned means resume there.
 //!
-//! Deviations: sizes are whole pages, so there is no partial page to zero and `truncate_inode_pages_range`
-//! needs its second pass only for pages that were locked or under writeback in the first; tmpfs's
-//! own `truncate_range` has nothing to do, because no page of a file is swapped out.
+//! The file system comes last: tmpfs may do it all over (shmem.rs).
+//!
+//! Deviation: sizes are whole pages, so there is no partial page to zero and `truncate_inode_pages_range`
+//! needs its second pass only for pages that were locked or under writeback in the first.
 
 use sim::{Cx, Guard};
 use x86::{PAGE_SIZE, Pgoff, PgoffRange, Va, VaRange};
@@ -33,6 +34,7 @@ use crate::frame::{Owner, PageFlags};
 use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::Kernel;
 use crate::paths::ZapDetails;
+use crate::paths::shmem::Cut;
 use crate::profile::{PAGEVEC_SIZE, work};
 use crate::vma::VmaId;
 
@@ -42,7 +44,7 @@ pub(super) struct NoTruncateRange;
 
 /// Which pages `unmap_mapping_range` removes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum EvenCows {
+pub(super) enum EvenCows {
     /// Private copies, too (truncate).
     Yes,
     /// Only pages of the file.
@@ -69,6 +71,7 @@ impl Kernel {
         if self.st().is_hugetlbfs(file) {
             return self.hugetlb_vmtruncate(cx, file, pages).await;
         }
+        self.shmem_notify_change(file, pages);
         self.vmtruncate(cx, file, pages).await;
     }
 
@@ -87,6 +90,7 @@ impl Kernel {
         self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
         self.truncate_inode_pages_range(cx, file, gone).await;
         self.unmap_mapping_range(cx, file, gone, EvenCows::Yes).await;
+        self.shmem_truncate_range(cx, file, gone, Cut::End).await;
         self.check_truncated(cx, file, pages);
     }
 
@@ -111,11 +115,18 @@ impl Kernel {
         self.unmap_mapping_range(cx, file, pages, EvenCows::Yes).await;
         self.truncate_inode_pages_range(cx, file, pages).await;
         self.unmap_mapping_range(cx, file, pages, EvenCows::Yes).await;
+        self.shmem_truncate_range(cx, file, pages, Cut::Hole).await;
         Ok(())
     }
 
     /// `unmap_mapping_range`.
-    async fn unmap_mapping_range(&self, cx: &Cx, file: FileId, pages: PgoffRange, even_cows: EvenCows) {
+    pub(super) async fn unmap_mapping_range(
+        &self,
+        cx: &Cx,
+        file: FileId,
+        pages: PgoffRange,
+        even_cows: EvenCows,
+    ) {
         let _span = cx.span("unmap_mapping_range");
         let lock = self.st().file(file).i_mmap_lock;
         let details = ZapDetails {
@@ -218,9 +229,10 @@ impl Kernel {
         }
         while let Some(rest) = VaRange::new(at, end) {
             at = self.zap_page_range(cx, vma, rest, details).await;
-            let break_now = details
-                .i_mmap_lock
-                .is_some_and(|lock| self.must_break_lock(cx, lock));
+            let break_now = match details.i_mmap_lock {
+                Some(lock) => self.must_break_lock(cx, lock).await,
+                None => false,
+            };
             let finished = at >= end;
             self.st().vma_mut(vma).truncate_count = if finished { done } else { at.get() };
             if break_now {
@@ -243,9 +255,12 @@ impl Kernel {
     /// `truncate_inode_pages_range`: pagevecs of 14; the first pass skips locked pages, the second waits
     /// for them and begins again until it finds nothing. A pagevec that reaches beyond the range holds
     /// references to pages behind it, too, until it is released.
-    async fn truncate_inode_pages_range(&self, cx: &Cx, file: FileId, pages: PgoffRange) {
+    pub(super) async fn truncate_inode_pages_range(&self, cx: &Cx, file: FileId, pages: PgoffRange) {
         let _span = cx.span("truncate_inode_pages");
         self.st().file_mut(file).forget_on_disk(&pages);
+        if self.st().file(file).pages.is_empty() {
+            return;
+        }
         let mut next = Some(pages.first());
         while let Some(from) = next {
             let batch = self.pagevec_lookup(cx, file, from).await;
@@ -349,7 +364,7 @@ impl Kernel {
             frame.flags.clear(PageFlags::CACHED);
             frame.flags.clear(PageFlags::DIRTY);
         }
-        drop(locked);
         self.put_page(cx, page.pfn).await;
+        drop(locked);
     }
 }

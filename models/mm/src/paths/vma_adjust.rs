@@ -2,7 +2,7 @@
 //!
 //! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.4). The caller holds mmap_sem for write. Each change
 //! takes i_mmap_lock if there is a file, then anon_vma->lock if the VMA, or a neighbour that gives it
-//! pages, has an anon_vma; takes the VMA out of the i_mmap tree (nonlinear ones stay on their list),
+//! pages, has an anon_vma, and gives them back in reverse; takes the VMA out of the i_mmap tree (nonlinear ones stay on their list),
 //! changes it, and puts it back. A new
 //! VMA copies the file's truncate count, the new half of a split one that of the VMA. Who takes pages
 //! over from a neighbour (the *importer*) with another truncate count is looked at again by a truncate
@@ -53,6 +53,14 @@ impl Behind {
     }
 }
 
+/// The locks of a VMA's reverse maps. They go in the order of the fields, the reverse of that in which they
+/// are taken.
+#[must_use = "the reverse maps may be changed as long as it is kept"]
+struct RmapGuards<'a> {
+    _anon_vma: Option<Guard<'a>>,
+    _i_mmap: Option<Guard<'a>>,
+}
+
 impl Kernel {
     /// `vma_link`.
     pub(crate) async fn vma_link(&self, cx: &Cx, mm: MmId, vma: Vma) -> VmaId {
@@ -83,14 +91,18 @@ impl Kernel {
     }
 
     /// i_mmap_lock, then anon_vma->lock, of a VMA.
-    pub(crate) async fn lock_rmap<'a>(&self, cx: &'a Cx, vma: VmaId) -> [Option<Guard<'a>>; 2] {
+    async fn lock_rmap<'a>(&self, cx: &'a Cx, vma: VmaId) -> RmapGuards<'a> {
         let (file, anon) = {
             let st = self.st();
             let anon = st.vma(vma).anon_vma.map(|a| st.anon_vma(a).lock);
             (self.i_mmap_lock_of(vma, &st), anon)
         };
         let i_mmap = lock_if_any(cx, file).await;
-        [i_mmap, lock_if_any(cx, anon).await]
+        let anon_vma = lock_if_any(cx, anon).await;
+        RmapGuards {
+            _anon_vma: anon_vma,
+            _i_mmap: i_mmap,
+        }
     }
 
     fn i_mmap_lock_of(&self, vma: VmaId, st: &crate::kernel::State) -> Option<LockId> {
@@ -191,7 +203,7 @@ impl Kernel {
             let imported = concerned.and_then(|(next, _)| st.vma(next).anon_vma);
             (self.i_mmap_lock_of(vma, &st), st.vma(vma).anon_vma.or(imported))
         };
-        let _i_mmap = lock_if_any(cx, file).await;
+        let i_mmap = lock_if_any(cx, file).await;
         if let (Some(_), Some((next, importer))) = (file, concerned) {
             let mut st = self.st();
             if st.vma(vma).truncate_count != st.vma(next).truncate_count {
@@ -199,7 +211,10 @@ impl Kernel {
             }
         }
         let anon_lock = anon.map(|a| self.st().anon_vma(a).lock);
-        let _anon = lock_if_any(cx, anon_lock).await;
+        let _locks = RmapGuards {
+            _anon_vma: lock_if_any(cx, anon_lock).await,
+            _i_mmap: i_mmap,
+        };
         if let (Some(anon), Some((_, importer))) = (anon, concerned) {
             let mut st = self.st();
             if st.vma(importer).anon_vma.is_none() {

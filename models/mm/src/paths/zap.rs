@@ -8,6 +8,9 @@
 //! caller finishes the last gather: at its end the entries are clear, but the last batch of pages is
 //! neither flushed nor freed.
 //!
+//! An entry is cleared first; then a design with `invalidate_page` here (V1) tells its subscribers, the page
+//! of a file gets the entry's dirty and accessed bits, its reverse mapping is forgotten, and it is queued.
+//!
 //! Locks: the caller holds mmap_sem (munmap, madvise), i_mmap_lock (truncate), or nothing (exit).
 //! Inside: one pte lock at a time, never across page tables.
 //!
@@ -19,7 +22,7 @@
 //! Deviations: no special entries; entries of driver mappings have
 //! no page and only need the flush.
 
-use sim::{Action, Cx, LockId, Object};
+use sim::{Action, Cx, LockId};
 use x86::{Entry, PAGE_SIZE, Pfn, TableId, Va, VaRange, Vpn, VpnRange};
 
 use crate::account::PAGE_TABLE;
@@ -55,40 +58,48 @@ pub(crate) struct Zapped<'a> {
     pub(crate) reached: Va,
 }
 
+/// Whether a zap goes on after a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BlockEnd {
+    GoOn,
+    /// It ends: the caller's lock is to be given up.
+    Break,
+}
+
 /// Why the inner loop of zap_pte_range comes up for air.
 enum Pause {
     /// End of the table or of the block.
     Done,
-    /// The gather is full.
-    Full,
-    /// The gather takes no pages: this one goes now.
-    Free(Pfn),
-    /// A page was cleared that somebody must be told of before it is queued.
-    Notify(Va, Option<Pfn>),
+    /// The gather has this page and wants something done.
+    Queued(Pfn, Room),
+    /// An entry was cleared that somebody must be told of, or whose page becomes dirty, before its mapping
+    /// is forgotten.
+    Cleared(Va, Entry),
     /// An entry that named this slot was cleared.
     Swap(SwapSlot),
-    /// A page of a file whose entry is dirty, but not the page yet (F15).
-    Dirty(Pfn),
     /// Somebody else comes first.
     Sync,
 }
 
 /// What zap_pte_range works on.
 struct PteRange {
+    mm: MmId,
     backing: Backing,
     table: TableId,
-    pages: VpnRange,
+    /// The next page, and the first one that is not meant.
+    at: Vpn,
+    end: Vpn,
     details: ZapDetails,
-    notify: Notify,
+    told: Told,
     anon: u64,
     file: u64,
 }
 
+/// Whether the design has a callback for every entry that is cleared.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Notify {
-    Nobody,
-    /// Whoever is registered when the page is cleared.
-    EachPage(MmId),
+enum Told {
+    Nothing,
+    EachPage,
 }
 
 impl Kernel {
@@ -145,9 +156,8 @@ impl Kernel {
         let mut left = self.profile.zap_block_bytes();
         for &(vma, part) in parts {
             let mut at = part.start();
-            let huge = self.st().is_huge(vma);
             while at < part.end() {
-                at = if huge {
+                at = if self.st().is_huge(vma) {
                     // A huge page counts a page against the block, after the fact.
                     left -= (part.pages() / HPAGE_PAGES * PAGE_SIZE) as i64;
                     self.unmap_hugepage_range(cx, vma, part, None).await;
@@ -159,21 +169,11 @@ impl Kernel {
                 if left > 0 {
                     break;
                 }
-                self.st().metrics.zap_blocks += 1;
-                gather.finish(FlushPoint::BlockEnd).await;
-                match details.i_mmap_lock {
-                    Some(lock) if self.must_break_lock(cx, lock) => {
-                        return Zapped {
-                            gather: None,
-                            reached: at,
-                        };
-                    }
-                    // Without a lock-break the sleepable kernel reschedules with the rwsem held.
-                    _ => {
-                        if cx.need_resched() && self.may_resched(details) {
-                            cx.cond_resched().await;
-                        }
-                    }
+                if self.end_block(cx, gather, details).await == BlockEnd::Break {
+                    return Zapped {
+                        gather: None,
+                        reached: at,
+                    };
                 }
                 gather = Gather::new(self, cx, mm);
                 left = self.profile.zap_block_bytes();
@@ -185,18 +185,42 @@ impl Kernel {
         }
     }
 
+    /// A block is used up: its gather is finished, and others may run.
+    async fn end_block(&self, cx: &Cx, gather: Gather<'_>, details: ZapDetails) -> BlockEnd {
+        self.st().metrics.zap_blocks += 1;
+        gather.finish(FlushPoint::BlockEnd).await;
+        if let Some(lock) = details.i_mmap_lock
+            && self.must_break_lock(cx, lock).await
+        {
+            return BlockEnd::Break;
+        }
+        // Without a lock-break the sleepable kernel reschedules with the rwsem held.
+        if cx.need_resched() && self.may_resched(details) {
+            cx.cond_resched().await;
+        }
+        BlockEnd::GoOn
+    }
+
     fn may_resched(&self, details: ZapDetails) -> bool {
         details.i_mmap_lock.is_none() || self.profile.truncate_break == crate::profile::TruncateBreak::Never
     }
 
-    /// `need_resched() || spin_needbreak(i_mmap_lock)`: contention is only looked at with
-    /// CONFIG_PREEMPT (include/linux/sched.h 2.6.27).
-    pub(crate) fn must_break_lock(&self, cx: &Cx, i_mmap_lock: LockId) -> bool {
+    /// `need_resched() || spin_needbreak(i_mmap_lock)`.
+    pub(crate) async fn must_break_lock(&self, cx: &Cx, i_mmap_lock: LockId) -> bool {
         if self.profile.truncate_break == crate::profile::TruncateBreak::Never {
             return false;
         }
-        let needbreak = self.profile.preemption == KernelPreemption::Full && cx.is_contended(i_mmap_lock);
-        cx.need_resched() || needbreak
+        cx.need_resched() || self.spin_needbreak(cx, i_mmap_lock).await
+    }
+
+    /// `spin_needbreak`: contention is only looked at with CONFIG_PREEMPT (include/linux/sched.h 2.6.27).
+    pub(crate) async fn spin_needbreak(&self, cx: &Cx, lock: LockId) -> bool {
+        if self.profile.preemption != KernelPreemption::Full {
+            return false;
+        }
+        // Whoever came for it earlier must be seen waiting.
+        cx.step(lock.object(), Action::Read).await;
+        cx.is_contended(lock)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the kernel function's own parameters")]
@@ -228,132 +252,96 @@ impl Kernel {
                 at = scan.reached;
                 continue;
             };
-            if *left <= 0 {
-                // The block ended on the absent entries; the table is looked at in the next one.
-                return scan.reached.va();
-            }
-            at = self
-                .zap_pte_range(cx, gather, vma, mm, table, pages, left, details)
-                .await;
+            let range = self.pte_range(vma, mm, (table, pages), details);
+            at = self.zap_pte_range(cx, gather, range, left).await;
         }
         at.va()
     }
 
+    fn pte_range(
+        &self,
+        vma: VmaId,
+        mm: MmId,
+        (table, pages): (TableId, VpnRange),
+        details: ZapDetails,
+    ) -> PteRange {
+        let bound = self.table.at(Path::Zap, Point::AfterClear).is_some();
+        PteRange {
+            mm,
+            backing: self.st().vma(vma).backing,
+            table,
+            at: pages.start(),
+            end: pages.end(),
+            details,
+            told: if bound { Told::EachPage } else { Told::Nothing },
+            anon: 0,
+            file: 0,
+        }
+    }
+
     /// `zap_pte_range`: one hold of one page table's lock. Returns the page reached.
-    #[expect(clippy::too_many_arguments, reason = "the kernel function's own parameters")]
     async fn zap_pte_range(
         &self,
         cx: &Cx,
         gather: &mut Gather<'_>,
-        vma: VmaId,
-        mm: MmId,
-        table: TableId,
-        pages: VpnRange,
+        mut range: PteRange,
         left: &mut i64,
-        details: ZapDetails,
     ) -> Vpn {
         let _span = cx.span("zap_pte_range");
-        let (ptl, backing) = {
+        let ptl = {
             let mut st = self.st();
             st.metrics.ptl_holds += 1;
-            (st.ptl(table), st.vma(vma).backing)
+            st.ptl(range.table)
         };
-        let bound = self.table.at(Path::Zap, Point::AfterClear).is_some();
-        let notify = if bound {
-            Notify::EachPage(mm)
-        } else {
-            Notify::Nobody
-        };
-        let mut range = PteRange {
-            backing,
-            table,
-            pages,
-            details,
-            notify,
-            anon: 0,
-            file: 0,
-        };
-        let mut at = pages.start();
         let _ptl = cx.lock(ptl).await;
         loop {
-            match self.zap_ptes(cx, gather, &mut range, &mut at, left) {
+            match self.zap_ptes(cx, gather, &mut range, left) {
                 Pause::Done => break,
-                Pause::Sync => cx.step(Object::Lock(0), Action::Write).await,
+                Pause::Sync => cx.step(ptl.object(), Action::Write).await,
                 Pause::Swap(slot) => self.free_swap_and_cache(cx, slot).await,
-                Pause::Dirty(pfn) => self.set_page_dirty(cx, pfn).await,
-                Pause::Full => gather.flush_mmu(FlushPoint::Full).await,
-                Pause::Free(pfn) => gather.free_now(pfn).await,
-                Pause::Notify(va, pfn) => {
-                    self.notify_page(cx, mm, (Path::Zap, Point::AfterClear), va, pfn)
-                        .await;
-                    if let Some(pfn) = pfn {
-                        match gather.remove_page(pfn) {
-                            Room::Left => {}
-                            Room::Full => gather.flush_mmu(FlushPoint::Full).await,
-                            Room::None => gather.free_now(pfn).await,
-                        }
-                    }
-                }
+                Pause::Queued(pfn, room) => gather.make_room(pfn, room).await,
+                Pause::Cleared(va, entry) => self.zap_cleared(cx, gather, &mut range, va, entry).await,
             }
         }
         let mut st = self.st();
-        let mm = st.mm_mut(mm);
+        let mm = st.mm_mut(range.mm);
         mm.anon_rss -= range.anon;
         mm.file_rss -= range.file;
-        at
+        range.at
     }
 
     /// The loop over entries, as far as it goes without letting anybody else in.
-    fn zap_ptes(
-        &self,
-        cx: &Cx,
-        gather: &mut Gather<'_>,
-        range: &mut PteRange,
-        at: &mut Vpn,
-        left: &mut i64,
-    ) -> Pause {
+    fn zap_ptes(&self, cx: &Cx, gather: &mut Gather<'_>, range: &mut PteRange, left: &mut i64) -> Pause {
         let costs = &self.machine.costs;
-        // Eight entries share a cache line.
-        let none_cost = sim::Cycles::new(costs.cacheline_touch.get() / 8);
+        let none_cost = self.none_pte_cost();
         let present_cost = costs.pte_access + costs.cacheline_touch * work::RMAP;
-        let first = *at;
+        let first = range.at;
         let ptes = self.locked_ptes(cx, &self.st(), range.table);
-        while *at < range.pages.end() && *left > 0 {
+        while range.at < range.end && *left > 0 {
             // The caller has synchronised for the first entry.
-            if *at != first && cx.must_sync() {
+            if range.at != first && cx.must_sync() {
                 return Pause::Sync;
             }
             let mut st = self.st();
-            let index = x86::Level::Pte.index_of(*at);
+            let (va, index) = (range.at.va(), x86::Level::Pte.index_of(range.at));
+            range.at = range.at.add(1);
             let entry = st.tables.get(range.table, index);
             if entry.is_none() {
                 *left -= ZAP_NONE_BYTES;
-                *at = at.add(1);
                 cx.charge(PAGE_TABLE, none_cost);
                 continue;
             }
-            if self.must_dirty(range, entry) {
-                return Pause::Dirty(entry.pfn());
-            }
             *left -= x86::PAGE_SIZE as i64;
-            let va = at.va();
-            *at = at.add(1);
             if let Some(meaning) = NonPresent::of(entry) {
                 cx.charge(PAGE_TABLE, none_cost);
                 if range.details.keep_nonpresent() {
                     continue;
                 }
                 ptes.set(&mut st, index, Entry::NONE);
-                match meaning {
-                    NonPresent::Swap(slot) => return Pause::Swap(slot),
-                    NonPresent::File(_) => {}
-                    NonPresent::Migration(pfn, _) => match self.rss_of_migrating(pfn) {
-                        CountedIn::Nothing => {}
-                        CountedIn::Anon => range.anon += 1,
-                        CountedIn::File => range.file += 1,
-                    },
+                match self.forget_nonpresent_now(range, meaning) {
+                    Some(slot) => return Pause::Swap(slot),
+                    None => continue,
                 }
-                continue;
             }
             if self.keeps(&mut st, range, entry) {
                 cx.charge(PAGE_TABLE, costs.cacheline_touch);
@@ -363,25 +351,60 @@ impl Kernel {
             ptes.set(&mut st, index, left_behind);
             cx.charge(PAGE_TABLE, present_cost);
             gather.cleared_entry();
-            let page = self.forget_mapping(&mut st, range, entry);
-            // Asked for each entry: who registers while we hold the lock must hear of the next one.
-            let told = matches!(range.notify, Notify::EachPage(mm) if !st.mm(mm).subscribers.is_empty());
-            drop(st);
-            if told {
-                return Pause::Notify(va, page);
+            if must_tell(&st, range) || self.must_dirty(range, entry) {
+                return Pause::Cleared(va, entry);
             }
-            if let Some(pfn) = page {
+            if let Some(pfn) = self.forget_mapping(&mut st, range, entry) {
                 match gather.remove_page(pfn) {
                     Room::Left => {}
-                    Room::Full => return Pause::Full,
-                    Room::None => return Pause::Free(pfn),
+                    room => return Pause::Queued(pfn, room),
                 }
             }
         }
         Pause::Done
     }
 
-    /// Whether the page must be marked dirty before its entry goes.
+    /// What is due after an entry was cleared, in this order: the subscribers hear of it (V1; before the page's
+    /// mapping is forgotten and before the flush), the page of a file becomes dirty (F15), and only then is the
+    /// mapping forgotten.
+    async fn zap_cleared(
+        &self,
+        cx: &Cx,
+        gather: &mut Gather<'_>,
+        range: &mut PteRange,
+        va: Va,
+        entry: Entry,
+    ) {
+        if must_tell(&self.st(), range) {
+            let page = (range.backing != Backing::Driver).then(|| entry.pfn());
+            self.notify_page(cx, range.mm, (Path::Zap, Point::AfterClear), va, page)
+                .await;
+        }
+        if self.must_dirty(range, entry) {
+            self.set_page_dirty(cx, entry.pfn()).await;
+        }
+        let page = self.forget_mapping(&mut self.st(), range, entry);
+        if let Some(pfn) = page {
+            let room = gather.remove_page(pfn);
+            gather.make_room(pfn, room).await;
+        }
+    }
+
+    /// Forgets an entry without a page, which was cleared, but for the slot that it may have named.
+    fn forget_nonpresent_now(&self, range: &mut PteRange, meaning: NonPresent) -> Option<SwapSlot> {
+        match meaning {
+            NonPresent::Swap(slot) => return Some(slot),
+            NonPresent::File(_) => {}
+            NonPresent::Migration(pfn, _) => match self.rss_of_migrating(pfn) {
+                CountedIn::Nothing => {}
+                CountedIn::Anon => range.anon += 1,
+                CountedIn::File => range.file += 1,
+            },
+        }
+        None
+    }
+
+    /// Whether the page must be marked dirty before its mapping is forgotten.
     fn must_dirty(&self, range: &PteRange, entry: Entry) -> bool {
         if range.backing == Backing::Driver || !entry.maps_page() || !entry.dirty() {
             return false;
@@ -431,4 +454,9 @@ impl Kernel {
         }
         Some(pfn)
     }
+}
+
+/// Asked for each entry: who registers while the lock is held must hear of the next one.
+fn must_tell(st: &State, range: &PteRange) -> bool {
+    range.told == Told::EachPage && !st.mm(range.mm).subscribers.is_empty()
 }
