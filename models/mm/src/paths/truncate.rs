@@ -259,7 +259,7 @@ impl Kernel {
                     self.truncate_complete_page(cx, file, index, page, locked).await;
                 }
             }
-            self.pagevec_release(cx, &batch).await;
+            self.release_batch(cx, &batch).await;
             cx.cond_resched().await;
         }
         let mut from = pages.first();
@@ -274,7 +274,7 @@ impl Kernel {
                 continue;
             };
             if !pages.contains(*first) {
-                return self.pagevec_release(cx, &batch).await;
+                return self.release_batch(cx, &batch).await;
             }
             for &(index, page) in batch.iter().filter(|(index, _)| pages.contains(*index)) {
                 let locked = cx.lock(page.lock).await;
@@ -282,14 +282,14 @@ impl Kernel {
                 self.truncate_complete_page(cx, file, index, page, locked).await;
                 from = index.get().checked_add(1).map_or(pages.first(), Pgoff::new);
             }
-            self.pagevec_release(cx, &batch).await;
+            self.release_batch(cx, &batch).await;
         }
     }
 
-    /// `pagevec_release`.
-    async fn pagevec_release(&self, cx: &Cx, batch: &[(Pgoff, CachedPage)]) {
+    /// `pagevec_release` of what a look-up found.
+    async fn release_batch(&self, cx: &Cx, batch: &[(Pgoff, CachedPage)]) {
         let pages: Vec<_> = batch.iter().map(|(_, page)| page.pfn).collect();
-        self.release_pages(cx, &pages).await;
+        self.pagevec_release(cx, &pages).await;
     }
 
     /// `pagevec_lookup`: up to 14 pages, each with a reference for us.
