@@ -6,8 +6,8 @@
 //! ends in batches (shrink_list.rs), pages of the inactive list one by one (shrink_page_list.rs).
 //!
 //! `priority` falls from 12 to 0 as long as too little was freed: of each list, its length shifted right by
-//! it is scanned, and one page more; less than a batch is saved up for the next time. From the third
-//! attempt on that scanned anything the task naps in between. Mapped pages leave the active list only if
+//! it is scanned, and one page more; less than a batch is saved up for the next time. From the fourth
+//! attempt on, after one that scanned anything, the task naps. Mapped pages leave the active list only if
 //! `reclaim_mapped` says so: if much of memory is mapped, the active list is much longer than the
 //! inactive one, or reclaim is in distress.
 //!
@@ -39,8 +39,9 @@ const PERCENT: u64 = 100;
 /// A zone is near the end of its memory when so many times the pages of its lists were scanned without
 /// one being freed (`zone_is_near_oom`).
 const NEAR_OOM_FACTOR: u64 = 3;
-/// Attempts without a nap: reclaim naps when the priority is below the first by more than this.
-const ATTEMPTS_WITHOUT_NAP: u32 = 2;
+/// The lowest priority after which reclaim does not nap: the first three attempts follow at once
+/// (`do_try_to_free_pages`, `shrink_all_memory`, `balance_pgdat`).
+pub(super) const NAP_BELOW: u32 = DEF_PRIORITY - 2;
 
 /// What reclaim remembers of a zone.
 #[derive(Clone, Debug)]
@@ -49,8 +50,6 @@ pub(crate) struct ReclaimState {
     nr_scan: [u64; 2],
     /// `prev_priority`.
     pub(super) prev_priority: u32,
-    /// Frames that had been freed when the zone was found to be all unreclaimable.
-    pub(super) unreclaimable_at: Option<u64>,
     /// Where kswapd sleeps, once it was started.
     pub(super) kswapd_wait: Option<sim::QueueId>,
 }
@@ -60,7 +59,6 @@ impl Default for ReclaimState {
         ReclaimState {
             nr_scan: [0; 2],
             prev_priority: DEF_PRIORITY,
-            unreclaimable_at: None,
             kswapd_wait: None,
         }
     }
@@ -75,6 +73,17 @@ pub(super) struct ScanControl {
     pub(super) batch: u64,
     /// `swappiness`.
     swappiness: u64,
+    /// `all_unreclaimable`, of the last attempt.
+    zones: Zones,
+}
+
+/// Whether an attempt of direct reclaim tried any zone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Zones {
+    /// It did.
+    SomeTried,
+    /// All were passed over.
+    AllUnreclaimable,
 }
 
 impl ScanControl {
@@ -83,6 +92,7 @@ impl ScanControl {
             scanned: 0,
             batch: SWAP_CLUSTER_MAX,
             swappiness: SWAPPINESS,
+            zones: Zones::SomeTried,
         }
     }
 }
@@ -127,7 +137,8 @@ impl Tendency {
 }
 
 impl Kernel {
-    /// `try_to_free_pages`: direct reclaim. Returns how many pages were freed.
+    /// `try_to_free_pages`: direct reclaim. Returns how many pages were freed; none, unless they were a
+    /// batch, if the zone had been given up by the last attempt.
     pub(crate) async fn try_to_free_pages(&self, cx: &Cx) -> u64 {
         let _span = cx.span("try_to_free_pages");
         self.st().metrics.reclaim_direct += 1;
@@ -140,20 +151,25 @@ impl Kernel {
             if reclaimed >= sc.batch {
                 break;
             }
-            if sc.scanned > 0 && priority < DEF_PRIORITY - ATTEMPTS_WITHOUT_NAP {
+            if sc.scanned > 0 && priority < NAP_BELOW {
                 self.congestion_wait(cx, RECLAIM_NAP_NS).await;
             }
         }
         self.st().reclaim.prev_priority = last;
-        reclaimed
+        match sc.zones {
+            Zones::SomeTried => reclaimed,
+            Zones::AllUnreclaimable => 0,
+        }
     }
 
     /// `shrink_zones` for the only zone.
     async fn shrink_zones(&self, cx: &Cx, priority: u32, sc: &mut ScanControl) -> u64 {
         self.note_zone_scanning_priority(priority);
-        if self.all_unreclaimable() && priority != DEF_PRIORITY {
+        if self.given_up_at(priority) {
+            sc.zones = Zones::AllUnreclaimable;
             return 0;
         }
+        sc.zones = Zones::SomeTried;
         self.shrink_zone(cx, priority, sc).await
     }
 
@@ -163,10 +179,9 @@ impl Kernel {
         st.reclaim.prev_priority = st.reclaim.prev_priority.min(priority);
     }
 
-    /// `zone_is_all_unreclaimable`: found so, and no frame was freed since.
-    pub(super) fn all_unreclaimable(&self) -> bool {
-        let freed = self.frames.borrow().turnover(self.zone).1;
-        self.st().reclaim.unreclaimable_at == Some(freed)
+    /// Whether the zone is passed over: of one that is all unreclaimable only the first priority is tried.
+    pub(super) fn given_up_at(&self, priority: u32) -> bool {
+        priority != DEF_PRIORITY && self.frames.borrow().all_unreclaimable(self.zone)
     }
 
     /// `shrink_zone`. Returns how many pages were freed.
@@ -234,14 +249,14 @@ impl Kernel {
                     return freed;
                 }
                 let mut sc = ScanControl {
-                    scanned: 0,
                     batch: pages,
                     swappiness: SWAPPINESS_FORCED,
+                    ..ScanControl::new()
                 };
                 freed += self
                     .shrink_all_zones(cx, pages - freed, priority, pass, &mut sc)
                     .await;
-                if freed < pages && sc.scanned > 0 && priority < DEF_PRIORITY - ATTEMPTS_WITHOUT_NAP {
+                if freed < pages && sc.scanned > 0 && priority < NAP_BELOW {
                     self.congestion_wait(cx, RECLAIM_NAP_NS).await;
                 }
             }
@@ -258,6 +273,9 @@ impl Kernel {
         pass: Pass,
         sc: &mut ScanControl,
     ) -> u64 {
+        if self.given_up_at(priority) {
+            return 0;
+        }
         let batch = match pass {
             Pass::WhenDue => pages,
             Pass::AtOnce => 0,
