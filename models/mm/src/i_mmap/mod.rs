@@ -122,11 +122,23 @@ pub enum Removed<Id> {
 pub struct Visit<Id> {
     /// The ids met, in the order of the kernel.
     pub ids: Vec<Id>,
-    /// Tree nodes the walk stepped on, whether or not they intersect. Children that were looked at and refused are
-    /// not counted, nor are steps back up.
-    pub tree_nodes: usize,
-    /// List members the walk stepped on. All of them intersect, so `ids.len() - list_members` tree nodes did.
-    pub list_members: usize,
+    /// Those of them that are tree nodes, in the same order; the others are list members, each a step from the id
+    /// before it.
+    pub heads: Vec<Head>,
+    /// Tree nodes stepped on after the last that intersects, until the walk ran out. Whoever breaks off never comes
+    /// there.
+    pub tail: usize,
+}
+
+/// A tree node that was met, and the way to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its place among the ids.
+    pub at: u32,
+    /// Tree nodes stepped on since the head before it, whether or not they intersect. Children that were looked at
+    /// and refused are not counted, nor are steps back up; so it can be none, where the way to an earlier id led
+    /// through this one.
+    pub nodes: u32,
 }
 
 impl<Id> Visit<Id> {
@@ -134,9 +146,39 @@ impl<Id> Visit<Id> {
     const fn nothing() -> Self {
         Self {
             ids: Vec::new(),
-            tree_nodes: 0,
-            list_members: 0,
+            heads: Vec::new(),
+            tail: 0,
         }
+    }
+
+    /// A list without a tree.
+    pub(crate) const fn of_list(ids: Vec<Id>) -> Self {
+        Self {
+            ids,
+            heads: Vec::new(),
+            tail: 0,
+        }
+    }
+
+    /// A tree node intersects: `tail` is the way to it.
+    fn meet_head(&mut self, id: Id) {
+        self.heads.push(Head {
+            at: self.ids.len() as u32,
+            nodes: std::mem::take(&mut self.tail) as u32,
+        });
+        self.ids.push(id);
+    }
+
+    /// Tree nodes the whole walk stepped on.
+    #[must_use]
+    pub fn tree_nodes(&self) -> usize {
+        self.heads.iter().map(|head| head.nodes as usize).sum::<usize>() + self.tail
+    }
+
+    /// List members the whole walk stepped on.
+    #[must_use]
+    pub const fn list_members(&self) -> usize {
+        self.ids.len() - self.heads.len()
     }
 }
 

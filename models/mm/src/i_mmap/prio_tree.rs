@@ -199,7 +199,6 @@ impl<Id> PrioTree<Id> {
         self.nodes.in_use()
     }
 
-    /// The largest `last` that the radix levels can hold.
     /// Whether an id is in the index, whatever its interval.
     #[must_use]
     pub fn holds(&self, id: Id) -> bool
@@ -209,6 +208,7 @@ impl<Id> PrioTree<Id> {
         self.by_id.contains_key(&id)
     }
 
+    /// The largest `last` that the radix levels can hold.
     const fn max_index(&self) -> u64 {
         u64::MAX >> (OFFSET_BITS - self.index_bits)
     }
@@ -483,14 +483,13 @@ impl<Id: Copy + Ord> IntervalIndex<Id> for PrioTree<Id> {
             .collect();
         while let Some((at, depth, prefix)) = ahead.pop() {
             let node = self.node(at);
-            visit.tree_nodes += 1;
+            visit.tail += 1;
             if node.span.intersects(query) {
-                visit.ids.push(self.member(node.front).id);
+                visit.meet_head(self.member(node.front).id);
                 let mut following = self.member(node.front).next;
                 while let Some(at) = following {
                     let member = self.member(at);
                     visit.ids.push(member.id);
-                    visit.list_members += 1;
                     following = member.next;
                 }
             }

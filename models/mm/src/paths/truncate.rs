@@ -145,7 +145,8 @@ impl Kernel {
         details: ZapDetails,
     ) -> Guard<'a> {
         'restart: loop {
-            for vma in self.mappers(cx, file, pages) {
+            let mut walk = self.range_mappers(file, pages);
+            while let Some(vma) = self.next_mapper(cx, &mut walk) {
                 let part = self.st().vma(vma).addresses_of(pages);
                 let part = part.expect("the tree visits mappers only");
                 if let Step::Restart = self.unmap_mapping_vma(cx, file, vma, part, details).await {
@@ -177,19 +178,10 @@ impl Kernel {
         st.file_mut(file).truncate_count = next;
     }
 
-    /// VMAs that map some of the pages, in the tree's order; charged by nodes visited.
+    /// VMAs that map some of the pages, in the tree's order; all of them are stepped on.
     pub(super) fn mappers(&self, cx: &Cx, file: FileId, pages: &PgoffRange) -> Vec<VmaId> {
-        let mut st = self.st();
-        let visit = st
-            .file(file)
-            .i_mmap
-            .visit(pages.first().get(), pages.last().get());
-        let (nodes, members) = (visit.tree_nodes as u64, visit.list_members as u64);
-        st.metrics.i_mmap_nodes += nodes;
-        st.metrics.i_mmap_members += members;
-        drop(st);
-        self.touch_lines(cx, (nodes + members) * work::I_MMAP_NODE);
-        visit.ids
+        let walk = self.range_mappers(file, pages);
+        self.all_mappers(cx, walk)
     }
 
     /// `unmap_mapping_range_vma`.

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::Head;
 use super::super::scripts::{Op, interval, op};
 use super::*;
 
@@ -117,12 +118,12 @@ proptest! {
                 }
                 Op::Query(first, last) => {
                     let order = check_rules(&tree);
-                    let due = Visit {
-                        ids: naive.visit(first, last),
-                        tree_nodes: stepped_on(&tree, &order, first, last),
-                        list_members: 0,
-                    };
-                    prop_assert_eq!(tree.visit(first, last), due);
+                    let visit = tree.visit(first, last);
+                    prop_assert_eq!(&visit.ids, &naive.visit(first, last));
+                    prop_assert_eq!(visit.tree_nodes(), stepped_on(&tree, &order, first, last));
+                    prop_assert_eq!(visit.list_members(), 0);
+                    let places: Vec<_> = visit.heads.iter().map(|head| head.at).collect();
+                    prop_assert_eq!(places, (0..visit.ids.len() as u32).collect::<Vec<_>>());
                 }
                 Op::Fork(_) | Op::Remove(_) => {}
             }
@@ -256,8 +257,8 @@ fn a_walk_enters_what_reaches_the_query_and_stops_behind_it() {
         tree.visit(9, 9),
         Visit {
             ids: vec![2],
-            tree_nodes: 3,
-            list_members: 0
+            heads: vec![Head { at: 0, nodes: 3 }],
+            tail: 0
         }
     );
     // Pages 1 and 2: 4 and 3 are stepped on, since 4 reaches far enough, and 3 begins behind.
@@ -265,8 +266,9 @@ fn a_walk_enters_what_reaches_the_query_and_stops_behind_it() {
         tree.visit(1, 2),
         Visit {
             ids: vec![0, 1],
-            tree_nodes: 4,
-            list_members: 0
+            // 2 is on the way to 1.
+            heads: vec![Head { at: 0, nodes: 2 }, Head { at: 1, nodes: 0 }],
+            tail: 2
         }
     );
     // Truncation to five pages.
@@ -283,7 +285,7 @@ fn mappers_of_one_range_are_as_many_nodes() {
         assert_eq!(tree.insert(16, 31, id), Placed::TreeNode);
     }
     let visit = tree.visit(20, u64::MAX);
-    assert_eq!((visit.tree_nodes, visit.list_members), (1000, 0));
+    assert_eq!((visit.tree_nodes(), visit.list_members()), (1000, 0));
     assert_eq!(visit.ids, (0..1000).collect::<Vec<_>>(), "equal keys go right");
     for id in 0..1000 {
         assert_eq!(tree.remove(16, 31, id), Ok(Removed::TreeNode));

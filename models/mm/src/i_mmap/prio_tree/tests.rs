@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use naive::Naive;
 
+use super::super::Head;
 use super::super::scripts::{Op, interval, op};
 use super::*;
 
@@ -184,8 +185,8 @@ fn preorder_of_a_hand_made_tree() {
         tree.visit(1, 1),
         Visit {
             ids: vec![5, 1],
-            tree_nodes: 4,
-            list_members: 0
+            heads: vec![Head { at: 0, nodes: 3 }, Head { at: 1, nodes: 1 }],
+            tail: 0
         }
     );
     // Truncation to four pages: 1-3 does not reach page 4, so neither it nor what is under it is entered.
@@ -193,10 +194,21 @@ fn preorder_of_a_hand_made_tree() {
         tree.visit(4, u64::MAX),
         Visit {
             ids: vec![0, 3, 2, 4],
-            tree_nodes: 4,
-            list_members: 0
+            heads: (0..4).map(|at| Head { at, nodes: 1 }).collect(),
+            tail: 0
         }
     );
+    // Page 7: 3-7 is the only one; neither half reaches it.
+    assert_eq!(
+        tree.visit(7, 7),
+        Visit {
+            ids: vec![0],
+            heads: vec![Head { at: 0, nodes: 1 }],
+            tail: 0
+        }
+    );
+    // Page 0: behind 0-1, which is met after three others, nothing is left.
+    assert_eq!(tree.visit(0, 0).heads, [Head { at: 0, nodes: 4 }]);
     assert_eq!(tree.visit(8, u64::MAX), Visit::nothing());
     assert_eq!(tree.visit(5, 4), Visit::nothing());
 }
@@ -233,7 +245,7 @@ fn equal_starts_go_to_the_overflow_sub_tree() {
     // is clear in all.
     let tree = tree_of(&[(0, 0), (0, 1), (0, 2), (0, 3)]);
     assert_eq!(tree.visit(0, 0).ids, [3, 2, 1, 0]);
-    assert_eq!(tree.visit(0, 0).tree_nodes, 4);
+    assert_eq!(tree.visit(0, 0).tree_nodes(), 4);
 }
 
 #[test]
@@ -340,7 +352,7 @@ fn mappers_of_one_range_are_one_node_and_a_list() {
     }
     assert_eq!((tree.tree_nodes(), tree.len()), (1, 1000));
     let visit = tree.visit(20, u64::MAX);
-    assert_eq!((visit.tree_nodes, visit.list_members), (1, 999));
+    assert_eq!((visit.tree_nodes(), visit.list_members()), (1, 999));
     assert_eq!(visit.ids, (0..MAPPERS).collect::<Vec<_>>());
     for id in 0..MAPPERS - 1 {
         assert_eq!(tree.remove(16, 31, id), Ok(Removed::Promoted(id + 1)));
