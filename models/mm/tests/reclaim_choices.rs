@@ -6,10 +6,10 @@ mod common;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use common::{BASE, Bench, Setup, anonymous, range, shared_file, touch, wait};
+use common::{BASE, Bench, Listener, Setup, anonymous, range, shared_file, touch, wait};
 use mm::frame::{LruList, PageFlags};
 use mm::notifier::Design;
-use mm::{FileId, FileKind, Kernel, MapRequest, MmId, Prefault, Prot, RemapRequest, Sharing, Which};
+use mm::{FileId, FileKind, Kernel, KernelPreemption, MapRequest, MmId, Prefault, Prot, RemapRequest, Sharing, Which};
 use sim::{Cx, End};
 use x86::{Access, Pgoff, Va};
 
@@ -350,6 +350,51 @@ fn a_walk_that_finds_its_only_mapping_steps_on_nothing_behind_it() {
             for child in children {
                 k.mmput(&cx, child).await;
             }
+        });
+        finish(&b, &end);
+    }
+}
+
+#[test]
+fn a_truncate_that_begins_again_steps_on_what_it_has_done_and_not_on_what_is_left() {
+    // host-mm-paths G.3. Four mappers of one range are a node and three members; the truncate is broken off twice
+    // in the first of them, or in the second, and finishes; the second pass walks once more.
+    const PAGES: u64 = 64;
+    for (broken, members) in [(0, 3 + 3), (1, 1 + 1 + 3 + 3)] {
+        let mut setup = Setup::linux_2_6_27().preempt(KernelPreemption::Full);
+        setup.cpus = 3;
+        let b = setup.build();
+        let file = b.kernel.new_file_of(FileKind::Tmpfs, "f", PAGES);
+        let mut mappers = vec![b.mm];
+        mappers.extend((1..4).map(|n| b.kernel.new_mm(format!("mapper{n}").into())));
+        let listener = Rc::new(Listener::default());
+        let heard = Rc::clone(&listener);
+        let lock = b.kernel.st().file(file).i_mmap_lock;
+        b.thread(1, None, move |cx, _| async move {
+            while heard.starts.get() == 0 {
+                wait(&cx, 20).await;
+            }
+            for _ in 0..2 {
+                drop(cx.lock(lock).await);
+            }
+        });
+        let end = b.work(move |cx, k| async move {
+            for &mm in &mappers {
+                let request = shared_file(BASE, PAGES, file);
+                k.sys_mmap(&cx, mm, request).await.expect("free");
+                k.activate_mm(&cx, mm);
+                touch(&cx, &k, mm, range(BASE, PAGES), Access::Read).await;
+            }
+            k.activate_mm(&cx, mappers[0]);
+            let id = k.mmu_notifier_register(&cx, mappers[broken], listener).await;
+            let before = k.metrics();
+            k.do_truncate(&cx, file, 0).await;
+            let after = k.metrics();
+            assert_eq!(after.truncate_restarts - before.truncate_restarts, 2);
+            assert_eq!(after.i_mmap_nodes - before.i_mmap_nodes, 3 + 1);
+            assert_eq!(after.i_mmap_members - before.i_mmap_members, members);
+            assert_eq!(after.pages_zapped - before.pages_zapped, 4 * PAGES);
+            k.mmu_notifier_unregister(&cx, id).await;
         });
         finish(&b, &end);
     }

@@ -14,9 +14,13 @@
 //! Locks: none here. The caller may hold mmap_sem, i_mutex and PG_locked of other pages, but no spinlock.
 //!
 //! Deviations: slab caches are not shrunk (there are none); laptop mode, the swap token and throttling by
-//! dirty limits are not modelled; control groups, `zone_reclaim` and requests for several pages in a row are
-//! not, and with the latter goes synchronous pageout, which serves nothing else. The share of mapped memory
-//! is counted once for each call of shrink_zone.
+//! dirty limits (`balance_dirty_pages`) are not modelled, and pdflush, which direct reclaim wakes when it has
+//! scanned more than a batch and a half (`wakeup_pdflush`), does not exist: reclaim writes what it meets;
+//! control groups, `zone_reclaim` and requests for several pages in a row are not, and with the latter goes
+//! synchronous pageout, which serves nothing else. The share of mapped memory (NR_FILE_MAPPED and
+//! NR_ANON_PAGES of `vm_total_pages`) is counted once for each call of shrink_zone, of the pages that are on a
+//! list: those isolated at that moment or waiting in a pagevec are left out; and it is a share of all pages of
+//! the zone, where the kernel leaves `pages_high` out.
 
 use sim::Cx;
 
