@@ -9,9 +9,12 @@ use std::rc::Rc;
 use common::{BASE, Bench, Listener, Setup, anonymous, range, shared_file, touch, wait};
 use mm::frame::{LruList, PageFlags};
 use mm::notifier::Design;
-use mm::{FileId, FileKind, Kernel, KernelPreemption, MapRequest, MmId, Prefault, Prot, RemapRequest, Sharing, Which};
-use sim::{Cx, End};
-use x86::{Access, Pgoff, Va};
+use mm::{
+    FileId, FileKind, Kernel, KernelPreemption, KernelProfile, KernelSpec, MapRequest, MmId, Prefault, Prot,
+    RemapRequest, Sharing, Which, World,
+};
+use sim::{Affinity, CpuId, Cx, Cycles, End, Engine, EngineConfig, Role, Schedule, Seeded, TaskSpec};
+use x86::{Access, Machine, Pgoff, Va};
 
 const SWAP_PAGES: u32 = 1024;
 
@@ -397,5 +400,66 @@ fn a_truncate_that_begins_again_steps_on_what_it_has_done_and_not_on_what_is_lef
             k.mmu_notifier_unregister(&cx, id).await;
         });
         finish(&b, &end);
+    }
+}
+
+#[test]
+fn a_scan_of_nonlinear_mappings_gives_way_with_a_lock_that_sleeps_and_without_one_that_spins() {
+    // cond_resched_lock between the rounds of clusters; host-mm-paths E, point 2: the holder just sleeps.
+    const PAGES: u64 = 256;
+    for (profile, locked) in [
+        (KernelProfile::LINUX_2_6_27_SLEEPABLE, true),
+        (KernelProfile::LINUX_2_6_27, false),
+    ] {
+        let mut config = EngineConfig::without_costs(1);
+        config.time_slice = Cycles::new(1000);
+        config.preempt_limit = mm::profile::PREEMPT_COUNT_LIMIT;
+        let engine = Engine::new(config, Schedule::Timed(Box::new(Seeded::new(1))));
+        let machine = Rc::new(Machine::preset("harpertown-2008").expect("a preset"));
+        let world = World::new(Rc::clone(&engine), machine);
+        let kernel = world.add_kernel(KernelSpec {
+            name: "host".into(),
+            profile,
+            design: if locked { Design::V9 } else { Design::V8 },
+            first_cpu: CpuId::new(0),
+            cpus: 1,
+        });
+        let (mm, file) = (
+            kernel.new_mm("job".into()),
+            kernel.new_file_of(FileKind::Tmpfs, "t", PAGES),
+        );
+        let stop = Rc::new(Cell::new(false));
+        let (ran, ran_inside) = (Rc::new(Cell::new(0_u32)), Rc::new(Cell::new(0_u32)));
+        let task = |name: &str| TaskSpec {
+            name: name.into(),
+            cpu: kernel.cpu(0),
+            affinity: Affinity::Pinned,
+            role: Role::Worker,
+        };
+        let (k, done) = (Rc::clone(&kernel), Rc::clone(&stop));
+        let reclaimer = engine.spawn(task("reclaimer"), |cx| async move {
+            nonlinear(&cx, &k, mm, BASE, file, PAGES).await;
+            for _ in 0..4 {
+                let _ = k.shrink_all_memory(&cx, PAGES).await;
+            }
+            assert!(k.metrics().rmap_clusters >= PAGES / 32);
+            done.set(true);
+        });
+        kernel.set_task_mm(reclaimer, Some(mm));
+        let (k, counts) = (Rc::clone(&kernel), (Rc::clone(&ran), Rc::clone(&ran_inside)));
+        engine.spawn(task("other"), |cx| async move {
+            let lock = k.st().file(file).i_mmap_lock;
+            while !stop.get() {
+                counts.0.set(counts.0.get() + 1);
+                let held = k.engine().is_locked(lock);
+                counts.1.set(counts.1.get() + u32::from(held));
+                wait(&cx, 2000).await;
+                cx.cond_resched().await;
+            }
+        });
+        assert_eq!(engine.run(), End::Completed);
+        assert!(ran.get() > 10, "they share the CPU");
+        assert_eq!(ran_inside.get() > 0, locked);
+        assert_eq!(world.audit(), Vec::<String>::new());
     }
 }
