@@ -9,9 +9,11 @@
 //! came by (vma_walk.rs). A locked shared mapping of a file settles page_referenced before any entry is
 //! looked at; any other locked one counts only if the page is there.
 //!
-//! Where these locks sleep (host-mm-paths E), page_referenced only tries them, and takes a page whose lock it does
-//! not get for used, as it does with PG_locked: reclaim does not queue behind whoever holds one (point
-//! 7). Whoever sleeps for an anon_vma's lock is in no RCU reader, and asks again whether the page is mapped
+//! Where these locks sleep (host-mm-paths E), page_referenced only tries them and gives up a page whose lock it
+//! does not get as contended: reclaim does not queue behind whoever holds one (point 7, B.12). What then becomes
+//! of the page is 6.12's: of the inactive list it is kept there, and from the active list it goes to the inactive
+//! one, to be asked again. (Were it taken for used, two that reclaim from one family would keep all its pages
+//! active between them.) Whoever sleeps for an anon_vma's lock is in no RCU reader, and asks again whether the page is mapped
 //! (point 3); where it spins that is asked before, and not again.
 //!
 //! An entry is first looked at without its lock, and only a present one is worth it; page_mkclean
@@ -69,12 +71,14 @@ pub(crate) enum PageLocked {
     No,
 }
 
-/// Whether a lock of the reverse maps was had.
-enum Asked<'a> {
-    /// It is held.
-    Locked(Guard<'a>),
-    /// Somebody has it, and it is not slept for.
-    Busy,
+/// What page_referenced learnt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Age {
+    /// So many mappings used the page since it was last asked, plus one if PG_referenced was set.
+    Referenced(u32),
+    /// Somebody has the lock that it takes to know, and it is not slept for.
+    Contended,
 }
 
 /// How `page_check_address` treats an entry that looks absent.
@@ -97,9 +101,8 @@ pub(crate) struct Mapping<'a> {
 }
 
 impl Kernel {
-    /// `page_referenced`: how many mappings used the page since it was last asked, plus one if
-    /// PG_referenced was set. What it finds young is not young any more.
-    pub(crate) async fn page_referenced(&self, cx: &Cx, pfn: Pfn, locked: PageLocked) -> u32 {
+    /// `page_referenced`. What it finds young is not young any more.
+    pub(crate) async fn page_referenced(&self, cx: &Cx, pfn: Pfn, locked: PageLocked) -> Age {
         let _span = cx.span("page_referenced");
         let (marked, owner, mapped) = {
             let mut frames = self.frames();
@@ -108,39 +111,42 @@ impl Kernel {
             (u32::from(marked), frame.owner(), frame.mapcount)
         };
         if mapped == 0 {
-            return marked;
+            return Age::Referenced(marked);
         }
-        marked
-            + match (owner, locked) {
-                (Owner::None, _) => 0,
-                (Owner::Anon(anon), _) => self.page_referenced_anon(cx, pfn, anon).await,
-                (Owner::File(file), PageLocked::Yes) => self.page_referenced_file(cx, pfn, file).await,
-                (Owner::File(file), PageLocked::No) => match self.trylock_page(cx, pfn).await {
-                    // Whoever has it locked is using it.
-                    None => 1,
-                    Some(_lock) => {
-                        let still = self.frames.borrow().get(pfn).owner() == owner;
-                        if still {
-                            self.page_referenced_file(cx, pfn, file).await
-                        } else {
-                            0
-                        }
+        let by_mappings = match (owner, locked) {
+            (Owner::None, _) => Age::Referenced(0),
+            (Owner::Anon(anon), _) => self.page_referenced_anon(cx, pfn, anon).await,
+            (Owner::File(file), PageLocked::Yes) => self.page_referenced_file(cx, pfn, file).await,
+            (Owner::File(file), PageLocked::No) => match self.trylock_page(cx, pfn).await {
+                // Whoever has it locked is using it.
+                None => Age::Referenced(1),
+                Some(_lock) => {
+                    let still = self.frames.borrow().get(pfn).owner() == owner;
+                    if still {
+                        self.page_referenced_file(cx, pfn, file).await
+                    } else {
+                        Age::Referenced(0)
                     }
-                },
-            }
+                }
+            },
+        };
+        match by_mappings {
+            Age::Referenced(mappings) => Age::Referenced(marked + mappings),
+            Age::Contended => Age::Contended,
+        }
     }
 
-    async fn page_referenced_anon(&self, cx: &Cx, pfn: Pfn, anon: AnonVmaId) -> u32 {
+    async fn page_referenced_anon(&self, cx: &Cx, pfn: Pfn, anon: AnonVmaId) -> Age {
         let _rcu = self.rmap_reader(cx);
         if !self.is_mapped_in(pfn, anon) {
-            return 0;
+            return Age::Referenced(0);
         }
         let lock = self.st().anon_vma(anon).lock;
-        let Asked::Locked(_lock) = self.lock_to_ask(cx, lock).await else {
-            return 1;
+        let Some(_lock) = self.lock_to_ask(cx, lock).await else {
+            return Age::Contended;
         };
         if self.profile.rmap_locks == RmapLocks::RwSem && !self.is_mapped_in(pfn, anon) {
-            return 0;
+            return Age::Referenced(0);
         }
         let mut walk = self.anon_mappers(anon);
         let (mut left, mut referenced) = (self.frames.borrow().get(pfn).mapcount, 0);
@@ -150,13 +156,13 @@ impl Kernel {
                 break;
             }
         }
-        referenced
+        Age::Referenced(referenced)
     }
 
-    async fn page_referenced_file(&self, cx: &Cx, pfn: Pfn, file: FileId) -> u32 {
+    async fn page_referenced_file(&self, cx: &Cx, pfn: Pfn, file: FileId) -> Age {
         let lock = self.st().file(file).i_mmap_lock;
-        let Asked::Locked(_lock) = self.lock_to_ask(cx, lock).await else {
-            return 1;
+        let Some(_lock) = self.lock_to_ask(cx, lock).await else {
+            return Age::Contended;
         };
         let mut walk = self.file_mappers(pfn, file);
         let (mut left, mut referenced) = (self.frames.borrow().get(pfn).mapcount, 0);
@@ -175,14 +181,14 @@ impl Kernel {
                 break;
             }
         }
-        referenced
+        Age::Referenced(referenced)
     }
 
-    /// A lock of the reverse maps, for page_referenced.
-    async fn lock_to_ask<'a>(&self, cx: &'a Cx, lock: LockId) -> Asked<'a> {
+    /// A lock of the reverse maps, for page_referenced; one that sleeps is only tried.
+    async fn lock_to_ask<'a>(&self, cx: &'a Cx, lock: LockId) -> Option<Guard<'a>> {
         match self.profile.rmap_locks {
-            RmapLocks::Spin => Asked::Locked(cx.lock(lock).await),
-            RmapLocks::RwSem => cx.try_lock(lock).await.map_or(Asked::Busy, Asked::Locked),
+            RmapLocks::Spin => Some(cx.lock(lock).await),
+            RmapLocks::RwSem => cx.try_lock(lock).await,
         }
     }
 

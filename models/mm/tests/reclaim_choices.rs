@@ -199,9 +199,8 @@ fn a_zone_that_kswapd_gave_up_stays_given_up_until_a_frame_is_freed_whatever_is_
 }
 
 #[test]
-fn reclaim_in_the_sleepable_kernel_takes_a_page_whose_rmap_lock_is_held_for_used_and_the_spinning_one_waits()
-{
-    // host-mm-paths E, point 7.
+fn reclaim_keeps_a_page_whose_rmap_lock_somebody_sleeps_with_and_waits_for_one_that_spins() {
+    // host-mm-paths E, point 7, and B.12: contended.
     for (design, waits) in [(Design::V9, false), (Design::V8, true)] {
         let b = bench(design);
         let file = b.kernel.new_file("f", 1);
@@ -242,6 +241,8 @@ fn reclaim_in_the_sleepable_kernel_takes_a_page_whose_rmap_lock_is_held_for_used
             } else {
                 assert_eq!(after.rmap_vmas, before.rmap_vmas, "nobody was asked");
                 assert!(k.peek_pte(mm, BASE).maps_page());
+                // Not used, either: it stays where it was.
+                assert_eq!(after.lru_activated, before.lru_activated);
             }
         });
         finish(&b, &end);

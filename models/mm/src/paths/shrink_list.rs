@@ -6,7 +6,8 @@
 //!
 //! - of the active list, pages that are mapped stay active if mapped pages are spared, if they are
 //!   anonymous and there is no swap device, or if they were used (`page_referenced`, for which PG_locked of
-//!   a page of a file is only tried); the others become inactive, unmapped ones without being asked;
+//!   a page of a file is only tried); the others become inactive, unmapped ones without being asked, and one
+//!   whose age could not be asked for, too;
 //! - of the inactive list, each is tried to be freed (shrink_page_list.rs).
 //!
 //! What is left goes back under lru_lock; its references gather in a pagevec, and after 14 pages the lock is
@@ -24,7 +25,7 @@ use crate::account::BOOKKEEPING;
 use crate::frame::{LruList, PageFlags};
 use crate::kernel::Kernel;
 use crate::profile::{PAGEVEC_SIZE, work};
-use crate::rmap::PageLocked;
+use crate::rmap::{Age, PageLocked};
 
 /// A batch of isolated pages.
 struct Isolated {
@@ -79,9 +80,13 @@ impl Kernel {
             return false;
         }
         let no_swap = self.st().swap.total() == 0;
-        mapped == ReclaimMapped::No
-            || (no_swap && anon)
-            || self.page_referenced(cx, pfn, PageLocked::No).await > 0
+        if mapped == ReclaimMapped::No || (no_swap && anon) {
+            return true;
+        }
+        match self.page_referenced(cx, pfn, PageLocked::No).await {
+            Age::Referenced(mappings) => mappings > 0,
+            Age::Contended => false,
+        }
     }
 
     /// `shrink_inactive_list`: looks at up to `pages` of the inactive list, a batch at a time. Returns how
