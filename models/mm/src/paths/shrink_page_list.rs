@@ -125,7 +125,10 @@ impl Kernel {
         let referenced = match self.page_referenced(cx, pfn, PageLocked::Yes).await {
             Age::Referenced(0) => Referenced::No,
             Age::Referenced(_) => Referenced::Yes,
-            Age::Contended => return Fate::Keep,
+            Age::Contended => {
+                sc.contended += 1;
+                return Fate::Keep;
+            }
         };
         if referenced == Referenced::Yes && self.page_mapping_inuse(pfn) {
             return Fate::Activate;

@@ -75,10 +75,25 @@ pub(super) struct ScanControl {
     pub(super) scanned: u64,
     /// `swap_cluster_max`.
     pub(super) batch: u64,
+    /// Pages that were kept because nobody could be asked for their age.
+    pub(super) contended: u64,
     /// `swappiness`.
     swappiness: u64,
     /// `all_unreclaimable`, of the last attempt.
     zones: Zones,
+}
+
+/// What direct reclaim achieved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Progress {
+    /// Pages were freed.
+    Freed,
+    /// None, but of some that it met it could not be told whether they are used: rmap locks that sleep were
+    /// held by others.
+    Contended,
+    /// None.
+    None,
 }
 
 /// Whether an attempt of direct reclaim tried any zone.
@@ -94,6 +109,7 @@ impl ScanControl {
     pub(super) fn new() -> Self {
         ScanControl {
             scanned: 0,
+            contended: 0,
             batch: SWAP_CLUSTER_MAX,
             swappiness: SWAPPINESS,
             zones: Zones::SomeTried,
@@ -141,9 +157,9 @@ impl Tendency {
 }
 
 impl Kernel {
-    /// `try_to_free_pages`: direct reclaim. Returns how many pages were freed; none, unless they were a
-    /// batch, if the zone had been given up by the last attempt.
-    pub(crate) async fn try_to_free_pages(&self, cx: &Cx) -> u64 {
+    /// `try_to_free_pages`: direct reclaim. It made no progress, unless it freed a batch, if the zone had been
+    /// given up by the last attempt.
+    pub(crate) async fn try_to_free_pages(&self, cx: &Cx) -> Progress {
         let _span = cx.span("try_to_free_pages");
         self.st().metrics.reclaim_direct += 1;
         let mut sc = ScanControl::new();
@@ -161,8 +177,9 @@ impl Kernel {
         }
         self.st().reclaim.prev_priority = last;
         match sc.zones {
-            Zones::SomeTried => reclaimed,
-            Zones::AllUnreclaimable => 0,
+            Zones::SomeTried if reclaimed > 0 => Progress::Freed,
+            _ if sc.contended > 0 => Progress::Contended,
+            _ => Progress::None,
         }
     }
 
