@@ -31,27 +31,21 @@ enum Of {
 pub(crate) struct VmaWalk {
     of: Of,
     visit: Visit<VmaId>,
-    // How many VMAs were met, and how many of them were tree nodes.
-    met: usize,
-    heads: usize,
+    // How many VMAs were met.
+    at: usize,
 }
 
 impl VmaWalk {
     fn new(of: Of, visit: Visit<VmaId>) -> Self {
-        VmaWalk {
-            of,
-            visit,
-            met: 0,
-            heads: 0,
-        }
+        VmaWalk { of, visit, at: 0 }
     }
 }
 
 impl Kernel {
     /// The VMAs of a family, in the list's order; where the page is not they are looked at, too.
     pub(crate) fn anon_mappers(&self, anon: AnonVmaId) -> VmaWalk {
-        let family = self.st().anon_vma(anon).vmas.clone();
-        VmaWalk::new(Of::Family, Visit::of_list(family))
+        let visit = Visit::of_list(&self.st().anon_vma(anon).vmas);
+        VmaWalk::new(Of::Family, visit)
     }
 
     /// The VMAs of a file at the page's index, in the tree's order.
@@ -70,16 +64,13 @@ impl Kernel {
 
     /// Goes to the next VMA, over the nodes in between; if there is none, over those that are left.
     pub(crate) fn next_mapper(&self, cx: &Cx, walk: &mut VmaWalk) -> Option<VmaId> {
-        let next = walk.visit.ids.get(walk.met).copied();
-        let (nodes, members) = match walk.visit.heads.get(walk.heads) {
-            Some(head) if head.at as usize == walk.met => {
-                walk.heads += 1;
-                (u64::from(head.nodes), 0)
-            }
-            _ if next.is_some() => (0, 1),
-            _ => (std::mem::take(&mut walk.visit.tail) as u64, 0),
+        let next = walk.visit.met.get(walk.at).copied();
+        let (nodes, members) = match next {
+            Some(met) => met.steps(),
+            None => (std::mem::take(&mut walk.visit.tail), 0),
         };
-        walk.met += usize::from(next.is_some());
+        let (nodes, members) = (u64::from(nodes), u64::from(members));
+        walk.at += usize::from(next.is_some());
         let mut st = self.st();
         if walk.of != Of::Range {
             st.metrics.rmap_vmas += u64::from(next.is_some());
@@ -90,7 +81,7 @@ impl Kernel {
         }
         drop(st);
         self.touch_lines(cx, (nodes + members) * work::I_MMAP_NODE);
-        next
+        next.map(|met| met.id)
     }
 
     /// All that is left of a walk.

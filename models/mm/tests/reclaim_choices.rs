@@ -211,6 +211,7 @@ fn reclaim_keeps_a_page_whose_rmap_lock_somebody_sleeps_with_and_waits_for_one_t
             Rc::new(Cell::new(None)),
         );
         let (ready, until, done) = (Rc::clone(&go), Rc::clone(&held_until), Rc::clone(&done_at));
+        let finished = Rc::clone(&done_at);
         b.thread(1, Some(mm), move |cx, k| async move {
             while !ready.get() {
                 wait(&cx, 1000).await;
@@ -218,7 +219,12 @@ fn reclaim_keeps_a_page_whose_rmap_lock_somebody_sleeps_with_and_waits_for_one_t
             let lock = k.st().file(file).i_mmap_lock;
             let held = cx.lock(lock).await;
             ready.set(false);
-            wait(&cx, 1_000_000).await;
+            if waits {
+                wait(&cx, 1_000_000).await;
+            }
+            while !waits && finished.get().is_none() {
+                cx.sleep(k.machine.ns(50_000_000)).await;
+            }
             until.set(Some(cx.now()));
             drop(held);
         });

@@ -365,7 +365,7 @@ impl<Id: Copy + Ord> IntervalTree<Id> {
             return;
         }
         if node.last >= first {
-            visit.meet_head(node.id);
+            visit.meet_node(node.id);
         }
         if let Some(right) = reaching(node.right) {
             self.visit_below(right, first, last, visit);

@@ -120,65 +120,78 @@ pub enum Removed<Id> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Visit<Id> {
-    /// The ids met, in the order of the kernel.
-    pub ids: Vec<Id>,
-    /// Those of them that are tree nodes, in the same order; the others are list members, each a step from the id
-    /// before it.
-    pub heads: Vec<Head>,
+    /// What was met, in the order of the kernel.
+    pub met: Vec<Met<Id>>,
     /// Tree nodes stepped on after the last that intersects, until the walk ran out. Whoever breaks off never comes
     /// there.
-    pub tail: usize,
+    pub tail: u32,
 }
 
-/// A tree node that was met, and the way to it.
+/// An id that was met, and the way to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Its place among the ids.
-    pub at: u32,
-    /// Tree nodes stepped on since the head before it, whether or not they intersect. Children that were looked at
-    /// and refused are not counted, nor are steps back up; so it can be none, where the way to an earlier id led
-    /// through this one.
-    pub nodes: u32,
+pub struct Met<Id> {
+    /// The id.
+    pub id: Id,
+    // Tree nodes stepped on, or `MEMBER`.
+    way: u32,
 }
 
-impl<Id> Visit<Id> {
+/// A list member is a step from the id before it.
+const MEMBER: u32 = u32::MAX;
+
+impl<Id> Met<Id> {
+    /// A tree node, and the tree nodes stepped on since the one that was met before it, itself included, whether or not
+    /// they intersect. Children that were looked at and refused are not counted, nor are steps back up; so it can be
+    /// none, where the way to an earlier id led through this one.
+    pub(crate) const fn node(id: Id, nodes: u32) -> Self {
+        Self { id, way: nodes }
+    }
+
+    /// A list member.
+    pub(crate) const fn member(id: Id) -> Self {
+        Self { id, way: MEMBER }
+    }
+
+    /// Tree nodes and list members stepped on since the id before it.
+    #[must_use]
+    pub const fn steps(&self) -> (u32, u32) {
+        if self.way == MEMBER { (0, 1) } else { (self.way, 0) }
+    }
+}
+
+impl<Id: Copy> Visit<Id> {
     /// The answer of an index in which nothing was met.
     const fn nothing() -> Self {
         Self {
-            ids: Vec::new(),
-            heads: Vec::new(),
+            met: Vec::new(),
             tail: 0,
         }
     }
 
     /// A list without a tree.
-    pub(crate) const fn of_list(ids: Vec<Id>) -> Self {
+    pub(crate) fn of_list(ids: &[Id]) -> Self {
         Self {
-            ids,
-            heads: Vec::new(),
+            met: ids.iter().copied().map(Met::member).collect(),
             tail: 0,
         }
     }
 
     /// A tree node intersects: `tail` is the way to it.
-    fn meet_head(&mut self, id: Id) {
-        self.heads.push(Head {
-            at: self.ids.len() as u32,
-            nodes: std::mem::take(&mut self.tail) as u32,
-        });
-        self.ids.push(id);
+    fn meet_node(&mut self, id: Id) {
+        self.met.push(Met::node(id, self.tail));
+        self.tail = 0;
     }
 
-    /// Tree nodes the whole walk stepped on.
-    #[must_use]
-    pub fn tree_nodes(&self) -> usize {
-        self.heads.iter().map(|head| head.nodes as usize).sum::<usize>() + self.tail
+    /// The ids met.
+    pub fn ids(&self) -> impl Iterator<Item = Id> {
+        self.met.iter().map(|met| met.id)
     }
 
-    /// List members the whole walk stepped on.
+    /// Tree nodes and list members that the whole walk stepped on.
     #[must_use]
-    pub const fn list_members(&self) -> usize {
-        self.ids.len() - self.heads.len()
+    pub fn steps(&self) -> (u32, u32) {
+        let sum = |(a, b): (u32, u32), (c, d): (u32, u32)| (a + c, b + d);
+        self.met.iter().map(Met::steps).fold((self.tail, 0), sum)
     }
 }
 

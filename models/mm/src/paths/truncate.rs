@@ -169,7 +169,7 @@ impl Kernel {
             next
         };
         if next == 1 {
-            let mut vmas = st.file(file).i_mmap.visit(0, u64::MAX).ids;
+            let mut vmas: Vec<_> = st.file(file).i_mmap.visit(0, u64::MAX).ids().collect();
             vmas.extend(&st.file(file).i_mmap_nonlinear);
             for vma in vmas {
                 st.vma_mut(vma).truncate_count = 0;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::super::super::Head;
 use super::super::*;
 
 /// What the rules of the tree say its shape must be, written down without any insertion or removal: the top of a
@@ -80,30 +79,21 @@ impl Naive {
     }
 
     pub(super) fn visit(&self, first: u64, last: u64) -> Visit<u32> {
-        let mut ids = Vec::new();
-        for span in self
-            .shape()
-            .into_iter()
-            .flatten()
-            .filter(|s| s.first <= last && s.last >= first)
-        {
-            ids.extend(&self.sets[&(span.first, span.last)]);
-        }
+        let intersects = |span: &Span| span.first <= last && span.last >= first;
         // The way to each tree node begins behind the one before it, whose list is no part of it.
-        let (mut heads, mut at, mut way) = (Vec::new(), 0, 0);
+        let (mut met, mut heads, mut way) = (Vec::new(), Vec::new(), 0);
         for span in self.stepped_on(first, last) {
             way += 1;
-            if span.first <= last && span.last >= first {
-                heads.push(Head { at, nodes: way });
-                at += self.sets[&(span.first, span.last)].len() as u32;
-                way = 0;
+            if intersects(&span) {
+                let set = &self.sets[&(span.first, span.last)];
+                met.push(Met::node(set[0], std::mem::take(&mut way)));
+                met.extend(set[1..].iter().copied().map(Met::member));
+                heads.push(span);
             }
         }
-        Visit {
-            ids,
-            heads,
-            tail: way as usize,
-        }
+        let preorder: Vec<_> = self.shape().into_iter().flatten().filter(intersects).collect();
+        assert_eq!(heads, preorder, "what intersects is stepped on, in this order");
+        Visit { met, tail: way }
     }
 
     /// A node is stepped on iff every node on its path reaches the query, itself included, and every right turn in
