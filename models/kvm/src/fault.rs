@@ -160,7 +160,7 @@ impl Kvm {
         );
         match replaced {
             None => Installed::Fresh,
-            Some(old) => Installed::Replaced(self.group(cx, vec![old]).await),
+            Some(old) => Installed::Replaced(self.group(cx, vec![old], &[]).await),
         }
     }
 }

@@ -72,7 +72,6 @@
 //!   original flushes for each upper page, too. The root stays.
 //! * A CPU that leaves guest mode for an interrupt that is not KVM's enters again without consuming
 //!   a pending request; the interrupt of the flush that set the request follows anyway.
-//! * Ageing (`clear_flush_young`) is not modelled.
 
 mod age;
 mod config;

@@ -174,23 +174,24 @@ impl Kvm {
         self.st().metrics.sptes_dropped += n;
         cx.charge(PAGE_TABLE, self.machine.costs.pte_access * n);
         kernel.touch_lines(cx, n * work::RMAP);
+        let mut accessed = Vec::new();
         for (gfn, spte) in sptes {
             cx.mark(&SPTE_DROP, [gfn.get(), u64::from(spte.pfn().get()), 0]);
-            let mut frames = kernel.frames();
-            let flags = &mut frames.get_mut(spte.pfn()).flags;
             if spte.accessed() && self.accessed_bits() == AccessedBits::Kept {
-                flags.set(PageFlags::REFERENCED);
+                accessed.push(spte.pfn());
             }
             if spte.writable() {
-                flags.set(PageFlags::DIRTY);
+                let mut frames = kernel.frames();
+                frames.get_mut(spte.pfn()).flags.set(PageFlags::DIRTY);
             }
         }
-        self.group(cx, sptes.iter().map(|(_, spte)| spte.pfn()).collect())
+        self.group(cx, sptes.iter().map(|(_, spte)| spte.pfn()).collect(), &accessed)
             .await
     }
 
-    /// A group of removed sptes, in the order this machine unpins.
-    pub(crate) async fn group(&self, cx: &Cx, pfns: Vec<Pfn>) -> Group {
+    /// A group of removed sptes, in the order this machine unpins. Those that were accessed are a use of their
+    /// page (`kvm_set_pfn_accessed`): the second use of an inactive page takes lru_lock inside mmu_lock.
+    pub(crate) async fn group(&self, cx: &Cx, pfns: Vec<Pfn>, accessed: &[Pfn]) -> Group {
         let pfns: Rc<[Pfn]> = pfns.into();
         let number = {
             let mut st = self.st();
@@ -204,6 +205,9 @@ impl Kvm {
             }
             number
         };
+        for &pfn in accessed {
+            self.kernel().mark_page_accessed(cx, pfn).await;
+        }
         let unpin = match (self.spte_reference, self.config.unpin) {
             (SpteReference::None, _) => UnpinLater::No,
             (SpteReference::Held, UnpinOrder::FlushFirst) => UnpinLater::Yes,

@@ -4,6 +4,8 @@ mod common;
 
 use common::Setup;
 use kvm::Paging;
+use mm::Prot;
+use mm::frame::{LruList, PageFlags};
 use mm::notifier::Design;
 use x86::Access;
 
@@ -88,4 +90,44 @@ fn a_guest_faults_a_reclaimed_page_in_again() {
     assert_eq!((m.swap_out, m.faults_swap), (3, 2));
     assert_eq!(k.sptes_installed, 3);
     assert_eq!(m.pages_pinned_end, 0);
+}
+
+#[test]
+fn a_used_spte_that_is_removed_is_a_use_of_its_page_and_the_second_one_activates_it() {
+    // rmap_remove, kvm_set_pfn_accessed, mark_page_accessed. The sptes of an EPT of 2008 say nothing.
+    for (machine, active) in [("barcelona-2008", true), ("nehalem-2009", false)] {
+        let mut setup = Setup::new(Design::V8, 1);
+        setup.machine = machine;
+        let b = setup.build();
+        let vcpu = b.kvm.add_vcpu();
+        b.thread(1, move |cx, h| async move {
+            h.kvm.register(&cx).await;
+            h.map(&cx).await;
+            h.touch_guest(&cx, vcpu).await;
+            h.kernel.lru_add_drain_all(&cx).await;
+            let pfn = h.kernel.peek_pte(h.mm, common::BASE).pfn();
+            {
+                // As if it had been used once, and then grown old.
+                let mut frames = h.kernel.frames();
+                let _ = frames.lru_del(pfn);
+                frames.lru_add(pfn, LruList::Inactive);
+                frames.get_mut(pfn).flags.set(PageFlags::REFERENCED);
+            }
+            let before = h.counts();
+            h.kernel
+                .sys_mprotect(&cx, h.mm, h.range(1), Prot::READ)
+                .await
+                .expect("mapped");
+            let after = h.counts();
+            assert_eq!(after.0.sptes_dropped - before.0.sptes_dropped, 1, "{machine}");
+            let flags = h.kernel.frames().get(pfn).flags;
+            assert_eq!(flags.has(PageFlags::ACTIVE), active, "{machine}");
+            assert_eq!(flags.has(PageFlags::REFERENCED), !active, "{machine}");
+            assert_eq!(after.1.lru_activated - before.1.lru_activated, u64::from(active));
+            h.kvm.destroy(&cx).await;
+            h.munmap(&cx).await;
+        });
+        let end = b.engine.run();
+        b.assert_fine(&end);
+    }
 }

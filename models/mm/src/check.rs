@@ -308,7 +308,7 @@ fn audit_i_mmap(st: &State, wrong: &mut Vec<String>) {
         let of_file = |v: &VmaId| st.vma(*v).file().is_some_and(|f| std::ptr::eq(st.file(f), file));
         let vmas = st.mms.iter().flat_map(|mm| mm.vmas.iter()).filter(of_file);
         let (mut nonlinear, mut linear): (Vec<_>, Vec<_>) = vmas.partition(|v| st.vma(*v).is_nonlinear());
-        let mut in_tree = file.i_mmap.visit(0, u64::MAX).ids;
+        let mut in_tree = file.i_mmap.visit(0, u64::MAX).ids().collect::<Vec<_>>();
         let mut on_list = file.i_mmap_nonlinear.clone();
         for (index, found, expected) in [
             ("i_mmap", &mut in_tree, &mut linear),

@@ -323,38 +323,39 @@ impl Kernel {
         work + self.end_page_writeback(cpu, pfn, interrupt)
     }
 
-    /// `end_page_writeback` in an interrupt.
+    /// `end_page_writeback` in an interrupt: a page that reclaim wants is moved first, then the bit goes, then
+    /// who waits for it is woken.
     fn end_page_writeback(&self, cpu: CpuId, pfn: Pfn, interrupt: Interrupt) -> Cycles {
         let now = self.engine.now();
+        let reclaim = {
+            let mut frames = self.frames();
+            frames.get_mut(pfn).flags.test_and_clear(PageFlags::RECLAIM)
+        };
         let mut spent = Cycles::ZERO;
+        if reclaim {
+            spent += self.rotate_reclaimable_page(cpu, pfn);
+        }
         if let Some(lock) = self.page_tree_lock(pfn) {
             let nodes = self.page_tree_height(pfn);
             let work = self.machine.costs.cacheline_touch * (nodes * work::PAGE_CACHE_NODE);
             let Some(end) = self.engine.hold_in_interrupt(lock, cpu, work) else {
                 // A task is being handed the lock. Spinning for it is coming again a little later.
-                let again = self.machine.costs.lock_uncontended;
+                let again = spent + self.machine.costs.lock_uncontended;
                 self.engine.interrupt_at(now + again, cpu, interrupt);
                 return again;
             };
             spent += end - now;
         }
-        let (owner, index, reclaim) = {
+        let (owner, index) = {
             let mut frames = self.frames();
             let frame = frames.get_mut(pfn);
             let was = frame.flags.test_and_clear(PageFlags::WRITEBACK);
             debug_assert!(was, "{pfn} was not under writeback");
-            (
-                frame.owner(),
-                frame.index(),
-                frame.flags.test_and_clear(PageFlags::RECLAIM),
-            )
+            (frame.owner(), frame.index())
         };
         if let Owner::File(file) = owner {
             let mut st = self.st();
             let _ = st.file_mut(file).pages.tag_clear(index.get(), Tag::Writeback);
-        }
-        if reclaim {
-            spent += self.rotate_reclaimable_page(cpu, pfn);
         }
         self.wake_up_page(pfn);
         spent

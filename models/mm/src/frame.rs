@@ -88,6 +88,8 @@ struct ZoneState {
     watermarks: Watermarks,
     // `pages_scanned`: pages that reclaim looked at since a frame was last freed.
     scanned: u64,
+    // ZONE_ALL_UNRECLAIMABLE: kswapd has given up, and no frame was freed since.
+    all_unreclaimable: bool,
     limit: u64,
     in_use: u64,
     most_in_use: u64,
@@ -129,6 +131,7 @@ impl Frames {
             lru: [List::default(); 2],
             watermarks: Watermarks::default(),
             scanned: 0,
+            all_unreclaimable: false,
             limit: pages,
             in_use: 0,
             most_in_use: 0,
@@ -238,6 +241,7 @@ impl Frames {
         zone.in_use -= 1;
         zone.freed += 1;
         zone.scanned = 0;
+        zone.all_unreclaimable = false;
     }
 
     /// Whether more frames are free than a watermark asks for (`zone_watermark_ok` for one page).
@@ -276,6 +280,17 @@ impl Frames {
     /// Reclaim has looked at some pages; the caller holds lru_lock.
     pub(crate) fn add_scanned(&mut self, zone: Zone, pages: u64) {
         self.zones[zone.0 as usize].scanned += pages;
+    }
+
+    /// `zone_is_all_unreclaimable`: found so, and no frame was freed since.
+    #[must_use]
+    pub fn all_unreclaimable(&self, zone: Zone) -> bool {
+        self.zones[zone.0 as usize].all_unreclaimable
+    }
+
+    /// Sets ZONE_ALL_UNRECLAIMABLE.
+    pub(crate) fn set_all_unreclaimable(&mut self, zone: Zone) {
+        self.zones[zone.0 as usize].all_unreclaimable = true;
     }
 
     /// A frame; of a huge page, the first.

@@ -39,6 +39,7 @@ mod swapfile;
 pub mod swapops;
 mod tlbflush;
 pub mod vma;
+mod vma_walk;
 mod walk;
 mod watch;
 pub mod world;

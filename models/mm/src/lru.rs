@@ -3,19 +3,22 @@
 //! Follows mm/swap.c and include/linux/mm_inline.h of 2.6.27 (host-mm-paths A.5, A.6, B.16, G.22). A
 //! zone has an active and an inactive list, under `zone->lru_lock` with interrupts off. New pages wait in
 //! one of two pagevecs of the CPU that made them (anonymous ones on their way to the active list, pages of
-//! files to the inactive one); a pagevec holds a reference to each of its 14 pages, and PG_lru is set only
-//! when it is drained: when it is full, when a zap begins on that CPU (`lru_add_drain`), or on all CPUs
-//! when somebody must find every page on a list (`lru_add_drain_all`). So a page that was unmapped may
-//! stay until the pagevec of another CPU lets go of it.
+//! files to the inactive one), pages that were written for reclaim in a third, on their way to the end of the
+//! inactive list (rotate.rs). A pagevec holds a reference to each of its 14 pages, and PG_lru of a new page
+//! is set only when it is drained: when it is full, when a zap begins on that CPU or a pagevec of
+//! looked-up pages is released there (`lru_add_drain`), or on all CPUs when somebody must find every page on
+//! a list (`lru_add_drain_all`). So a page that was unmapped may stay until the pagevec of another CPU lets go
+//! of it.
 //!
 //! A CPU's pagevecs are filled and drained with preemption off.
 //!
-//! Pages leave the lists in `release_pages` and `put_page` when their last reference goes: then, too,
-//! lru_lock is held, once for all pages of a pagevec.
+//! Pages are taken off the lists, always under lru_lock, by reclaim and migration, which isolate them
+//! (shrink_list.rs, migrate.rs), and by `release_pages` and `put_page` when their last reference goes: there the
+//! lock is held once for all pages of a pagevec.
 //!
 //! Deviations: a kernel has one zone; pages are dropped from a pagevec of another CPU by whoever calls
-//! `lru_add_drain_all`, one CPU after the other, at the price of a context switch each (keventd has to run there), where the kernel
-//! queues work to every CPU and waits.
+//! `lru_add_drain_all`, one CPU after the other, at the price of a context switch each (keventd has to run
+//! there), where the kernel queues work to every CPU and waits.
 
 use sim::Cx;
 use x86::Pfn;
@@ -209,6 +212,16 @@ impl Kernel {
         }
     }
 
+    /// `pagevec_release`: drops the references of a pagevec. What waits on this CPU goes to the lists first
+    /// (`__pagevec_release`).
+    pub(crate) async fn pagevec_release(&self, cx: &Cx, pages: &[Pfn]) {
+        if pages.is_empty() {
+            return;
+        }
+        self.lru_add_drain(cx).await;
+        self.release_pages(cx, pages).await;
+    }
+
     /// `__page_cache_release`: a page without references goes off its list, if it is on one.
     pub(crate) async fn page_cache_release(&self, cx: &Cx, pfn: Pfn) {
         if !self.frames.borrow().get(pfn).flags.has(PageFlags::LRU) {
@@ -245,7 +258,7 @@ impl Kernel {
     }
 
     /// `mark_page_accessed`: the first use marks a page as referenced, the second one activates it.
-    pub(crate) async fn mark_page_accessed(&self, cx: &Cx, pfn: Pfn) {
+    pub async fn mark_page_accessed(&self, cx: &Cx, pfn: Pfn) {
         let activate = {
             let mut frames = self.frames();
             let flags = &mut frames.get_mut(pfn).flags;

@@ -8,6 +8,11 @@
 //! ([`Kernel::alloc_page_or_reclaim`]). It is done again as long as it frees anything, with a nap in
 //! between; when it does not, nothing is left but the reserve.
 //!
+//! Where rmap locks sleep, reclaim only tries them to ask for the age of a page, and two that reclaim from one
+//! family can keep each other from it. A direct reclaim that freed nothing but was so contended is done again, up
+//! to 16 times in a row, as 6.12, which has these try-locks, retries (`should_reclaim_retry`; inferred for a
+//! kernel of 2008).
+//!
 //! Deviations: there is one zone of one node, so no lower zone is kept back and none can take its place. The
 //! pages above the hot end of the per-CPU lists are the zone's. Where the kernel would kill a task
 //! (`out_of_memory`), the access that wanted the page is refused. A device's queue never counts as
@@ -19,11 +24,14 @@ use x86::{PAGE_SHIFT, Pfn};
 use crate::account::PAGE_ALLOC;
 use crate::frame::{OutOfMemory, Watermark, Watermarks};
 use crate::kernel::Kernel;
+use crate::paths::Progress;
 
 /// Bounds of `min_free_kbytes`, `init_per_zone_pages_min` 2.6.27.
 const MIN_FREE_KBYTES: (u64, u64) = (128, 65536);
 /// `min_free_kbytes` is the square root of this many times the memory, in kilobytes; same place.
 const MIN_FREE_FACTOR: u64 = 16;
+/// `MAX_RECLAIM_RETRIES`: direct reclaims in a row without a page freed, mm/page_alloc.c 6.12.
+const MAX_RECLAIM_RETRIES: u32 = 16;
 /// Nanoseconds of `congestion_wait(WRITE, HZ/50)` between two attempts, `__alloc_pages_internal` 2.6.27.
 const RETRY_NAP_NS: u64 = 20_000_000;
 /// Nanoseconds of `congestion_wait(WRITE, HZ/10)` of reclaim, mm/vmscan.c 2.6.27.
@@ -81,19 +89,25 @@ impl Kernel {
         if let Ok(pfn) = self.get_page_from_freelist(cx, Watermark::Min) {
             return Ok(pfn);
         }
+        let mut retries = MAX_RECLAIM_RETRIES;
         loop {
             cx.cond_resched().await;
             let progress = self.try_to_free_pages(cx).await;
             cx.cond_resched().await;
+            retries = match progress {
+                Progress::Freed => MAX_RECLAIM_RETRIES,
+                Progress::Contended => retries - 1,
+                Progress::None => 0,
+            };
             // Without progress, only if somebody else has freed plenty.
-            let mark = if progress > 0 {
+            let mark = if retries > 0 {
                 Watermark::Min
             } else {
                 Watermark::High
             };
             match self.get_page_from_freelist(cx, mark) {
                 Ok(pfn) => return Ok(pfn),
-                Err(OutOfMemory) if progress == 0 => {
+                Err(OutOfMemory) if retries == 0 => {
                     self.st().metrics.out_of_memory += 1;
                     return Err(OutOfMemory);
                 }

@@ -9,10 +9,11 @@
 //! write, as the later mainline conversion did first (same place, point 6).
 //!
 //! `linux-2.6.25` is the tree that the designs of early 2008 were written against. Of what we imitate it
-//! differs from 2.6.27 in this (host-mm-paths A.3, A.7, H): `tree_lock` is an rwlock, and looking a
-//! page up takes it for read; there is no `get_user_pages_fast`; `page_mkclean` passes over entries that
-//! look absent (`page_check_address` has no `sync`); mmap promises huge pages to shared mappings only, so
-//! `hugetlb_cow` fails where none is left, and there is no `unmap_ref_private` (both came with 2.6.27). It has no notifier of its own; a design brings its
+//! differs from 2.6.27 in this (host-mm-paths A.3, A.7, H): `tree_lock` is an rwlock, and every look-up, of
+//! a page, of a pagevec, by a tag, or in the swap cache, takes it for read with interrupts off; there is no
+//! `get_user_pages_fast`; `page_mkclean` passes over entries that look absent (`page_check_address` has no
+//! `sync`); mmap promises huge pages to shared mappings only, so `hugetlb_cow` fails where none is left, and
+//! there is no `unmap_ref_private` (both came with 2.6.27). It has no notifier of its own; a design brings its
 //! call sites along.
 
 use sim::KernelPreemption;

@@ -5,31 +5,41 @@
 //! fork, each of which is looked at, also where the page is not; a page of a file names the file, whose
 //! i_mmap is asked for the VMAs at the page's index. Locks: PG_locked (page_referenced of an anonymous
 //! page may do without), then the anon_vma's lock inside an RCU reader, or i_mmap_lock, then one pte lock
-//! at a time. Both walks stop as soon as as many entries were seen as map the page.
+//! at a time. Both walks stop as soon as as many entries were seen as map the page, and have cost what they
+//! came by (vma_walk.rs). A locked shared mapping of a file settles page_referenced before any entry is
+//! looked at; any other locked one counts only if the page is there.
+//!
+//! Where these locks sleep (host-mm-paths E), page_referenced only tries them and gives up a page whose lock it
+//! does not get as contended: reclaim does not queue behind whoever holds one (point 7, B.12). What then becomes
+//! of the page is 6.12's: of the inactive list it is kept there, and from the active list it goes to the inactive
+//! one, to be asked again. (Were it taken for used, two that reclaim from one family would keep all its pages
+//! active between them.) Whoever sleeps for an anon_vma's lock is in no RCU reader, and asks again whether the page is mapped
+//! (point 3); where it spins that is asked before, and not again.
 //!
 //! An entry is first looked at without its lock, and only a present one is worth it; page_mkclean
 //! always takes it. Each entry that is changed is cleared, flushed on all CPUs of its address space and
 //! told to the secondary MMUs before the next one: m mappers are m flushes, and up to 2m with young ones.
-//! Where a design tells its subscribers after the pte lock, the page is still held by the caller.
+//! The mapping's reference is given up under the pte lock, or, where a design tells its subscribers after
+//! that lock, when they have been told.
 //!
 //! Deviations: the swap token (a task that thrashes keeps its pages for a while) is not modelled.
 //! Whether a secondary MMU used the page is not asked by try_to_unmap under a design that asks after
 //! the pte lock, for the entry must not change in between (inferred; the text of those patches was not
 //! available).
 
-use sim::{Cx, Guard, LockId};
+use sim::{Cx, Guard, LockId, ReaderGuard};
 use x86::{Entry, Level, Pfn, PgoffRange, TableId, Va};
 
 use crate::FileId;
 use crate::account::PAGE_TABLE;
 use crate::frame::{Owner, PageFlags};
-use crate::i_mmap::IntervalIndex as _;
 use crate::kernel::Kernel;
 use crate::mm::{AnonVmaId, MmId};
 use crate::notifier::{Path, Point, Young};
 use crate::profile::{MkcleanCheck, RmapLocks, work};
 use crate::swapops::{MigrationAccess, NonPresent};
 use crate::vma::{Sharing, VmaId};
+use crate::vma_walk::VmaWalk;
 
 /// Why a page is unmapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +71,16 @@ pub(crate) enum PageLocked {
     No,
 }
 
+/// What page_referenced learnt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Age {
+    /// So many mappings used the page since it was last asked, plus one if PG_referenced was set.
+    Referenced(u32),
+    /// Somebody has the lock that it takes to know, and it is not slept for.
+    Contended,
+}
+
 /// How `page_check_address` treats an entry that looks absent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Check {
@@ -80,16 +100,9 @@ pub(crate) struct Mapping<'a> {
     pub(crate) ptl: Guard<'a>,
 }
 
-/// Mappings still to be found, and whether one of them settled the question.
-enum Next {
-    Continue,
-    Stop,
-}
-
 impl Kernel {
-    /// `page_referenced`: how many mappings used the page since it was last asked, plus one if
-    /// PG_referenced was set. What it finds young is not young any more.
-    pub(crate) async fn page_referenced(&self, cx: &Cx, pfn: Pfn, locked: PageLocked) -> u32 {
+    /// `page_referenced`. What it finds young is not young any more.
+    pub(crate) async fn page_referenced(&self, cx: &Cx, pfn: Pfn, locked: PageLocked) -> Age {
         let _span = cx.span("page_referenced");
         let (marked, owner, mapped) = {
             let mut frames = self.frames();
@@ -98,83 +111,104 @@ impl Kernel {
             (u32::from(marked), frame.owner(), frame.mapcount)
         };
         if mapped == 0 {
-            return marked;
+            return Age::Referenced(marked);
         }
-        marked
-            + match (owner, locked) {
-                (Owner::None, _) => 0,
-                (Owner::Anon(anon), _) => self.page_referenced_anon(cx, pfn, anon).await,
-                (Owner::File(file), PageLocked::Yes) => self.page_referenced_file(cx, pfn, file).await,
-                (Owner::File(file), PageLocked::No) => match self.trylock_page(cx, pfn).await {
-                    // Whoever has it locked is using it.
-                    None => 1,
-                    Some(_lock) => {
-                        let still = self.frames.borrow().get(pfn).owner() == owner;
-                        if still {
-                            self.page_referenced_file(cx, pfn, file).await
-                        } else {
-                            0
-                        }
+        let by_mappings = match (owner, locked) {
+            (Owner::None, _) => Age::Referenced(0),
+            (Owner::Anon(anon), _) => self.page_referenced_anon(cx, pfn, anon).await,
+            (Owner::File(file), PageLocked::Yes) => self.page_referenced_file(cx, pfn, file).await,
+            (Owner::File(file), PageLocked::No) => match self.trylock_page(cx, pfn).await {
+                // Whoever has it locked is using it.
+                None => Age::Referenced(1),
+                Some(_lock) => {
+                    let still = self.frames.borrow().get(pfn).owner() == owner;
+                    if still {
+                        self.page_referenced_file(cx, pfn, file).await
+                    } else {
+                        Age::Referenced(0)
                     }
-                },
-            }
-    }
-
-    async fn page_referenced_anon(&self, cx: &Cx, pfn: Pfn, anon: AnonVmaId) -> u32 {
-        let Some((_rcu, _lock)) = self.page_lock_anon_vma(cx, pfn, anon).await else {
-            return 0;
+                }
+            },
         };
-        let vmas = self.anon_mappers(cx, anon);
-        self.page_referenced_in(cx, pfn, &vmas).await
+        match by_mappings {
+            Age::Referenced(mappings) => Age::Referenced(marked + mappings),
+            Age::Contended => Age::Contended,
+        }
     }
 
-    async fn page_referenced_file(&self, cx: &Cx, pfn: Pfn, file: FileId) -> u32 {
-        let lock = self.st().file(file).i_mmap_lock;
-        let _lock = cx.lock(lock).await;
-        let vmas = self.file_mappers(cx, pfn, file);
-        self.page_referenced_in(cx, pfn, &vmas).await
-    }
-
-    async fn page_referenced_in(&self, cx: &Cx, pfn: Pfn, vmas: &[VmaId]) -> u32 {
-        let mut left = self.frames.borrow().get(pfn).mapcount;
-        let mut referenced = 0;
-        for &vma in vmas {
-            let next = self
-                .page_referenced_one(cx, pfn, vma, &mut left, &mut referenced)
-                .await;
-            if let Next::Stop = next {
+    async fn page_referenced_anon(&self, cx: &Cx, pfn: Pfn, anon: AnonVmaId) -> Age {
+        let _rcu = self.rmap_reader(cx);
+        if !self.is_mapped_in(pfn, anon) {
+            return Age::Referenced(0);
+        }
+        let lock = self.st().anon_vma(anon).lock;
+        let Some(_lock) = self.lock_to_ask(cx, lock).await else {
+            return Age::Contended;
+        };
+        if self.profile.rmap_locks == RmapLocks::RwSem && !self.is_mapped_in(pfn, anon) {
+            return Age::Referenced(0);
+        }
+        let mut walk = self.anon_mappers(anon);
+        let (mut left, mut referenced) = (self.frames.borrow().get(pfn).mapcount, 0);
+        while let Some(vma) = self.next_mapper(cx, &mut walk) {
+            referenced += self.page_referenced_one(cx, pfn, vma, &mut left).await;
+            if left == 0 {
                 break;
             }
         }
-        referenced
+        Age::Referenced(referenced)
     }
 
-    /// `page_referenced_one`.
-    async fn page_referenced_one(
-        &self,
-        cx: &Cx,
-        pfn: Pfn,
-        vma: VmaId,
-        left: &mut u32,
-        referenced: &mut u32,
-    ) -> Next {
+    async fn page_referenced_file(&self, cx: &Cx, pfn: Pfn, file: FileId) -> Age {
+        let lock = self.st().file(file).i_mmap_lock;
+        let Some(_lock) = self.lock_to_ask(cx, lock).await else {
+            return Age::Contended;
+        };
+        let mut walk = self.file_mappers(pfn, file);
+        let (mut left, mut referenced) = (self.frames.borrow().get(pfn).mapcount, 0);
+        while let Some(vma) = self.next_mapper(cx, &mut walk) {
+            let locked_shared = {
+                let st = self.st();
+                let v = st.vma(vma);
+                v.flags.is_locked() && v.sharing == Sharing::Shared
+            };
+            if locked_shared {
+                referenced += 1;
+                break;
+            }
+            referenced += self.page_referenced_one(cx, pfn, vma, &mut left).await;
+            if left == 0 {
+                break;
+            }
+        }
+        Age::Referenced(referenced)
+    }
+
+    /// A lock of the reverse maps, for page_referenced; one that sleeps is only tried.
+    async fn lock_to_ask<'a>(&self, cx: &'a Cx, lock: LockId) -> Option<Guard<'a>> {
+        match self.profile.rmap_locks {
+            RmapLocks::Spin => Some(cx.lock(lock).await),
+            RmapLocks::RwSem => cx.try_lock(lock).await,
+        }
+    }
+
+    /// `page_referenced_one`: whether this mapping used the page. `left` mappings are still to be found.
+    async fn page_referenced_one(&self, cx: &Cx, pfn: Pfn, vma: VmaId, left: &mut u32) -> u32 {
         let Some(mapping) = self.page_check_address(cx, pfn, vma, Check::Quick).await else {
-            return Next::Continue;
+            return 0;
         };
         let (mm, va) = (mapping.mm, mapping.va);
         if self.st().vma(vma).flags.is_locked() {
             // Reason enough to keep the page: the others are not asked.
-            *referenced += 1;
             *left = 0;
-            return Next::Stop;
+            return 1;
         }
         let primary = self.ptep_clear_flush_young(cx, &mapping).await;
         let under_ptl = self.notify_young(cx, mm, Point::AfterFlush, va).await;
         drop(mapping);
         let after_ptl = self.notify_young(cx, mm, Point::AfterPtl, va).await;
-        *referenced += u32::from([primary, under_ptl, after_ptl].contains(&Young::Yes));
         *left = left.saturating_sub(1);
-        if *left == 0 { Next::Stop } else { Next::Continue }
+        u32::from([primary, under_ptl, after_ptl].contains(&Young::Yes))
     }
 
     /// `try_to_unmap`; the page is locked.
@@ -186,18 +220,18 @@ impl Kernel {
             Owner::Anon(anon) => match self.page_lock_anon_vma(cx, pfn, anon).await {
                 None => Unmapped::NotAll,
                 Some((_rcu, _lock)) => {
-                    let vmas = self.anon_mappers(cx, anon);
-                    self.try_to_unmap_in(cx, pfn, &vmas, purpose).await
+                    let walk = self.anon_mappers(anon);
+                    self.try_to_unmap_in(cx, pfn, walk, purpose).await
                 }
             },
             Owner::File(file) => {
                 let lock = self.st().file(file).i_mmap_lock;
                 let held = cx.lock(lock).await;
-                let vmas = self.file_mappers(cx, pfn, file);
-                let linear = self.try_to_unmap_in(cx, pfn, &vmas, purpose).await;
+                let walk = self.file_mappers(pfn, file);
+                let linear = self.try_to_unmap_in(cx, pfn, walk, purpose).await;
                 let mapped = self.frames.borrow().get(pfn).mapcount > 0;
                 if linear == Unmapped::NotAll && mapped {
-                    self.try_to_unmap_nonlinear(cx, pfn, file, held).await
+                    self.try_to_unmap_nonlinear(cx, pfn, file, purpose, held).await
                 } else {
                     linear
                 }
@@ -210,8 +244,9 @@ impl Kernel {
         }
     }
 
-    async fn try_to_unmap_in(&self, cx: &Cx, pfn: Pfn, vmas: &[VmaId], purpose: UnmapFor) -> Unmapped {
-        for &vma in vmas {
+    async fn try_to_unmap_in(&self, cx: &Cx, pfn: Pfn, walk: VmaWalk, purpose: UnmapFor) -> Unmapped {
+        let mut walk = walk;
+        while let Some(vma) = self.next_mapper(cx, &mut walk) {
             let one = self.try_to_unmap_one(cx, pfn, vma, purpose).await;
             if one == Unmapped::Wanted || self.frames.borrow().get(pfn).mapcount == 0 {
                 return one;
@@ -239,17 +274,22 @@ impl Kernel {
         let entry = self.ptep_clear_flush(cx, &mapping).await;
         self.notify_page(cx, mm, (Path::Unmap, Point::AfterFlush), va, Some(pfn))
             .await;
-        self.name_slot(cx, mm, pfn).await;
         if entry.dirty() {
             self.set_page_dirty(cx, pfn).await;
         }
+        self.name_slot(cx, mm, pfn).await;
         self.leave_in_place(cx, &mapping, entry, pfn, purpose);
         self.st().metrics.rmap_unmapped += 1;
-        drop(mapping);
-        self.notify_page(cx, mm, (Path::Unmap, Point::AfterPtl), va, Some(pfn))
-            .await;
-        // The mapping's reference; the caller holds one of its own.
-        self.put_page(cx, pfn).await;
+        // The mapping's reference: the page stays until everybody was told.
+        if self.table.at(Path::Unmap, Point::AfterPtl).is_none() {
+            self.put_page(cx, pfn).await;
+            drop(mapping);
+        } else {
+            drop(mapping);
+            self.notify_page(cx, mm, (Path::Unmap, Point::AfterPtl), va, Some(pfn))
+                .await;
+            self.put_page(cx, pfn).await;
+        }
         Unmapped::NotAll
     }
 
@@ -313,7 +353,8 @@ impl Kernel {
         let lock = self.st().file(file).i_mmap_lock;
         let _lock = cx.lock(lock).await;
         let mut cleaned = 0;
-        for vma in self.file_mappers(cx, pfn, file) {
+        let mut walk = self.file_mappers(pfn, file);
+        while let Some(vma) = self.next_mapper(cx, &mut walk) {
             if self.st().vma(vma).sharing == Sharing::Shared {
                 cleaned += self.page_mkclean_one(cx, pfn, vma).await;
             }
@@ -346,44 +387,35 @@ impl Kernel {
         1
     }
 
-    /// `page_lock_anon_vma`: the family's lock, unless the page left it meanwhile. In the sleepable
-    /// kernel the lock may be slept for, so no RCU reader is held around it (host-mm-paths E, point 3).
+    /// `page_lock_anon_vma`: the family's lock, unless no entry maps the page. In the sleepable kernel the
+    /// lock may be slept for, so no RCU reader is held around it, and the page may be unmapped meanwhile
+    /// (host-mm-paths E, point 3).
     async fn page_lock_anon_vma<'a>(
         &self,
         cx: &'a Cx,
         pfn: Pfn,
         anon: AnonVmaId,
-    ) -> Option<(Option<sim::ReaderGuard<'a>>, Guard<'a>)> {
-        let rcu = (self.profile.rmap_locks == RmapLocks::Spin).then(|| cx.read_lock(self.rcu));
+    ) -> Option<(Option<ReaderGuard<'a>>, Guard<'a>)> {
+        let rcu = self.rmap_reader(cx);
+        if !self.is_mapped_in(pfn, anon) {
+            return None;
+        }
         let lock: LockId = self.st().anon_vma(anon).lock;
         let held = cx.lock(lock).await;
+        let still = self.profile.rmap_locks == RmapLocks::Spin || self.is_mapped_in(pfn, anon);
+        still.then_some((rcu, held))
+    }
+
+    /// What keeps an anon_vma whose lock is spun for.
+    fn rmap_reader<'a>(&self, cx: &'a Cx) -> Option<ReaderGuard<'a>> {
+        (self.profile.rmap_locks == RmapLocks::Spin).then(|| cx.read_lock(self.rcu))
+    }
+
+    /// Whether a page is anonymous memory of a family, and some entry maps it.
+    fn is_mapped_in(&self, pfn: Pfn, anon: AnonVmaId) -> bool {
         let frames = self.frames.borrow();
         let frame = frames.get(pfn);
-        (frame.owner() == Owner::Anon(anon) && frame.mapcount > 0).then_some((rcu, held))
-    }
-
-    /// The VMAs of a family that could map the page (`vma_address`), in the list's order; each one of
-    /// the list is looked at.
-    pub(crate) fn anon_mappers(&self, cx: &Cx, anon: AnonVmaId) -> Vec<VmaId> {
-        let vmas = self.st().anon_vma(anon).vmas.clone();
-        self.touch_lines(cx, vmas.len() as u64);
-        self.st().metrics.rmap_vmas += vmas.len() as u64;
-        vmas
-    }
-
-    /// The VMAs of a file at the page's index, in the tree's order.
-    pub(crate) fn file_mappers(&self, cx: &Cx, pfn: Pfn, file: FileId) -> Vec<VmaId> {
-        let index = self.frames.borrow().get(pfn).index();
-        let only = PgoffRange::new(index, index).expect("one page");
-        let mut st = self.st();
-        let visit = st.file(file).i_mmap.visit(only.first().get(), only.last().get());
-        let (nodes, members) = (visit.tree_nodes as u64, visit.list_members as u64);
-        st.metrics.i_mmap_nodes += nodes;
-        st.metrics.i_mmap_members += members;
-        st.metrics.rmap_vmas += visit.ids.len() as u64;
-        drop(st);
-        self.touch_lines(cx, (nodes + members) * work::I_MMAP_NODE);
-        visit.ids
+        frame.owner() == Owner::Anon(anon) && frame.mapcount > 0
     }
 
     /// `page_check_address`: the entry of a VMA that maps the page, with its lock.

@@ -4,9 +4,13 @@
 //! nobody looks for it: as many entries as map the page are taken away wherever the scan comes to, page or
 //! no page, so that with luck some of it goes. All nonlinear mappings of the file are scanned in turn, a
 //! cluster of 32 pages of each under one hold of its pte lock, from where the last scan stopped
-//! (`vm_private_data`); after each round i_mmap_lock is given up if somebody wants the CPU. An entry that
-//! was young is flushed and stays; any other is cleared, flushed and told to the secondary MMUs, and a
-//! page that is not at its linear place leaves a file-offset entry.
+//! (`vm_private_data`); after each round i_mmap_lock is given up if somebody wants the CPU; where it may be slept
+//! with (host-mm-paths E, point 2), it is kept meanwhile. An entry that was young is flushed and stays, whatever
+//! the page is unmapped for; any other is cleared, flushed and told to the secondary MMUs, and a page that is
+//! not at its linear place leaves a file-offset entry.
+//!
+//! Reclaim passes over locked mappings, migration over none. If only locked ones are on the list they want
+//! the page. When everything was scanned the cursors of all of them begin again.
 //!
 //! Under a design that tells its subscribers after the pte lock, a bracket spans each cluster instead, and
 //! nobody is asked for the age of a translation (inferred: many entries change under one hold).
@@ -21,8 +25,8 @@ use crate::FileId;
 use crate::account::PAGE_TABLE;
 use crate::kernel::Kernel;
 use crate::notifier::{Path, Point, Young};
-use crate::profile::work;
-use crate::rmap::{Mapping, Unmapped};
+use crate::profile::{RmapLocks, work};
+use crate::rmap::{Mapping, UnmapFor, Unmapped};
 use crate::swapops::NonPresent;
 use crate::vma::VmaId;
 
@@ -36,9 +40,13 @@ impl Kernel {
         cx: &'a Cx,
         pfn: Pfn,
         file: FileId,
+        purpose: UnmapFor,
         held: Guard<'a>,
     ) -> Unmapped {
-        let vmas = self.nonlinear_vmas(file);
+        if self.st().file(file).i_mmap_nonlinear.is_empty() {
+            return Unmapped::NotAll;
+        }
+        let vmas = self.nonlinear_vmas(file, purpose);
         let (mut max_cursor, mut max_size) = (0, 0);
         {
             let st = self.st();
@@ -47,32 +55,49 @@ impl Kernel {
                 max_size = max_size.max(size_of_mapping(st.vma(vma).range));
             }
         }
+        if max_size == 0 {
+            return Unmapped::Wanted;
+        }
         let mut left = self.frames.borrow().get(pfn).mapcount;
-        if vmas.is_empty() || left == 0 {
+        if left == 0 {
             return Unmapped::NotAll;
         }
         let lock = held.lock();
         let mut held = self.cond_resched_lock(cx, held, lock).await;
         let max_size = max_size.next_multiple_of(CLUSTER_SIZE);
         max_cursor = max_cursor.max(CLUSTER_SIZE);
-        while max_cursor <= max_size {
-            for vma in self.nonlinear_vmas(file) {
+        loop {
+            for vma in self.nonlinear_vmas(file, purpose) {
                 if self.scan_clusters(cx, vma, max_cursor, &mut left).await == Scan::Enough {
                     return Unmapped::NotAll;
                 }
             }
             held = self.cond_resched_lock(cx, held, lock).await;
             max_cursor += CLUSTER_SIZE;
+            if max_cursor > max_size {
+                break;
+            }
         }
-        for vma in self.nonlinear_vmas(file) {
-            self.st().vma_mut(vma).scan_cursor = 0;
-        }
+        self.forget_cursors(file);
         drop(held);
         Unmapped::NotAll
     }
 
-    fn nonlinear_vmas(&self, file: FileId) -> Vec<VmaId> {
-        self.st().file(file).i_mmap_nonlinear.clone()
+    /// The nonlinear mappings of a file that are scanned.
+    fn nonlinear_vmas(&self, file: FileId, purpose: UnmapFor) -> Vec<VmaId> {
+        let st = self.st();
+        let passed_over = |vma: VmaId| purpose == UnmapFor::Reclaim && st.vma(vma).flags.is_locked();
+        let mut vmas = st.file(file).i_mmap_nonlinear.clone();
+        vmas.retain(|vma| !passed_over(*vma));
+        vmas
+    }
+
+    /// All cursors begin again, those of locked mappings, too.
+    fn forget_cursors(&self, file: FileId) {
+        let mut st = self.st();
+        for vma in st.file(file).i_mmap_nonlinear.clone() {
+            st.vma_mut(vma).scan_cursor = 0;
+        }
     }
 
     /// The clusters of a mapping up to a cursor.
@@ -148,6 +173,14 @@ impl Kernel {
         let entry = self.ptep_clear_flush(cx, mapping).await;
         self.notify_page(cx, mm, (Path::Cluster, Point::AfterFlush), va, Some(pfn))
             .await;
+        {
+            let mut st = self.st();
+            let index = self.frames.borrow().get(pfn).index();
+            if index != st.vma(vma).pgoff_of(va) {
+                let place = NonPresent::File(index).entry();
+                self.set_pte(cx, &mut st, mapping.table, mapping.index, place);
+            }
+        }
         if entry.dirty() {
             self.set_page_dirty(cx, pfn).await;
         }
@@ -155,10 +188,6 @@ impl Kernel {
             let mut st = self.st();
             let mut frames = self.frames();
             let frame = frames.get_mut(pfn);
-            if frame.index() != st.vma(vma).pgoff_of(va) {
-                let place = NonPresent::File(frame.index()).entry();
-                self.set_pte(cx, &mut st, mapping.table, mapping.index, place);
-            }
             frame.mapcount -= 1;
             self.check_dirty_kept(pfn, frame);
             st.mm_mut(mm).file_rss -= 1;
@@ -169,8 +198,12 @@ impl Kernel {
     }
 
     /// `cond_resched_lock`: lets go of a lock for a moment if somebody wants the CPU, or, with
-    /// CONFIG_PREEMPT, the lock.
+    /// CONFIG_PREEMPT, the lock. One that sleeps is kept.
     async fn cond_resched_lock<'a>(&self, cx: &'a Cx, held: Guard<'a>, lock: LockId) -> Guard<'a> {
+        if self.profile.rmap_locks == RmapLocks::RwSem {
+            cx.cond_resched().await;
+            return held;
+        }
         if !self.must_break_lock(cx, lock).await {
             return held;
         }

@@ -5,6 +5,11 @@
 //! writeback puts the page, with a reference, into a pagevec of its CPU (`lru_rotate_pvecs`); a full one
 //! is emptied at once, in the interrupt, under lru_lock, and any other when somebody drains the CPU's
 //! pagevecs. Only pages that are on the inactive list by then are moved.
+//!
+//! Deviation: where the reference of the pagevec was the last one, the interrupt takes the page off its list right
+//! after its hold of lru_lock, as part of it; `release_pages` would take the lock again. One acquisition of
+//! lru_lock is missing for each full pagevec in which a page died meanwhile. No list can be seen half changed:
+//! nothing else happens between the two.
 
 use sim::{CpuId, Cx, Cycles};
 use x86::Pfn;

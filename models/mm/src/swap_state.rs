@@ -7,7 +7,8 @@
 //! second with a page for the same slot takes the other one's.
 //!
 //! A fault reads not only its own page but the whole aligned cluster of slots around it, as far as they are
-//! in use without a gap; what was read lies on the active list, locked until it has arrived.
+//! in use without a gap; what was read lies on the active list, locked until it has arrived. A slot that is
+//! alone there is read by itself, after the pagevecs were drained.
 //!
 //! Deviations: the cache's radix tree has no nodes that could be lacking; pages of the cache have no tags.
 
@@ -79,8 +80,9 @@ impl Kernel {
         Cached::Yes
     }
 
-    /// `lookup_swap_cache`, with a reference for the caller (lockless since 2.6.27).
-    pub(crate) fn lookup_swap_cache(&self, cx: &Cx, slot: SwapSlot) -> Option<Pfn> {
+    /// `lookup_swap_cache`, with a reference for the caller.
+    pub(crate) async fn lookup_swap_cache(&self, cx: &Cx, slot: SwapSlot) -> Option<Pfn> {
+        let _tree = self.tree_read(cx, self.locks.swapper_tree_lock).await;
         self.touch_lines(cx, work::SWAP_CACHE);
         let pfn = self.st().swap.lookup(slot)?;
         self.frames().get_page(pfn);
@@ -120,7 +122,7 @@ impl Kernel {
     async fn read_swap_cache_async(&self, cx: &Cx, slot: SwapSlot) -> Option<Pfn> {
         let mut new = None;
         let found = loop {
-            if let Some(cached) = self.lookup_swap_cache(cx, slot) {
+            if let Some(cached) = self.lookup_swap_cache(cx, slot).await {
                 break Some(cached);
             }
             let pfn = match new {

@@ -96,22 +96,26 @@ impl Kernel {
             let _lock = self.lock_swap(cx).await;
             self.touch_lines(cx, work::SWAP_MAP);
             let cached = {
-                let mut st = self.st();
-                let _ = st.swap.release(slot);
-                (st.swap.count(slot) == 1).then(|| st.swap.lookup(slot)).flatten()
+                let only_cached = {
+                    let mut st = self.st();
+                    let _ = st.swap.release(slot);
+                    st.swap.count(slot) == 1
+                };
+                if only_cached {
+                    self.lookup_swap_cache(cx, slot).await
+                } else {
+                    None
+                }
             };
             match cached {
                 None => None,
-                Some(pfn) => {
-                    self.frames().get_page(pfn);
-                    match self.trylock_page(cx, pfn).await {
-                        Some(lock) => Some((pfn, lock)),
-                        None => {
-                            unlockable = Some(pfn);
-                            None
-                        }
+                Some(pfn) => match self.trylock_page(cx, pfn).await {
+                    Some(lock) => Some((pfn, lock)),
+                    None => {
+                        unlockable = Some(pfn);
+                        None
                     }
-                }
+                },
             }
         };
         if let Some(pfn) = unlockable {

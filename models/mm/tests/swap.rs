@@ -62,21 +62,22 @@ fn a_fault_reads_the_aligned_cluster_of_eight_slots_around_its_own() {
             (0..20)
                 .map(|page| BASE.add_pages(page))
                 .find(|va| slot_at(&k, mm, *va).is_some_and(|s| s.get() == slot))
-                .expect("twenty slots from zero on")
+                .expect("twenty slots, the header is none of them")
         };
         let (third, fourth, seventeenth) = (at(3), at(4), at(17));
         k.access(&cx, mm, third, Access::Read).await.expect("swapped");
         let m = k.metrics();
-        assert_eq!((m.swap_in, m.faults_major, m.faults_swap), (8, 1, 1));
+        // Slots 1 to 7: the header is not read.
+        assert_eq!((m.swap_in, m.faults_major, m.faults_swap), (7, 1, 1));
         // Its neighbour came with it.
         k.access(&cx, mm, fourth, Access::Read).await.expect("swapped");
         let m = k.metrics();
-        assert_eq!((m.swap_in, m.faults_major, m.faults_swap), (8, 1, 2));
-        // The last cluster has four slots in use.
+        assert_eq!((m.swap_in, m.faults_major, m.faults_swap), (7, 1, 2));
+        // The last cluster has five slots in use.
         k.access(&cx, mm, seventeenth, Access::Read)
             .await
             .expect("swapped");
-        assert_eq!(k.metrics().swap_in, 8 + 4);
+        assert_eq!(k.metrics().swap_in, 7 + 5);
         assert_eq!(
             k.metrics().flush_page,
             k.metrics().rmap_young + 20,
@@ -93,10 +94,94 @@ fn a_machine_with_less_than_16_mb_reads_four() {
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
         swapped_out(&cx, &k, mm, 16).await;
-        k.access(&cx, mm, BASE, Access::Read).await.expect("swapped");
+        let seventh = (0..16).map(|page| BASE.add_pages(page));
+        let seventh = seventh
+            .into_iter()
+            .find(|va| slot_at(&k, mm, *va).is_some_and(|s| s.get() == 7))
+            .expect("sixteen slots");
+        k.access(&cx, mm, seventh, Access::Read).await.expect("swapped");
         assert_eq!(k.metrics().swap_in, 4);
     });
     finish(&b, &end);
+}
+
+#[test]
+fn sixty_four_slots_are_nine_clusters_for_the_header_has_the_first_place() {
+    let b = bench();
+    let mm = b.mm;
+    let end = b.work(move |cx, k| async move {
+        swapped_out(&cx, &k, mm, 64).await;
+        touch(&cx, &k, mm, range(BASE, 64), Access::Read).await;
+        // 1 to 7, seven times eight, and 64.
+        let m = k.metrics();
+        assert_eq!((m.swap_in, m.faults_major, m.faults_swap), (64, 9, 64));
+    });
+    finish(&b, &end);
+}
+
+#[test]
+fn a_slot_that_is_alone_in_its_cluster_is_read_after_the_pagevecs_were_drained() {
+    let b = bench();
+    let mm = b.mm;
+    let end = b.work(move |cx, k| async move {
+        swapped_out(&cx, &k, mm, 2).await;
+        let on_list = |k: &Kernel, va: Va| {
+            let pfn = k.peek_pte(mm, va).pfn();
+            k.frames().get(pfn).flags.has(PageFlags::LRU)
+        };
+        // The cluster of both: they are read, then what was read is drained.
+        k.access(&cx, mm, BASE, Access::Read).await.expect("swapped");
+        assert!(on_list(&k, BASE));
+        let next = BASE.add_pages(1);
+        k.access(&cx, mm, next, Access::Read).await.expect("swapped");
+        k.sys_munmap(&cx, mm, range(next, 1)).await.expect("mapped");
+        swap_out(&cx, &k, mm, 1).await;
+        // Alone: nothing is read ahead, and the page still waits in its pagevec.
+        k.access(&cx, mm, BASE, Access::Read).await.expect("swapped");
+        assert!(!on_list(&k, BASE));
+        assert_eq!(k.metrics().swap_in, 3);
+    });
+    finish(&b, &end);
+}
+
+#[test]
+fn before_2_6_27_every_look_into_the_swap_cache_reads_its_tree_lock() {
+    // host-mm-paths A.3, A.7.
+    for (profile, reads) in [
+        (mm::KernelProfile::LINUX_2_6_25, true),
+        (mm::KernelProfile::LINUX_2_6_27, false),
+    ] {
+        let mut setup = Setup::linux_2_6_27();
+        setup.profile = profile;
+        setup.cpus = 1;
+        let b = setup.build();
+        b.kernel.set_swap(SWAP_PAGES);
+        let (mm, file) = (b.mm, b.kernel.new_file("f", 1));
+        let end = b.work(move |cx, k| async move {
+            let tree_reads = || {
+                let stat = k.engine().lock_stat();
+                let class = stat.iter().find(|c| c.def.name == "tree_lock").expect("declared");
+                class.shared.acquisitions
+            };
+            swapped_out(&cx, &k, mm, 1).await;
+            let before = tree_reads();
+            k.access(&cx, mm, BASE, Access::Read).await.expect("swapped");
+            // do_swap_page, then read_swap_cache_async; the slot is alone.
+            assert_eq!(tree_reads() - before, if reads { 2 } else { 0 });
+            // The page stays in the cache, whose use of the slot is the last when the mapping goes.
+            let before = tree_reads();
+            k.sys_munmap(&cx, mm, range(BASE, 1)).await.expect("mapped");
+            assert_eq!(tree_reads() - before, 0, "free_swap_cache asks the page");
+            // Two look-ups of the dirty tag (one page, then none), and two of the writeback tag.
+            let request = common::shared_file(BASE, 1, file);
+            k.sys_mmap(&cx, mm, request).await.expect("free");
+            touch(&cx, &k, mm, range(BASE, 1), Access::Write).await;
+            let before = tree_reads();
+            k.sys_fsync(&cx, file).await;
+            assert_eq!(tree_reads() - before, if reads { 4 } else { 0 });
+        });
+        finish(&b, &end);
+    }
 }
 
 #[test]
@@ -201,26 +286,26 @@ fn unmapping_frees_slots_and_pages_that_are_cached_for_nobody_else() {
     let b = bench();
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
-        swapped_out(&cx, &k, mm, 8).await;
-        // All eight are read, three are mapped.
+        swapped_out(&cx, &k, mm, 7).await;
+        // All seven are read, three are mapped.
         for page in 0..3 {
             k.access(&cx, mm, BASE.add_pages(page), Access::Read)
                 .await
                 .expect("swapped");
         }
-        assert_eq!(k.metrics().swap_in, 8);
+        assert_eq!(k.metrics().swap_in, 7);
         // All have arrived: a page that is locked is left for reclaim.
         cx.sleep(k.machine.ns(50_000_000)).await;
         k.lru_add_drain_all(&cx).await;
         let (before, used) = (k.metrics(), k.frames().in_use(k.zone()).0);
-        assert_eq!(used, 8);
-        k.madvise_dontneed(&cx, mm, range(BASE.add_pages(5), 3))
+        assert_eq!(used, 7);
+        k.madvise_dontneed(&cx, mm, range(BASE.add_pages(5), 2))
             .await
             .expect("all of it is mapped");
         assert_eq!(k.metrics().flush_mm, before.flush_mm, "no entry mapped a page");
         assert_eq!(k.frames().in_use(k.zone()).0, 5);
         assert_eq!(k.st().swap.in_use(), 5);
-        k.sys_munmap(&cx, mm, range(BASE, 8))
+        k.sys_munmap(&cx, mm, range(BASE, 7))
             .await
             .expect("all of it is mapped");
         assert_eq!(k.frames().in_use(k.zone()).0, 0);

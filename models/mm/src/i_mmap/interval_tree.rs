@@ -357,7 +357,7 @@ impl<Id: Copy + Ord> IntervalTree<Id> {
     fn visit_below(&self, at: At, first: u64, last: u64, visit: &mut Visit<Id>) {
         let node = self.node(at);
         let reaching = |child: Option<At>| child.filter(|child| self.node(*child).reach >= first);
-        visit.tree_nodes += 1;
+        visit.tail += 1;
         if let Some(left) = reaching(node.left) {
             self.visit_below(left, first, last, visit);
         }
@@ -365,7 +365,7 @@ impl<Id: Copy + Ord> IntervalTree<Id> {
             return;
         }
         if node.last >= first {
-            visit.ids.push(node.id);
+            visit.meet_node(node.id);
         }
         if let Some(right) = reaching(node.right) {
             self.visit_below(right, first, last, visit);

@@ -120,23 +120,78 @@ pub enum Removed<Id> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Visit<Id> {
-    /// The ids met, in the order of the kernel.
-    pub ids: Vec<Id>,
-    /// Tree nodes the walk stepped on, whether or not they intersect. Children that were looked at and refused are
-    /// not counted, nor are steps back up.
-    pub tree_nodes: usize,
-    /// List members the walk stepped on. All of them intersect, so `ids.len() - list_members` tree nodes did.
-    pub list_members: usize,
+    /// What was met, in the order of the kernel.
+    pub met: Vec<Met<Id>>,
+    /// Tree nodes stepped on after the last that intersects, until the walk ran out. Whoever breaks off never comes
+    /// there.
+    pub tail: u32,
 }
 
-impl<Id> Visit<Id> {
+/// An id that was met, and the way to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Met<Id> {
+    /// The id.
+    pub id: Id,
+    // Tree nodes stepped on, or `MEMBER`.
+    way: u32,
+}
+
+/// A list member is a step from the id before it.
+const MEMBER: u32 = u32::MAX;
+
+impl<Id> Met<Id> {
+    /// A tree node, and the tree nodes stepped on since the one that was met before it, itself included, whether or not
+    /// they intersect. Children that were looked at and refused are not counted, nor are steps back up; so it can be
+    /// none, where the way to an earlier id led through this one.
+    pub(crate) const fn node(id: Id, nodes: u32) -> Self {
+        Self { id, way: nodes }
+    }
+
+    /// A list member.
+    pub(crate) const fn member(id: Id) -> Self {
+        Self { id, way: MEMBER }
+    }
+
+    /// Tree nodes and list members stepped on since the id before it.
+    #[must_use]
+    pub const fn steps(&self) -> (u32, u32) {
+        if self.way == MEMBER { (0, 1) } else { (self.way, 0) }
+    }
+}
+
+impl<Id: Copy> Visit<Id> {
     /// The answer of an index in which nothing was met.
     const fn nothing() -> Self {
         Self {
-            ids: Vec::new(),
-            tree_nodes: 0,
-            list_members: 0,
+            met: Vec::new(),
+            tail: 0,
         }
+    }
+
+    /// A list without a tree.
+    pub(crate) fn of_list(ids: &[Id]) -> Self {
+        Self {
+            met: ids.iter().copied().map(Met::member).collect(),
+            tail: 0,
+        }
+    }
+
+    /// A tree node intersects: `tail` is the way to it.
+    fn meet_node(&mut self, id: Id) {
+        self.met.push(Met::node(id, self.tail));
+        self.tail = 0;
+    }
+
+    /// The ids met.
+    pub fn ids(&self) -> impl Iterator<Item = Id> {
+        self.met.iter().map(|met| met.id)
+    }
+
+    /// Tree nodes and list members that the whole walk stepped on.
+    #[must_use]
+    pub fn steps(&self) -> (u32, u32) {
+        let sum = |(a, b): (u32, u32), (c, d): (u32, u32)| (a + c, b + d);
+        self.met.iter().map(Met::steps).fold((self.tail, 0), sum)
     }
 }
 

@@ -44,7 +44,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{IntervalIndex, NotIndexed, Placed, Removed, Sibling, Visit};
+use super::{IntervalIndex, Met, NotIndexed, Placed, Removed, Sibling, Visit};
 use crate::arena::Arena;
 
 /// Bits in a page offset, and in an interval's length.
@@ -481,16 +481,18 @@ impl<Id: Copy + Ord> IntervalIndex<Id> for PrioTree<Id> {
             .map(|root| (root, 0, 0))
             .into_iter()
             .collect();
+        // Tree nodes since the last one met.
+        let mut way = 0;
         while let Some((at, depth, prefix)) = ahead.pop() {
             let node = self.node(at);
-            visit.tree_nodes += 1;
+            way += 1;
             if node.span.intersects(query) {
-                visit.ids.push(self.member(node.front).id);
-                let mut following = self.member(node.front).next;
+                let front = self.member(node.front);
+                visit.met.push(Met::node(front.id, std::mem::take(&mut way)));
+                let mut following = front.next;
                 while let Some(at) = following {
                     let member = self.member(at);
-                    visit.ids.push(member.id);
-                    visit.list_members += 1;
+                    visit.met.push(Met::member(member.id));
                     following = member.next;
                 }
             }
@@ -506,6 +508,7 @@ impl<Id: Copy + Ord> IntervalIndex<Id> for PrioTree<Id> {
                 ahead.push((left, depth + 1, prefix));
             }
         }
+        visit.tail = way;
         visit
     }
 

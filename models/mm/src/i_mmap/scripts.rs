@@ -2,6 +2,13 @@
 
 use proptest::prelude::*;
 
+use super::Visit;
+
+/// The ids that a walk met.
+pub(super) fn ids<Id: Copy>(visit: &Visit<Id>) -> Vec<Id> {
+    visit.ids().collect()
+}
+
 /// One call.
 #[derive(Clone, Debug)]
 pub(super) enum Op {

@@ -9,7 +9,7 @@
 //! Deviations: PG_locked is held until the reader goes on, where the kernel drops it when the disk is done; only what reclaim has dropped is read from a disk, one page at a time (no read-around); a
 //! file's other pages come into being with their contents.
 
-use sim::{Cx, Guard, IrqGuard};
+use sim::{Cx, Guard, IrqGuard, LockId};
 use x86::{Pfn, Pgoff};
 
 use crate::FileId;
@@ -81,12 +81,21 @@ impl Kernel {
         cx: &'a Cx,
         file: FileId,
     ) -> Option<(Guard<'a>, IrqGuard<'a>)> {
+        let tree_lock = self.st().file(file).tree_lock;
+        self.tree_read(cx, tree_lock).await
+    }
+
+    /// The same for a tree of which only the lock matters: a file's, or that of the swap cache.
+    pub(crate) async fn tree_read<'a>(
+        &self,
+        cx: &'a Cx,
+        tree_lock: LockId,
+    ) -> Option<(Guard<'a>, IrqGuard<'a>)> {
         if self.profile.page_cache_lookup == PageCacheLookup::Lockless {
             return None;
         }
         let irqs = cx.irq_disable();
-        let lock = self.st().file(file).tree_lock;
-        Some((cx.lock_shared(lock).await, irqs))
+        Some((cx.lock_shared(tree_lock).await, irqs))
     }
 
     /// `readpage` of a page that reclaim had dropped; it is locked.

@@ -245,12 +245,11 @@ impl Kernel {
             (v.file()?, v.pgoff_of(va))
         };
         let only = PgoffRange::new(pgoff, pgoff)?;
-        let others = self.mappers(cx, file, &only);
-        let st = self.st();
-        others
-            .into_iter()
+        let mut walk = self.range_mappers(file, &only);
+        std::iter::from_fn(|| self.next_mapper(cx, &mut walk))
             .filter(|other| *other != vma)
             .find_map(|other| {
+                let st = self.st();
                 let (mine, their) = (st.vma(vma), st.vma(other));
                 let there = their.range.start().add_pages(pgoff.get() - their.pgoff.get());
                 let alike = Level::Pmd.index(va) == Level::Pmd.index(there)

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use sim::{Affinity, Cx, QueueId, Role, TaskSpec};
 
-use super::vmscan::{DEF_PRIORITY, SWAP_CLUSTER_MAX, ScanControl};
+use super::vmscan::{DEF_PRIORITY, NAP_BELOW, SWAP_CLUSTER_MAX, ScanControl};
 use crate::frame::{LruList, Watermark};
 use crate::kernel::Kernel;
 use crate::page_alloc::RECLAIM_NAP_NS;
@@ -21,8 +21,6 @@ use crate::page_alloc::RECLAIM_NAP_NS;
 /// A zone is all unreclaimable when so many times the pages of its lists were scanned without one being
 /// freed (`balance_pgdat`).
 const UNRECLAIMABLE_FACTOR: u64 = 6;
-/// Attempts without a nap, as in direct reclaim.
-const ATTEMPTS_WITHOUT_NAP: u32 = 2;
 
 /// Whether enough frames are free.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,8 +76,7 @@ impl Kernel {
         let (mut balanced, mut last) = (Balanced::Yes, DEF_PRIORITY);
         for priority in (0..=DEF_PRIORITY).rev() {
             balanced = Balanced::Yes;
-            let given_up = self.all_unreclaimable() && priority != DEF_PRIORITY;
-            if given_up || self.frames.borrow().watermark_ok(self.zone, Watermark::High) {
+            if self.given_up_at(priority) || self.frames.borrow().watermark_ok(self.zone, Watermark::High) {
                 break;
             }
             balanced = Balanced::No;
@@ -89,7 +86,7 @@ impl Kernel {
             reclaimed += self.shrink_zone(cx, priority, &mut sc).await;
             scanned += sc.scanned;
             self.note_unreclaimable();
-            if scanned > 0 && priority < DEF_PRIORITY - ATTEMPTS_WITHOUT_NAP {
+            if scanned > 0 && priority < NAP_BELOW {
                 self.congestion_wait(cx, RECLAIM_NAP_NS).await;
             }
             if reclaimed >= SWAP_CLUSTER_MAX {
@@ -101,11 +98,11 @@ impl Kernel {
     }
 
     fn note_unreclaimable(&self) {
-        let frames = self.frames.borrow();
+        let mut frames = self.frames();
         let lists = [LruList::Active, LruList::Inactive];
         let pages: u64 = lists.iter().map(|list| frames.lru_len(self.zone, *list)).sum();
         if frames.scanned_in_vain(self.zone) >= pages * UNRECLAIMABLE_FACTOR {
-            self.st().reclaim.unreclaimable_at = Some(frames.turnover(self.zone).1);
+            frames.set_all_unreclaimable(self.zone);
         }
     }
 }

@@ -29,6 +29,9 @@
 //! mremap, zaps and truncate meet migration entries (fork.rs, mprotect.rs, zap_nonpresent.rs): what a child
 //! inherits is a reader's entry where pages are copied on write, what loses its write right becomes one.
 //!
+//! The new frame is taken if more than `pages_low` are free; nothing is reclaimed for it, and when there is none
+//! the call ends with what it has moved (GFP_THISNODE).
+//!
 //! Deviations: the kernel picks a frame of the target node; a kernel has one zone here, so another frame
 //! of it is taken. Files have no buffers, so no page has a third reference for them. Whoever zaps or forks
 //! a migration entry counts it in rss; 2.6.27 forgets to (mainline fixed that in 3.4), which only its rss
@@ -210,7 +213,8 @@ impl Kernel {
     /// `unmap_and_move`.
     async fn unmap_and_move(&self, cx: &Cx, old: Pfn, force: Force) -> Outcome {
         let _span = cx.span("unmap_and_move");
-        let Ok(new) = self.alloc_page_or_reclaim(cx).await else {
+        // GFP_THISNODE: who asks for a page of this node only does not reclaim for it.
+        let Ok(new) = self.alloc_page(cx) else {
             return Outcome::NoMemory;
         };
         // Freed under our hands: only our reference is left.
@@ -374,14 +378,16 @@ impl Kernel {
             Owner::Anon(anon) => {
                 let lock = self.st().anon_vma(anon).lock;
                 let _lock = cx.lock(lock).await;
-                for vma in self.anon_mappers(cx, anon) {
+                let mut walk = self.anon_mappers(anon);
+                while let Some(vma) = self.next_mapper(cx, &mut walk) {
                     self.remove_migration_pte(cx, vma, old, new).await;
                 }
             }
             Owner::File(file) => {
                 let lock = self.st().file(file).i_mmap_lock;
                 let _lock = cx.lock(lock).await;
-                for vma in self.file_mappers(cx, new, file) {
+                let mut walk = self.file_mappers(new, file);
+                while let Some(vma) = self.next_mapper(cx, &mut walk) {
                     self.remove_migration_pte(cx, vma, old, new).await;
                 }
                 let nonlinear = self.st().file(file).i_mmap_nonlinear.clone();
@@ -402,9 +408,9 @@ impl Kernel {
             Some(NonPresent::Migration(pfn, access)) if pfn == old => Some(access),
             _ => None,
         };
-        // Not worth the lock if it is neither a migration nor a swap entry.
-        let entry = self.st().tables.get(table, at);
-        if entry.is_none() || entry.maps_page() {
+        // Not worth the lock if it is neither a migration nor a swap entry (`is_swap_pte`).
+        let entry = NonPresent::of(self.st().tables.get(table, at));
+        if !matches!(entry, Some(NonPresent::Migration(..) | NonPresent::Swap(_))) {
             return;
         }
         let ptl = self.st().ptl(table);

@@ -48,6 +48,6 @@ pub use mmap::{MapError, MapFlags, MapRequest, Populate};
 pub use mremap::Destination;
 pub(crate) use pfnmap::PTE_SPECIAL;
 pub use pfnmap::{Attempt, Inserted, Mapped};
-pub(crate) use vmscan::ReclaimState;
+pub(crate) use vmscan::{Progress, ReclaimState};
 pub(crate) use zap::ZapDetails;
 pub(crate) use zap_nonpresent::NonlinearZap;

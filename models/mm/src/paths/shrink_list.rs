@@ -6,14 +6,18 @@
 //!
 //! - of the active list, pages that are mapped stay active if mapped pages are spared, if they are
 //!   anonymous and there is no swap device, or if they were used (`page_referenced`, for which PG_locked of
-//!   a page of a file is only tried); the others become inactive, unmapped ones without being asked;
+//!   a page of a file is only tried); the others become inactive, unmapped ones without being asked, and one
+//!   whose age could not be asked for, too;
 //! - of the inactive list, each is tried to be freed (shrink_page_list.rs).
 //!
-//! What is left goes back under lru_lock, pagevec by pagevec: after 14 pages the lock is dropped and
-//! their references are given up. The pagevecs of this CPU are drained before a batch is taken; pages in
-//! those of other CPUs are not found.
+//! What is left goes back under lru_lock; its references gather in a pagevec, and after 14 pages the lock is
+//! dropped to give them up (`__pagevec_release`, which drains this CPU's pagevecs first). One pagevec serves
+//! a whole call, so a partly filled one is carried over to the next batch, or from the pages that become
+//! inactive to those that stay active, and released at the end; and the hold that puts a batch back takes
+//! the next one. The pagevecs of this CPU are drained before the first batch is taken; pages in those of other
+//! CPUs are not found.
 
-use sim::Cx;
+use sim::{Cx, Guard, IrqGuard};
 use x86::Pfn;
 
 use super::vmscan::{ReclaimMapped, ScanControl};
@@ -21,7 +25,7 @@ use crate::account::BOOKKEEPING;
 use crate::frame::{LruList, PageFlags};
 use crate::kernel::Kernel;
 use crate::profile::{PAGEVEC_SIZE, work};
-use crate::rmap::PageLocked;
+use crate::rmap::{Age, PageLocked};
 
 /// A batch of isolated pages.
 struct Isolated {
@@ -31,12 +35,20 @@ struct Isolated {
     scanned: u64,
 }
 
+/// lru_lock, held with interrupts off.
+struct LruHeld<'a> {
+    _lock: Guard<'a>,
+    _irqs: IrqGuard<'a>,
+}
+
 impl Kernel {
     /// `shrink_active_list`: moves up to `pages` of the active list to the inactive one.
     pub(super) async fn shrink_active_list(&self, cx: &Cx, pages: u64, mapped: ReclaimMapped) {
         let _span = cx.span("shrink_active_list");
         self.lru_add_drain(cx).await;
-        let isolated = self.isolate_lru_pages(cx, LruList::Active, pages).await;
+        let held = self.lock_lru(cx).await;
+        let isolated = self.isolate_lru_pages(cx, LruList::Active, pages);
+        drop(held);
         let (mut stay, mut go) = (Vec::new(), Vec::new());
         for pfn in isolated.pages {
             cx.cond_resched().await;
@@ -47,16 +59,16 @@ impl Kernel {
             }
         }
         self.st().metrics.lru_deactivated += go.len() as u64;
-        self.frames_become_inactive(&go);
-        self.putback_lru_pages(cx, &go).await;
-        self.putback_lru_pages(cx, &stay).await;
-    }
-
-    fn frames_become_inactive(&self, pages: &[Pfn]) {
-        let mut frames = self.frames();
-        for pfn in pages {
-            frames.get_mut(*pfn).flags.clear(PageFlags::ACTIVE);
-        }
+        let mut pagevec = Vec::with_capacity(PAGEVEC_SIZE);
+        let held = self.lock_lru(cx).await;
+        let held = self
+            .pages_back(cx, held, &go, LruList::Inactive, &mut pagevec)
+            .await;
+        let held = self
+            .pages_back(cx, held, &stay, LruList::Active, &mut pagevec)
+            .await;
+        drop(held);
+        self.pagevec_release(cx, &pagevec).await;
     }
 
     async fn stays_active(&self, cx: &Cx, pfn: Pfn, mapped: ReclaimMapped) -> bool {
@@ -68,9 +80,13 @@ impl Kernel {
             return false;
         }
         let no_swap = self.st().swap.total() == 0;
-        mapped == ReclaimMapped::No
-            || (no_swap && anon)
-            || self.page_referenced(cx, pfn, PageLocked::No).await > 0
+        if mapped == ReclaimMapped::No || (no_swap && anon) {
+            return true;
+        }
+        match self.page_referenced(cx, pfn, PageLocked::No).await {
+            Age::Referenced(mappings) => mappings > 0,
+            Age::Contended => false,
+        }
     }
 
     /// `shrink_inactive_list`: looks at up to `pages` of the inactive list, a batch at a time. Returns how
@@ -79,8 +95,11 @@ impl Kernel {
         let _span = cx.span("shrink_inactive_list");
         self.lru_add_drain(cx).await;
         let (mut scanned, mut reclaimed) = (0, 0);
-        while scanned < pages {
-            let batch = self.isolate_lru_pages(cx, LruList::Inactive, sc.batch).await;
+        let mut pagevec = Vec::with_capacity(PAGEVEC_SIZE);
+        let mut held = self.lock_lru(cx).await;
+        loop {
+            let batch = self.isolate_lru_pages(cx, LruList::Inactive, sc.batch);
+            drop(held);
             scanned += batch.scanned;
             if batch.pages.is_empty() {
                 break;
@@ -88,16 +107,32 @@ impl Kernel {
             let taken = batch.pages.len() as u64;
             let kept = self.shrink_page_list(cx, batch.pages, sc).await;
             reclaimed += taken - kept.len() as u64;
-            self.putback_lru_pages(cx, &kept).await;
+            held = self.lock_lru(cx).await;
+            for pfn in kept {
+                let list = self.list_of(pfn);
+                held = self.pages_back(cx, held, &[pfn], list, &mut pagevec).await;
+            }
+            if scanned >= pages {
+                drop(held);
+                break;
+            }
         }
+        self.pagevec_release(cx, &pagevec).await;
         reclaimed
     }
 
-    /// `isolate_lru_pages`.
-    async fn isolate_lru_pages(&self, cx: &Cx, list: LruList, most: u64) -> Isolated {
+    /// Takes `zone->lru_lock` with interrupts off.
+    async fn lock_lru<'a>(&self, cx: &'a Cx) -> LruHeld<'a> {
+        let irqs = cx.irq_disable();
+        LruHeld {
+            _lock: cx.lock(self.locks.lru_lock).await,
+            _irqs: irqs,
+        }
+    }
+
+    /// `isolate_lru_pages`; lru_lock is held.
+    fn isolate_lru_pages(&self, cx: &Cx, list: LruList, most: u64) -> Isolated {
         let _span = cx.span("isolate_lru_pages");
-        let _irqs = cx.irq_disable();
-        let _lock = cx.lock(self.locks.lru_lock).await;
         let mut frames = self.frames();
         let scanned = most.min(frames.lru_len(self.zone, list));
         let pages = (0..scanned)
@@ -111,25 +146,37 @@ impl Kernel {
         Isolated { pages, scanned }
     }
 
-    /// Isolated pages go back to the list that PG_active names, and their references are given up.
-    pub(super) async fn putback_lru_pages(&self, cx: &Cx, pages: &[Pfn]) {
-        for chunk in pages.chunks(PAGEVEC_SIZE) {
-            {
-                let _irqs = cx.irq_disable();
-                let _lock = cx.lock(self.locks.lru_lock).await;
-                let work = self.machine.costs.cacheline_touch * (chunk.len() as u64 * work::LRU);
-                cx.charge(BOOKKEEPING, work);
-                let mut frames = self.frames();
-                for &pfn in chunk {
-                    let list = if frames.get(pfn).flags.has(PageFlags::ACTIVE) {
-                        LruList::Active
-                    } else {
-                        LruList::Inactive
-                    };
-                    frames.lru_add(pfn, list);
-                }
-            }
-            self.release_pages(cx, chunk).await;
+    /// The list that PG_active names.
+    fn list_of(&self, pfn: Pfn) -> LruList {
+        if self.frames.borrow().get(pfn).flags.has(PageFlags::ACTIVE) {
+            LruList::Active
+        } else {
+            LruList::Inactive
         }
+    }
+
+    /// Isolated pages go back to a list. Their references go into a pagevec; a full one is released without
+    /// the lock.
+    async fn pages_back<'a>(
+        &self,
+        cx: &'a Cx,
+        held: LruHeld<'a>,
+        pages: &[Pfn],
+        list: LruList,
+        pagevec: &mut Vec<Pfn>,
+    ) -> LruHeld<'a> {
+        let mut held = held;
+        for &pfn in pages {
+            cx.charge(BOOKKEEPING, self.machine.costs.cacheline_touch * work::LRU);
+            self.frames().lru_add(pfn, list);
+            pagevec.push(pfn);
+            if pagevec.len() == PAGEVEC_SIZE {
+                drop(held);
+                self.pagevec_release(cx, pagevec).await;
+                pagevec.clear();
+                held = self.lock_lru(cx).await;
+            }
+        }
+        held
     }
 }

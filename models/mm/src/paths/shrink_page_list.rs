@@ -5,7 +5,8 @@
 //!
 //! 1. PG_locked is tried; who holds it keeps the page. One on its way to a device is kept.
 //! 2. `page_referenced`: used since it was last asked, and mapped (or in the swap cache, or of a file that is
-//!    mapped by somebody): back to the active list.
+//!    mapped by somebody): back to the active list. If it cannot be told now (a lock that sleeps is held), the page
+//!    is kept.
 //! 3. An anonymous page without a slot of the swap device gets one and enters the swap cache; without a free slot
 //!    it is active again.
 //! 4. `try_to_unmap`: a young or locked mapping makes it active, one that cannot be reached keeps it.
@@ -39,7 +40,7 @@ use crate::frame::{Owner, PageFlags};
 use crate::kernel::Kernel;
 use crate::page::FreeOrder;
 use crate::profile::{PAGEVEC_SIZE, work};
-use crate::rmap::{PageLocked, UnmapFor, Unmapped};
+use crate::rmap::{Age, PageLocked, UnmapFor, Unmapped};
 use crate::swap_state::GotSlot;
 use crate::swapfile::{CALLER_AND_CACHE, uncache};
 
@@ -122,8 +123,12 @@ impl Kernel {
             return Fate::Keep;
         }
         let referenced = match self.page_referenced(cx, pfn, PageLocked::Yes).await {
-            0 => Referenced::No,
-            _ => Referenced::Yes,
+            Age::Referenced(0) => Referenced::No,
+            Age::Referenced(_) => Referenced::Yes,
+            Age::Contended => {
+                sc.contended += 1;
+                return Fate::Keep;
+            }
         };
         if referenced == Referenced::Yes && self.page_mapping_inuse(pfn) {
             return Fate::Activate;

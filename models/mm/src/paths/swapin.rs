@@ -33,7 +33,7 @@ impl Kernel {
     ) -> Result<Served, Refused> {
         let _span = cx.span("do_swap_page");
         let expected = NonPresent::Swap(slot).entry();
-        let pfn = match self.lookup_swap_cache(cx, slot) {
+        let pfn = match self.lookup_swap_cache(cx, slot).await {
             Some(pfn) => pfn,
             None => match self.swapin_readahead(cx, slot).await {
                 Some(pfn) => {

@@ -156,7 +156,8 @@ impl Kernel {
         details: ZapDetails,
     ) -> Guard<'a> {
         'restart: loop {
-            for vma in self.mappers(cx, file, pages) {
+            let mut walk = self.range_mappers(file, pages);
+            while let Some(vma) = self.next_mapper(cx, &mut walk) {
                 let part = self.st().vma(vma).addresses_of(pages);
                 let part = part.expect("the tree visits mappers only");
                 if let Step::Restart = self.unmap_mapping_vma(cx, file, vma, part, details).await {
@@ -179,7 +180,7 @@ impl Kernel {
             next
         };
         if next == 1 {
-            let mut vmas = st.file(file).i_mmap.visit(0, u64::MAX).ids;
+            let mut vmas: Vec<_> = st.file(file).i_mmap.visit(0, u64::MAX).ids().collect();
             vmas.extend(&st.file(file).i_mmap_nonlinear);
             for vma in vmas {
                 st.vma_mut(vma).truncate_count = 0;
@@ -188,19 +189,10 @@ impl Kernel {
         st.file_mut(file).truncate_count = next;
     }
 
-    /// VMAs that map some of the pages, in the tree's order; charged by nodes visited.
+    /// VMAs that map some of the pages, in the tree's order; all of them are stepped on.
     pub(super) fn mappers(&self, cx: &Cx, file: FileId, pages: &PgoffRange) -> Vec<VmaId> {
-        let mut st = self.st();
-        let visit = st
-            .file(file)
-            .i_mmap
-            .visit(pages.first().get(), pages.last().get());
-        let (nodes, members) = (visit.tree_nodes as u64, visit.list_members as u64);
-        st.metrics.i_mmap_nodes += nodes;
-        st.metrics.i_mmap_members += members;
-        drop(st);
-        self.touch_lines(cx, (nodes + members) * work::I_MMAP_NODE);
-        visit.ids
+        let walk = self.range_mappers(file, pages);
+        self.all_mappers(cx, walk)
     }
 
     /// `unmap_mapping_range_vma`.
@@ -274,7 +266,7 @@ impl Kernel {
                     self.truncate_complete_page(cx, file, index, page, locked).await;
                 }
             }
-            self.pagevec_release(cx, &batch).await;
+            self.release_batch(cx, &batch).await;
             cx.cond_resched().await;
         }
         let mut from = pages.first();
@@ -289,7 +281,7 @@ impl Kernel {
                 continue;
             };
             if !pages.contains(*first) {
-                return self.pagevec_release(cx, &batch).await;
+                return self.release_batch(cx, &batch).await;
             }
             for &(index, page) in batch.iter().filter(|(index, _)| pages.contains(*index)) {
                 let locked = cx.lock(page.lock).await;
@@ -297,14 +289,14 @@ impl Kernel {
                 self.truncate_complete_page(cx, file, index, page, locked).await;
                 from = index.get().checked_add(1).map_or(pages.first(), Pgoff::new);
             }
-            self.pagevec_release(cx, &batch).await;
+            self.release_batch(cx, &batch).await;
         }
     }
 
-    /// `pagevec_release`.
-    async fn pagevec_release(&self, cx: &Cx, batch: &[(Pgoff, CachedPage)]) {
+    /// `pagevec_release` of what a look-up found.
+    async fn release_batch(&self, cx: &Cx, batch: &[(Pgoff, CachedPage)]) {
         let pages: Vec<_> = batch.iter().map(|(_, page)| page.pfn).collect();
-        self.release_pages(cx, &pages).await;
+        self.pagevec_release(cx, &pages).await;
     }
 
     /// `pagevec_lookup`: up to 14 pages, each with a reference for us.

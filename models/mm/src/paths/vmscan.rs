@@ -6,17 +6,21 @@
 //! ends in batches (shrink_list.rs), pages of the inactive list one by one (shrink_page_list.rs).
 //!
 //! `priority` falls from 12 to 0 as long as too little was freed: of each list, its length shifted right by
-//! it is scanned, and one page more; less than a batch is saved up for the next time. From the third
-//! attempt on that scanned anything the task naps in between. Mapped pages leave the active list only if
+//! it is scanned, and one page more; less than a batch is saved up for the next time. From the fourth
+//! attempt on, after one that scanned anything, the task naps. Mapped pages leave the active list only if
 //! `reclaim_mapped` says so: if much of memory is mapped, the active list is much longer than the
 //! inactive one, or reclaim is in distress.
 //!
 //! Locks: none here. The caller may hold mmap_sem, i_mutex and PG_locked of other pages, but no spinlock.
 //!
 //! Deviations: slab caches are not shrunk (there are none); laptop mode, the swap token and throttling by
-//! dirty limits are not modelled; control groups, `zone_reclaim` and requests for several pages in a row are
-//! not, and with the latter goes synchronous pageout, which serves nothing else. The share of mapped memory
-//! is counted once for each call of shrink_zone.
+//! dirty limits (`balance_dirty_pages`) are not modelled, and pdflush, which direct reclaim wakes when it has
+//! scanned more than a batch and a half (`wakeup_pdflush`), does not exist: reclaim writes what it meets;
+//! control groups, `zone_reclaim` and requests for several pages in a row are not, and with the latter goes
+//! synchronous pageout, which serves nothing else. The share of mapped memory (NR_FILE_MAPPED and
+//! NR_ANON_PAGES of `vm_total_pages`) is counted once for each call of shrink_zone, of the pages that are on a
+//! list: those isolated at that moment or waiting in a pagevec are left out; and it is a share of all pages of
+//! the zone, where the kernel leaves `pages_high` out.
 
 use sim::Cx;
 
@@ -39,8 +43,9 @@ const PERCENT: u64 = 100;
 /// A zone is near the end of its memory when so many times the pages of its lists were scanned without
 /// one being freed (`zone_is_near_oom`).
 const NEAR_OOM_FACTOR: u64 = 3;
-/// Attempts without a nap: reclaim naps when the priority is below the first by more than this.
-const ATTEMPTS_WITHOUT_NAP: u32 = 2;
+/// The lowest priority after which reclaim does not nap: the first three attempts follow at once
+/// (`do_try_to_free_pages`, `shrink_all_memory`, `balance_pgdat`).
+pub(super) const NAP_BELOW: u32 = DEF_PRIORITY - 2;
 
 /// What reclaim remembers of a zone.
 #[derive(Clone, Debug)]
@@ -49,8 +54,6 @@ pub(crate) struct ReclaimState {
     nr_scan: [u64; 2],
     /// `prev_priority`.
     pub(super) prev_priority: u32,
-    /// Frames that had been freed when the zone was found to be all unreclaimable.
-    pub(super) unreclaimable_at: Option<u64>,
     /// Where kswapd sleeps, once it was started.
     pub(super) kswapd_wait: Option<sim::QueueId>,
 }
@@ -60,7 +63,6 @@ impl Default for ReclaimState {
         ReclaimState {
             nr_scan: [0; 2],
             prev_priority: DEF_PRIORITY,
-            unreclaimable_at: None,
             kswapd_wait: None,
         }
     }
@@ -73,16 +75,44 @@ pub(super) struct ScanControl {
     pub(super) scanned: u64,
     /// `swap_cluster_max`.
     pub(super) batch: u64,
+    /// Pages that were kept because nobody could be asked for their age.
+    pub(super) contended: u64,
     /// `swappiness`.
     swappiness: u64,
+    /// `all_unreclaimable`, of the last attempt.
+    zones: Zones,
+}
+
+/// What direct reclaim achieved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Progress {
+    /// Pages were freed.
+    Freed,
+    /// None, but of some that it met it could not be told whether they are used: rmap locks that sleep were
+    /// held by others.
+    Contended,
+    /// None.
+    None,
+}
+
+/// Whether an attempt of direct reclaim tried any zone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Zones {
+    /// It did.
+    SomeTried,
+    /// All were passed over.
+    AllUnreclaimable,
 }
 
 impl ScanControl {
     pub(super) fn new() -> Self {
         ScanControl {
             scanned: 0,
+            contended: 0,
             batch: SWAP_CLUSTER_MAX,
             swappiness: SWAPPINESS,
+            zones: Zones::SomeTried,
         }
     }
 }
@@ -127,8 +157,9 @@ impl Tendency {
 }
 
 impl Kernel {
-    /// `try_to_free_pages`: direct reclaim. Returns how many pages were freed.
-    pub(crate) async fn try_to_free_pages(&self, cx: &Cx) -> u64 {
+    /// `try_to_free_pages`: direct reclaim. It made no progress, unless it freed a batch, if the zone had been
+    /// given up by the last attempt.
+    pub(crate) async fn try_to_free_pages(&self, cx: &Cx) -> Progress {
         let _span = cx.span("try_to_free_pages");
         self.st().metrics.reclaim_direct += 1;
         let mut sc = ScanControl::new();
@@ -140,20 +171,26 @@ impl Kernel {
             if reclaimed >= sc.batch {
                 break;
             }
-            if sc.scanned > 0 && priority < DEF_PRIORITY - ATTEMPTS_WITHOUT_NAP {
+            if sc.scanned > 0 && priority < NAP_BELOW {
                 self.congestion_wait(cx, RECLAIM_NAP_NS).await;
             }
         }
         self.st().reclaim.prev_priority = last;
-        reclaimed
+        match sc.zones {
+            Zones::SomeTried if reclaimed > 0 => Progress::Freed,
+            _ if sc.contended > 0 => Progress::Contended,
+            _ => Progress::None,
+        }
     }
 
     /// `shrink_zones` for the only zone.
     async fn shrink_zones(&self, cx: &Cx, priority: u32, sc: &mut ScanControl) -> u64 {
         self.note_zone_scanning_priority(priority);
-        if self.all_unreclaimable() && priority != DEF_PRIORITY {
+        if self.given_up_at(priority) {
+            sc.zones = Zones::AllUnreclaimable;
             return 0;
         }
+        sc.zones = Zones::SomeTried;
         self.shrink_zone(cx, priority, sc).await
     }
 
@@ -163,10 +200,9 @@ impl Kernel {
         st.reclaim.prev_priority = st.reclaim.prev_priority.min(priority);
     }
 
-    /// `zone_is_all_unreclaimable`: found so, and no frame was freed since.
-    pub(super) fn all_unreclaimable(&self) -> bool {
-        let freed = self.frames.borrow().turnover(self.zone).1;
-        self.st().reclaim.unreclaimable_at == Some(freed)
+    /// Whether the zone is passed over: of one that is all unreclaimable only the first priority is tried.
+    pub(super) fn given_up_at(&self, priority: u32) -> bool {
+        priority != DEF_PRIORITY && self.frames.borrow().all_unreclaimable(self.zone)
     }
 
     /// `shrink_zone`. Returns how many pages were freed.
@@ -234,14 +270,14 @@ impl Kernel {
                     return freed;
                 }
                 let mut sc = ScanControl {
-                    scanned: 0,
                     batch: pages,
                     swappiness: SWAPPINESS_FORCED,
+                    ..ScanControl::new()
                 };
                 freed += self
                     .shrink_all_zones(cx, pages - freed, priority, pass, &mut sc)
                     .await;
-                if freed < pages && sc.scanned > 0 && priority < DEF_PRIORITY - ATTEMPTS_WITHOUT_NAP {
+                if freed < pages && sc.scanned > 0 && priority < NAP_BELOW {
                     self.congestion_wait(cx, RECLAIM_NAP_NS).await;
                 }
             }
@@ -258,6 +294,9 @@ impl Kernel {
         pass: Pass,
         sc: &mut ScanControl,
     ) -> u64 {
+        if self.given_up_at(priority) {
+            return 0;
+        }
         let batch = match pass {
             Pass::WhenDue => pages,
             Pass::AtOnce => 0,

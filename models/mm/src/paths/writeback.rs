@@ -56,14 +56,11 @@ impl Kernel {
         let _span = cx.span("sys_msync");
         cx.charge(ENTRY, self.machine.costs.syscall_entry_exit);
         let mut at = range.start();
-        loop {
+        while let Some(rest) = VaRange::new(at, range.end()) {
             let file = {
                 let _sem = cx.lock_shared(self.mmap_sem(mm)).await;
                 self.touch_lines(cx, work::FIND_VMA);
                 let st = self.st();
-                let Some(rest) = VaRange::new(at, range.end()) else {
-                    return;
-                };
                 let shared_file = |v: VmaId| {
                     let v = st.vma(v);
                     (v.sharing == Sharing::Shared).then_some((v.file()?, v.range.end()))
@@ -95,7 +92,7 @@ impl Kernel {
         let mut left = 2 * self.st().file(file).pages.len();
         let mut at = Pgoff::new(0);
         while left > 0 {
-            let batch = self.pagevec_lookup_tag(cx, file, at, Tag::Dirty);
+            let batch = self.pagevec_lookup_tag(cx, file, at, Tag::Dirty).await;
             let Some((last, _)) = batch.last() else { return };
             at = Pgoff::new(last.get() + 1);
             for (index, page) in &batch {
@@ -104,7 +101,7 @@ impl Kernel {
                 }
             }
             let pages: Vec<Pfn> = batch.iter().map(|(_, page)| page.pfn).collect();
-            self.release_pages(cx, &pages).await;
+            self.pagevec_release(cx, &pages).await;
             cx.cond_resched().await;
         }
     }
@@ -129,20 +126,27 @@ impl Kernel {
         let _span = cx.span("wait_on_page_writeback_range");
         let mut at = Pgoff::new(0);
         loop {
-            let batch = self.pagevec_lookup_tag(cx, file, at, Tag::Writeback);
+            let batch = self.pagevec_lookup_tag(cx, file, at, Tag::Writeback).await;
             let Some((last, _)) = batch.last() else { return };
             at = Pgoff::new(last.get() + 1);
             let pages: Vec<Pfn> = batch.iter().map(|(_, page)| page.pfn).collect();
             for pfn in &pages {
                 self.wait_on_page_writeback(cx, *pfn).await;
             }
-            self.release_pages(cx, &pages).await;
+            self.pagevec_release(cx, &pages).await;
             cx.cond_resched().await;
         }
     }
 
     /// `pagevec_lookup_tag`: up to 14 pages that have a tag, each with a reference for us.
-    fn pagevec_lookup_tag(&self, cx: &Cx, file: FileId, from: Pgoff, tag: Tag) -> Vec<(Pgoff, CachedPage)> {
+    async fn pagevec_lookup_tag(
+        &self,
+        cx: &Cx,
+        file: FileId,
+        from: Pgoff,
+        tag: Tag,
+    ) -> Vec<(Pgoff, CachedPage)> {
+        let _tree = self.page_cache_read(cx, file).await;
         let st = self.st();
         let batch = st.file(file).pages.gang_lookup_tag(from.get(), PAGEVEC_SIZE, tag);
         self.touch_lines(cx, batch.nodes * work::PAGE_CACHE_NODE);

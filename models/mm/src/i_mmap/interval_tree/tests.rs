@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::scripts::{Op, interval, op};
+use super::super::Met;
+use super::super::scripts::{Op, ids, interval, op};
 use super::*;
 
 /// The index as a list: ascending `first`, and whoever came later behind whoever came earlier.
@@ -117,12 +118,10 @@ proptest! {
                 }
                 Op::Query(first, last) => {
                     let order = check_rules(&tree);
-                    let due = Visit {
-                        ids: naive.visit(first, last),
-                        tree_nodes: stepped_on(&tree, &order, first, last),
-                        list_members: 0,
-                    };
-                    prop_assert_eq!(tree.visit(first, last), due);
+                    let visit = tree.visit(first, last);
+                    prop_assert_eq!(ids(&visit), naive.visit(first, last));
+                    let stepped = stepped_on(&tree, &order, first, last) as u32;
+                    prop_assert_eq!(visit.steps(), (stepped, 0));
                 }
                 Op::Fork(_) | Op::Remove(_) => {}
             }
@@ -255,22 +254,21 @@ fn a_walk_enters_what_reaches_the_query_and_stops_behind_it() {
     assert_eq!(
         tree.visit(9, 9),
         Visit {
-            ids: vec![2],
-            tree_nodes: 3,
-            list_members: 0
+            met: vec![Met::node(2, 3)],
+            tail: 0
         }
     );
     // Pages 1 and 2: 4 and 3 are stepped on, since 4 reaches far enough, and 3 begins behind.
     assert_eq!(
         tree.visit(1, 2),
         Visit {
-            ids: vec![0, 1],
-            tree_nodes: 4,
-            list_members: 0
+            // 2 is on the way to 1.
+            met: vec![Met::node(0, 2), Met::node(1, 0)],
+            tail: 2
         }
     );
     // Truncation to five pages.
-    assert_eq!(tree.visit(5, u64::MAX).ids, [2, 4, 5]);
+    assert_eq!(ids(&tree.visit(5, u64::MAX)), [2, 4, 5]);
     assert_eq!(tree.visit(10, u64::MAX), Visit::nothing());
     assert_eq!(tree.visit(0, 0), Visit::nothing());
     assert_eq!(tree.visit(5, 4), Visit::nothing());
@@ -283,8 +281,8 @@ fn mappers_of_one_range_are_as_many_nodes() {
         assert_eq!(tree.insert(16, 31, id), Placed::TreeNode);
     }
     let visit = tree.visit(20, u64::MAX);
-    assert_eq!((visit.tree_nodes, visit.list_members), (1000, 0));
-    assert_eq!(visit.ids, (0..1000).collect::<Vec<_>>(), "equal keys go right");
+    assert_eq!(visit.steps(), (1000, 0));
+    assert_eq!(ids(&visit), (0..1000).collect::<Vec<_>>(), "equal keys go right");
     for id in 0..1000 {
         assert_eq!(tree.remove(16, 31, id), Ok(Removed::TreeNode));
     }
@@ -307,7 +305,7 @@ fn a_child_comes_directly_after_its_parent() {
     tree.insert_beside(beside('b'), 4, 7, 'y');
     tree.insert_beside(beside('c'), 4, 7, 'z');
     check_rules(&tree);
-    assert_eq!(tree.visit(4, 4).ids, ['a', 'x', 'b', 'y', 'c', 'z']);
+    assert_eq!(ids(&tree.visit(4, 4)), ['a', 'x', 'b', 'y', 'c', 'z']);
     // Another interval, a sibling that is not there, one that is there with another interval: an insertion.
     let other = Sibling {
         id: 'a',
@@ -319,7 +317,7 @@ fn a_child_comes_directly_after_its_parent() {
     tree.insert_beside(other, 4, 9, '3');
     check_rules(&tree);
     assert_eq!(
-        tree.visit(4, 4).ids,
+        ids(&tree.visit(4, 4)),
         ['a', 'x', 'b', 'y', 'c', 'z', '1', '2', '3']
     );
 }

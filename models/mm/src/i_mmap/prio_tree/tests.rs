@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use naive::Naive;
 
-use super::super::scripts::{Op, interval, op};
+use super::super::scripts::{Op, ids, interval, op};
 use super::*;
 
 mod naive;
@@ -107,7 +107,7 @@ proptest! {
                 }
                 Op::Query(first, last) => {
                     let visit = tree.visit(first, last);
-                    let mut met = visit.ids.clone();
+                    let mut met: Vec<_> = visit.ids().collect();
                     met.sort_unstable();
                     let mut due: Vec<u32> = live.iter().filter(|v| v.0 <= last && first <= v.1).map(|v| v.2).collect();
                     due.sort_unstable();
@@ -178,25 +178,33 @@ fn preorder_of_a_hand_made_tree() {
         None,
     ];
     assert_eq!(pairs(&tree), expected);
-    assert_eq!(tree.visit(0, u64::MAX).ids, [0, 3, 5, 1, 2, 4]);
+    assert_eq!(ids(&tree.visit(0, u64::MAX)), [0, 3, 5, 1, 2, 4]);
     // Page 1: 3-7 and 2-5 are stepped on without a match; the right half begins at page 4, beyond the query.
     assert_eq!(
         tree.visit(1, 1),
         Visit {
-            ids: vec![5, 1],
-            tree_nodes: 4,
-            list_members: 0
+            met: vec![Met::node(5, 3), Met::node(1, 1)],
+            tail: 0
         }
     );
     // Truncation to four pages: 1-3 does not reach page 4, so neither it nor what is under it is entered.
     assert_eq!(
         tree.visit(4, u64::MAX),
         Visit {
-            ids: vec![0, 3, 2, 4],
-            tree_nodes: 4,
-            list_members: 0
+            met: [0, 3, 2, 4].map(|id| Met::node(id, 1)).to_vec(),
+            tail: 0
         }
     );
+    // Page 7: 3-7 is the only one; neither half reaches it.
+    assert_eq!(
+        tree.visit(7, 7),
+        Visit {
+            met: vec![Met::node(0, 1)],
+            tail: 0
+        }
+    );
+    // Page 0: behind 0-1, which is met after three others, nothing is left.
+    assert_eq!(tree.visit(0, 0).met, [Met::node(1, 4)]);
     assert_eq!(tree.visit(8, u64::MAX), Visit::nothing());
     assert_eq!(tree.visit(5, 4), Visit::nothing());
 }
@@ -207,7 +215,7 @@ fn removal_moves_the_larger_children_up() {
     assert_eq!(tree.remove(3, 7, 0), Ok(Removed::TreeNode));
     check_rules(&tree);
     // 4-6 beats 2-5 for the root, and 6-6 follows into its place.
-    assert_eq!(tree.visit(0, u64::MAX).ids, [2, 3, 5, 1, 4]);
+    assert_eq!(ids(&tree.visit(0, u64::MAX)), [2, 3, 5, 1, 4]);
     assert_eq!(tree.index_bits(), 3);
 }
 
@@ -232,8 +240,8 @@ fn equal_starts_go_to_the_overflow_sub_tree() {
     // Two bits: 0-3, 0-2 and 0-1 fill depths 0 to 2 on the left edge. At depth 2 bit 63 of the length decides, and it
     // is clear in all.
     let tree = tree_of(&[(0, 0), (0, 1), (0, 2), (0, 3)]);
-    assert_eq!(tree.visit(0, 0).ids, [3, 2, 1, 0]);
-    assert_eq!(tree.visit(0, 0).tree_nodes, 4);
+    assert_eq!(ids(&tree.visit(0, 0)), [3, 2, 1, 0]);
+    assert_eq!(tree.visit(0, 0).steps().0, 4);
 }
 
 #[test]
@@ -245,7 +253,7 @@ fn the_overflow_sub_tree_branches_on_the_length_from_bit_63() {
     assert_eq!(tree.index_bits(), 64);
     // The first 64 fill the radix levels. Below, at depth 64, stands 0-half; bit 63 of the length, clear in the
     // others, sends them left.
-    assert_eq!(tree.visit(0, 0).ids, (0..67).collect::<Vec<_>>());
+    assert_eq!(ids(&tree.visit(0, 0)), (0..67).collect::<Vec<_>>());
     let deepest = shape(&tree);
     assert_eq!(deepest.iter().flatten().count(), 67);
 
@@ -264,7 +272,10 @@ fn the_overflow_sub_tree_branches_on_the_length_from_bit_63() {
         Some(Span::new(0, u64::MAX - 65)),
         "bit 63 set: right"
     );
-    assert_eq!(tree.visit(0, 0).ids, (0..65).chain([66, 65]).collect::<Vec<_>>());
+    assert_eq!(
+        ids(&tree.visit(0, 0)),
+        (0..65).chain([66, 65]).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -327,7 +338,7 @@ fn growth_beyond_the_number_of_nodes_empties_the_old_tree() {
     tree.insert(1 << 40, 1 << 40, 2);
     check_rules(&tree);
     assert_eq!(tree.index_bits(), 41);
-    assert_eq!(tree.visit(0, u64::MAX).ids, [2, 1, 0]);
+    assert_eq!(ids(&tree.visit(0, u64::MAX)), [2, 1, 0]);
 }
 
 #[test]
@@ -340,8 +351,8 @@ fn mappers_of_one_range_are_one_node_and_a_list() {
     }
     assert_eq!((tree.tree_nodes(), tree.len()), (1, 1000));
     let visit = tree.visit(20, u64::MAX);
-    assert_eq!((visit.tree_nodes, visit.list_members), (1, 999));
-    assert_eq!(visit.ids, (0..MAPPERS).collect::<Vec<_>>());
+    assert_eq!(visit.steps(), (1, 999));
+    assert_eq!(ids(&visit), (0..MAPPERS).collect::<Vec<_>>());
     for id in 0..MAPPERS - 1 {
         assert_eq!(tree.remove(16, 31, id), Ok(Removed::Promoted(id + 1)));
     }
@@ -364,18 +375,18 @@ fn a_child_goes_last_beside_the_node_and_next_beside_a_member() {
             Placed::BesideSibling
         );
     }
-    assert_eq!(tree.visit(4, 4).ids, ['a', 'b', 'c', 'd']);
+    assert_eq!(ids(&tree.visit(4, 4)), ['a', 'b', 'c', 'd']);
     tree.insert_beside(beside('b'), 4, 7, 'x');
     tree.insert_beside(beside('d'), 4, 7, 'y');
-    assert_eq!(tree.visit(4, 4).ids, ['a', 'b', 'x', 'c', 'd', 'y']);
+    assert_eq!(ids(&tree.visit(4, 4)), ['a', 'b', 'x', 'c', 'd', 'y']);
     // The head takes the place of the node, and with it what its children do.
     assert_eq!(tree.remove(4, 7, 'a'), Ok(Removed::Promoted('b')));
     tree.insert_beside(beside('b'), 4, 7, 'z');
-    assert_eq!(tree.visit(4, 4).ids, ['b', 'x', 'c', 'd', 'y', 'z']);
+    assert_eq!(ids(&tree.visit(4, 4)), ['b', 'x', 'c', 'd', 'y', 'z']);
     assert_eq!(tree.remove(4, 7, 'z'), Ok(Removed::ListMember));
     assert_eq!(tree.remove(4, 7, 'x'), Ok(Removed::ListMember));
     check_rules(&tree);
-    assert_eq!(tree.visit(4, 4).ids, ['b', 'c', 'd', 'y']);
+    assert_eq!(ids(&tree.visit(4, 4)), ['b', 'c', 'd', 'y']);
 }
 
 #[test]
@@ -423,7 +434,7 @@ fn beside_falls_back_to_insertion() {
         Placed::FoundList
     );
     check_rules(&tree);
-    assert_eq!(tree.visit(0, 9).ids, ['a', 'b', 'c', 'd']);
+    assert_eq!(ids(&tree.visit(0, 9)), ['a', 'b', 'c', 'd']);
 }
 
 #[test]

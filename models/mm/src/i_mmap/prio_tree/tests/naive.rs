@@ -79,24 +79,26 @@ impl Naive {
     }
 
     pub(super) fn visit(&self, first: u64, last: u64) -> Visit<u32> {
-        let mut visit = Visit::nothing();
-        for span in self
-            .shape()
-            .into_iter()
-            .flatten()
-            .filter(|s| s.first <= last && s.last >= first)
-        {
-            let set = &self.sets[&(span.first, span.last)];
-            visit.ids.extend(set);
-            visit.list_members += set.len() - 1;
+        let intersects = |span: &Span| span.first <= last && span.last >= first;
+        // The way to each tree node begins behind the one before it, whose list is no part of it.
+        let (mut met, mut heads, mut way) = (Vec::new(), Vec::new(), 0);
+        for span in self.stepped_on(first, last) {
+            way += 1;
+            if intersects(&span) {
+                let set = &self.sets[&(span.first, span.last)];
+                met.push(Met::node(set[0], std::mem::take(&mut way)));
+                met.extend(set[1..].iter().copied().map(Met::member));
+                heads.push(span);
+            }
         }
-        visit.tree_nodes = self.stepped_on(first, last);
-        visit
+        let preorder: Vec<_> = self.shape().into_iter().flatten().filter(intersects).collect();
+        assert_eq!(heads, preorder, "what intersects is stepped on, in this order");
+        Visit { met, tail: way }
     }
 
     /// A node is stepped on iff every node on its path reaches the query, itself included, and every right turn in
     /// the radix levels is towards a position whose smallest `first` is not beyond the query.
-    fn stepped_on(&self, first: u64, last: u64) -> usize {
+    fn stepped_on(&self, first: u64, last: u64) -> Vec<Span> {
         let bits = self.bits.max(1);
         let mut open = vec![(
             self.sets
@@ -106,7 +108,7 @@ impl Naive {
             0,
             0_u64,
         )];
-        let mut count = 0;
+        let mut stepped = Vec::new();
         while let Some((spans, depth, smallest)) = open.pop() {
             let Some(&top) = spans.iter().reduce(|a, b| if b.above(*a) { b } else { a }) else {
                 continue;
@@ -114,8 +116,9 @@ impl Naive {
             if top.last < first || smallest > last {
                 continue;
             }
-            count += 1;
-            for side in [Side::Left, Side::Right] {
+            stepped.push(top);
+            // What is pushed last is stepped on first.
+            for side in [Side::Right, Side::Left] {
                 let part = spans
                     .iter()
                     .copied()
@@ -129,6 +132,6 @@ impl Naive {
                 open.push((part, depth + 1, smallest + bit));
             }
         }
-        count
+        stepped
     }
 }
