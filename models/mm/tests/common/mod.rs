@@ -9,6 +9,7 @@
 
 pub mod huge;
 pub mod probe;
+pub mod scribe;
 
 use std::cell::Cell;
 use std::future::Future;
