@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use common::scribe::{Scribe, Told, pair};
@@ -201,26 +202,22 @@ fn mremap_brackets_each_chunk_of_64_pages_of_the_old_range_before_i_mmap_lock() 
 
 #[test]
 fn copy_on_write_tells_of_its_page_under_the_pte_lock_when_the_entry_is_clear() {
-    let (_, scribe) = told(|cx, k, mm, scribe| async move {
+    let at = BASE.add_pages(3);
+    let clear = Rc::new(Cell::new(None));
+    let seen = Rc::clone(&clear);
+    let (_, scribe) = told(move |cx, k, mm, scribe| async move {
         let child = k.sys_fork(&cx, mm, "child".into()).await;
         scribe.take();
-        *scribe.looks_at.borrow_mut() = Some((Rc::clone(&k), mm));
-        k.access(&cx, mm, BASE.add_pages(3), Access::Write)
-            .await
-            .expect("mapped");
-        *scribe.looks_at.borrow_mut() = None;
+        let kernel = Rc::clone(&k);
+        scribe.look(move |_| seen.set(Some(kernel.peek_pte(mm, at).is_none())));
+        k.access(&cx, mm, at, Access::Write).await.expect("mapped");
         k.mmput(&cx, child).await;
     });
-    let told = Told::Page(BASE.add_pages(3));
     assert_eq!(
         scribe.take(),
-        [(told, vec![Shared("mmap_sem"), Exclusive("ptl"), Rcu])]
+        [(Told::Page(at), vec![Shared("mmap_sem"), Exclusive("ptl"), Rcu])]
     );
-    assert_eq!(
-        scribe.clear.get(),
-        Some(true),
-        "between the flush and the new entry"
-    );
+    assert_eq!(clear.get(), Some(true), "between the flush and the new entry");
 }
 
 #[test]

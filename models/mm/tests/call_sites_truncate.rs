@@ -123,7 +123,8 @@ fn exit_overtakes_a_reader(subscribed: Subscribed) -> bool {
         touch(&cx, &k, mm, range(BASE, 4), Access::Write).await;
         let scribe = Rc::new(Scribe::default());
         if subscribed == Subscribed::Yes {
-            k.mmu_notifier_register(&cx, mm, Rc::<Scribe>::clone(&scribe)).await;
+            k.mmu_notifier_register(&cx, mm, Rc::<Scribe>::clone(&scribe))
+                .await;
         }
         while releasing.releasing.get() == 0 {
             wait(&cx, 100).await;

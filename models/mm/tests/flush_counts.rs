@@ -254,7 +254,11 @@ fn truncate_by_an_outsider_costs_the_worked_total_with_preempt() {
     let t = truncate_by_outsider(KernelPreemption::Full);
     let m = t.counted;
     assert_eq!((m.flush_mm, m.shootdown_ipis, m.flush_local), (512, 1024, 0));
-    assert_eq!((m.notifier_start, t.i_mmap_holds), (4 + 4, 2), "nobody wants the lock");
+    assert_eq!(
+        (m.notifier_start, t.i_mmap_holds),
+        (4 + 4, 2),
+        "nobody wants the lock"
+    );
 }
 
 #[test]

@@ -5,83 +5,13 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use common::nonlinear::{PAGES, Says, all, remap, request, says, solo, tmpfs};
 use common::probe::{Held, Log, Probe, Said};
-use common::{BASE, Bench, FAR_ABOVE, Listener, Setup, anonymous, range, shared_file, touch, wait};
+use common::{BASE, FAR_ABOVE, Listener, Setup, anonymous, range, shared_file, touch, wait};
 use mm::notifier::Design;
-use mm::{
-    FileId, FileKind, Kernel, KernelPreemption, MmId, NonPresent, Prefault, Prot, Refused, RemapError,
-    RemapRequest, Sharing,
-};
-use sim::{Cx, End};
-use x86::{Access, Entry, Pgoff, Va};
-
-/// Pages of the file and of the mapping in most tests.
-const PAGES: u64 = 32;
-
-/// A kernel on `cpus` CPUs with a file of tmpfs.
-fn tmpfs(cpus: u32) -> (Bench, FileId) {
-    let mut setup = Setup::linux_2_6_27();
-    setup.cpus = cpus;
-    let b = setup.build();
-    let file = b.kernel.new_file_of(FileKind::Tmpfs, "f", PAGES);
-    (b, file)
-}
-
-/// Runs the body in an address space that maps all of a file of tmpfs.
-fn solo<F: Future<Output = ()> + 'static>(body: impl FnOnce(Cx, Rc<Kernel>, MmId, FileId) -> F + 'static) {
-    let (b, file) = tmpfs(1);
-    let mm = b.mm;
-    let end = b.work(move |cx, k| async move {
-        k.sys_mmap(&cx, mm, shared_file(BASE, PAGES, file))
-            .await
-            .expect("free");
-        body(cx, k, mm, file).await;
-    });
-    assert_eq!(end, End::Completed);
-    assert_eq!(b.world.audit(), Vec::<String>::new());
-}
-
-fn request(at: Va, pages: u64, pgoff: u64, prefault: Prefault) -> RemapRequest {
-    RemapRequest {
-        range: range(at, pages),
-        prot: Prot::NONE,
-        pgoff: Pgoff::new(pgoff),
-        prefault,
-    }
-}
-
-/// remap_file_pages of something that can be remapped.
-async fn remap(cx: &Cx, k: &Kernel, mm: MmId, at: Va, pages: u64, pgoff: u64, prefault: Prefault) {
-    let done = k
-        .sys_remap_file_pages(cx, mm, request(at, pages, pgoff, prefault))
-        .await;
-    assert_eq!(done, Ok(()));
-}
-
-/// What an entry says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Says {
-    Nothing,
-    /// This page of the file belongs there.
-    File(u64),
-    /// This page of the file is there.
-    Page(u64),
-}
-
-fn says(k: &Kernel, mm: MmId, at: Va) -> Says {
-    let entry = k.peek_pte(mm, at);
-    match NonPresent::of(entry) {
-        Some(NonPresent::File(index)) => Says::File(index.get()),
-        Some(other) => panic!("{other:?}"),
-        None if entry == Entry::NONE => Says::Nothing,
-        None => Says::Page(k.frames().get(entry.pfn()).index().get()),
-    }
-}
-
-/// What the entries of a range say.
-fn all(k: &Kernel, mm: MmId, at: Va, pages: u64) -> Vec<Says> {
-    (0..pages).map(|page| says(k, mm, at.add_pages(page))).collect()
-}
+use mm::{FileKind, Kernel, KernelPreemption, Prefault, Prot, Refused, RemapError, RemapRequest, Sharing};
+use sim::End;
+use x86::{Access, Pgoff};
 
 /// Exclusive holds of mmap_sem so far.
 fn writers_of_mmap_sem(k: &Kernel) -> u64 {
@@ -93,7 +23,7 @@ fn writers_of_mmap_sem(k: &Kernel) -> u64 {
 #[test]
 fn each_page_that_was_present_is_flushed_by_itself() {
     const CPUS: u32 = 4;
-    let (b, file) = tmpfs(CPUS);
+    let (b, file) = tmpfs(CPUS, PAGES);
     b.busy(CPUS, b.mm);
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
@@ -134,7 +64,7 @@ fn each_page_that_was_present_is_flushed_by_itself() {
 
 #[test]
 fn the_bracket_is_told_under_mmap_sem_alone() {
-    let (b, file) = tmpfs(2);
+    let (b, file) = tmpfs(2, PAGES);
     let mm = b.mm;
     let log = Log::default();
     let probe = Probe {
@@ -220,7 +150,7 @@ fn mmap_sem_is_written_only_to_become_nonlinear() {
 
 #[test]
 fn readers_get_in_while_the_pages_are_faulted_in() {
-    let (b, file) = tmpfs(2);
+    let (b, file) = tmpfs(2, PAGES);
     let mm = b.mm;
     let running = Rc::new(Cell::new(false));
     let seen = Rc::new(Cell::new(None));
@@ -422,7 +352,7 @@ fn linear_mappings_of_files_are_not_copied_by_fork() {
 
 #[test]
 fn truncation_searches_nonlinear_mappings_from_end_to_end_after_the_tree() {
-    let (b, file) = tmpfs(2);
+    let (b, file) = tmpfs(2, PAGES);
     let (tree, list) = (b.mm, b.kernel.new_mm("list".into()));
     let log = Log::default();
     let probe = |who, mm| {
@@ -723,7 +653,7 @@ fn pages_of_tmpfs_are_writable_at_once_and_those_of_a_disk_when_they_are_written
 
 #[test]
 fn the_audit_finds_mappings_that_are_in_the_wrong_index() {
-    let (b, file) = tmpfs(1);
+    let (b, file) = tmpfs(1, PAGES);
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
         for at in [BASE, FAR_ABOVE] {

@@ -28,7 +28,9 @@ fn counted<F: Future<Output = MmMetrics> + 'static>(
     });
     assert_eq!(end, End::Completed);
     assert_eq!(b.world.audit(), Vec::<String>::new());
-    b.kernel.metrics().since(&before.take().expect("the work is done"))
+    b.kernel
+        .metrics()
+        .since(&before.take().expect("the work is done"))
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use common::{BASE, Bench, Setup, anonymous, range, shared_file, touch, wait};
+use common::mappers::with_mappers;
+use common::{BASE, Setup, anonymous, range, shared_file, touch, wait};
 use mm::frame::PageFlags;
 use mm::notifier::{CallbackFuture, MmuKind, Subscriber};
 use mm::radix_tree::Tag;
@@ -31,50 +32,12 @@ fn dirty(k: &Kernel, file: FileId, index: u64) -> bool {
     flag
 }
 
-/// Lets `m` processes map the file and store to its first `pages` pages, each on a CPU of its own, and
-/// keeps them busy until the work, which then starts, is done.
-fn with_writers<F: Future<Output = ()> + 'static>(
-    b: &Bench,
-    m: u32,
-    pages: u64,
-    file: FileId,
-    body: impl FnOnce(Cx, Rc<Kernel>, Vec<MmId>) -> F + 'static,
-) {
-    let (ready, stop) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
-    let mut mms = Vec::new();
-    for cpu in 1..=m {
-        let mm = b.kernel.new_mm("writer".into());
-        mms.push(mm);
-        let (ready, stop) = (Rc::clone(&ready), Rc::clone(&stop));
-        b.thread(cpu, Some(mm), move |cx, k| async move {
-            k.sys_mmap(&cx, mm, shared_file(BASE, pages, file))
-                .await
-                .expect("free");
-            touch(&cx, &k, mm, range(BASE, pages), Access::Write).await;
-            ready.set(ready.get() + 1);
-            while !stop.get() {
-                wait(&cx, 2_000).await;
-            }
-        });
-    }
-    let end = b.work(move |cx, k| async move {
-        while ready.get() < m {
-            wait(&cx, 2_000).await;
-        }
-        k.start_measuring();
-        body(cx.clone(), k, mms).await;
-        stop.set(true);
-    });
-    assert_eq!(end, End::Completed);
-    assert_eq!(b.world.audit(), Vec::<String>::new());
-}
-
 #[test]
 fn cleaning_a_page_costs_a_flush_and_a_callback_for_each_mapping_process() {
     for m in 1..=7 {
         let b = Setup::linux_2_6_27().build();
         let file = b.kernel.new_file("f", 4);
-        with_writers(&b, m, 1, file, move |cx, k, mms| async move {
+        with_mappers(&b, m, 1, file, Access::Write, move |cx, k, mms| async move {
             let listeners: Vec<_> = mms.iter().map(|_| Rc::new(common::Listener::default())).collect();
             for (mm, listener) in mms.iter().zip(&listeners) {
                 let _ = k.mmu_notifier_register(&cx, *mm, listener.clone()).await;
@@ -117,7 +80,7 @@ impl Subscriber for Watch {
     fn kind(&self) -> MmuKind {
         MmuKind::Device
     }
-    fn invalidate_page<'a>(&'a self, _: &'a Cx, va: Va) -> CallbackFuture<'a> {
+    fn invalidate_page<'a>(&'a self, cx: &'a Cx, va: Va) -> CallbackFuture<'a> {
         Box::pin(async move {
             self.seen.set(self.seen.get() + 1);
             let pfn = frame(&self.k, self.file, 0);
@@ -135,7 +98,7 @@ impl Subscriber for Watch {
             ];
             drop(st);
             for (name, lock) in locks {
-                assert!(self.k.engine().is_locked(lock), "{name}");
+                assert_eq!(cx.holds(lock), Some(sim::Mode::Exclusive), "{name}");
             }
             let frames = self.k.frames();
             assert_eq!(frames.get(pfn).tlb_slots, 0, "flushed before anybody is told");
@@ -164,7 +127,7 @@ impl Subscriber for Watch {
 fn the_entry_is_cleared_then_flushed_then_told_then_set_under_all_locks() {
     let b = Setup::linux_2_6_27().build();
     let file = b.kernel.new_file("f", 4);
-    with_writers(&b, 1, 1, file, move |cx, k, mms| async move {
+    with_mappers(&b, 1, 1, file, Access::Write, move |cx, k, mms| async move {
         let watch = Rc::new(Watch {
             k: Rc::clone(&k),
             mm: mms[0],

@@ -8,6 +8,8 @@
 )]
 
 pub mod huge;
+pub mod mappers;
+pub mod nonlinear;
 pub mod probe;
 pub mod scribe;
 

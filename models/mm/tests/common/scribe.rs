@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use mm::notifier::{AgeFuture, CallbackFuture, MmuKind, Subscriber, Young};
-use mm::{Kernel, MmId};
 use sim::{Cx, Holding};
 use x86::{Pfn, Va, VaRange};
 
@@ -19,19 +18,30 @@ pub enum Told {
     Release,
 }
 
+/// What else is done when a scribe is told something.
+type Look = Box<dyn Fn(Told)>;
+
 /// Writes down what it is told, and what its caller holds.
 #[derive(Default)]
 pub struct Scribe {
     told: RefCell<Vec<(Told, Vec<Holding>)>>,
-    /// Whether the entry was empty when `invalidate_page` came.
-    pub clear: Cell<Option<bool>>,
-    pub looks_at: RefCell<Option<(Rc<Kernel>, MmId)>>,
+    look: RefCell<Option<Look>>,
+    /// What it says to `clear_flush_young`; otherwise no.
+    pub answer: Cell<Option<Young>>,
 }
 
 impl Scribe {
     fn note(&self, cx: &Cx, told: Told) -> CallbackFuture<'static> {
         self.told.borrow_mut().push((told, cx.holdings()));
+        if let Some(look) = &*self.look.borrow() {
+            look(told);
+        }
         Box::pin(async {})
+    }
+
+    /// Looks around at each call from now on.
+    pub fn look(&self, look: impl Fn(Told) + 'static) {
+        *self.look.borrow_mut() = Some(Box::new(look));
     }
 
     /// How often it was called.
@@ -58,9 +68,6 @@ impl Subscriber for Scribe {
         MmuKind::Device
     }
     fn invalidate_page<'a>(&'a self, cx: &'a Cx, at: Va) -> CallbackFuture<'a> {
-        if let Some((kernel, mm)) = &*self.looks_at.borrow() {
-            self.clear.set(Some(kernel.peek_pte(*mm, at).is_none()));
-        }
         self.note(cx, Told::Page(at))
     }
     fn invalidate_range_start<'a>(&'a self, cx: &'a Cx, range: VaRange) -> CallbackFuture<'a> {
@@ -73,8 +80,10 @@ impl Subscriber for Scribe {
         self.note(cx, Told::Block(range))
     }
     fn clear_flush_young<'a>(&'a self, cx: &'a Cx, at: Va) -> AgeFuture<'a> {
-        self.told.borrow_mut().push((Told::Young(at), cx.holdings()));
-        Box::pin(async { Young::No })
+        Box::pin(async move {
+            self.note(cx, Told::Young(at)).await;
+            self.answer.get().unwrap_or(Young::No)
+        })
     }
     fn release<'a>(&'a self, cx: &'a Cx) -> CallbackFuture<'a> {
         self.note(cx, Told::Release)
