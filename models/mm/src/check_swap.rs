@@ -59,7 +59,8 @@ impl Kernel {
         }
     }
 
-    /// Every page that is mapped or cached can be found by reclaim.
+    /// Every page that is mapped or cached can be found by reclaim, but for huge pages and the zero page,
+    /// which are on no list.
     pub(crate) fn audit_lru(
         &self,
         maps: &BTreeMap<Pfn, u32>,
@@ -83,10 +84,11 @@ impl Kernel {
                 wrong.push(format!("{pfn}: {times} times on the LRU lists"));
             }
         }
-        let used = maps
-            .keys()
-            .chain(cached.keys())
-            .filter(|pfn| frames.get(**pfn).zone() == self.zone);
+        let zero_page = self.state.borrow().zero_page;
+        let used = maps.keys().chain(cached.keys()).filter(|pfn| {
+            let frame = frames.get(**pfn);
+            frame.zone() == self.zone && !frame.flags.has(PageFlags::HUGE) && Some(**pfn) != zero_page
+        });
         for pfn in used {
             if !listed.contains_key(pfn) && !waiting.contains_key(pfn) {
                 wrong.push(format!(
