@@ -308,6 +308,13 @@ static STORE: sim::Mark = sim::Mark {
     scope: sim::Scope::Global,
 };
 
+/// What a run of [`fsync_leaves_nothing_behind`] did.
+struct Written {
+    pages: u64,
+    /// Times that a store waited for a page that is being cleaned, after its entry was made writable.
+    stores_waited: u64,
+}
+
 /// Three threads of two processes map a file of `pages` pages and run `script`: which page each step
 /// touches, and how. Another one writes the file back a few times, pausing for `pause` steps before, and once more
 /// when the others are done. In any order, the disk then has every store.
@@ -316,7 +323,7 @@ fn fsync_leaves_nothing_behind(
     pages: u64,
     pause: u32,
     script: fn(u64, u64) -> Option<(u64, Access)>,
-) -> u64 {
+) -> Written {
     let b = Setup::linux_2_6_27().build_with(Schedule::Explored(Box::new(RandomWalk::new(seed))));
     b.engine.set_logging(Logging::Full);
     let file = b.kernel.new_file("f", pages);
@@ -383,7 +390,14 @@ fn fsync_leaves_nothing_behind(
         let lacking = unwritten.contains(&u64::from(frame(k, file, index).get()));
         assert!(!lacking, "seed {seed}: the disk lacks a store to page {index}");
     }
-    k.metrics().io_writes
+    let stat = b.engine.lock_stat();
+    let page_locks = stat.iter().find(|c| c.def.name == "PG_locked").expect("declared");
+    let sites = page_locks.exclusive.sites.iter();
+    let stores = sites.filter(|(waiter, ..)| *waiter == "do_wp_page");
+    Written {
+        pages: k.metrics().io_writes,
+        stores_waited: stores.map(|(.., times)| times).sum(),
+    }
 }
 
 #[test]
@@ -395,7 +409,7 @@ fn fsync_leaves_no_store_behind() {
         (n < 6).then_some(((n * 5 + cpu) % PAGES, access))
     };
     let written: u64 = (0..SEEDS)
-        .map(|seed| fsync_leaves_nothing_behind(seed, PAGES, 10, script))
+        .map(|seed| fsync_leaves_nothing_behind(seed, PAGES, 10, script).pages)
         .sum();
     // Each page of the file at least once a run.
     assert!(written > SEEDS * PAGES, "{written} pages were written");
@@ -410,7 +424,13 @@ fn a_store_that_cleaning_just_missed_waits_until_the_page_is_clean_and_dirties_i
         _ if n < cpu => Some((0, Access::Write)),
         _ => None,
     };
-    for seed in 0..400 {
-        let _ = fsync_leaves_nothing_behind(seed, 1, 4, script);
+    const SEEDS: u64 = 400;
+    let runs = (0..SEEDS).map(|seed| fsync_leaves_nothing_behind(seed, 1, 4, script));
+    let (mut pages, mut stores_waited) = (0, 0);
+    for run in runs {
+        pages += run.pages;
+        stores_waited += run.stores_waited;
     }
+    assert!(pages > SEEDS, "{pages} pages were written");
+    assert!(stores_waited > 10, "the race was met {stores_waited} times");
 }
