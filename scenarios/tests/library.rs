@@ -14,7 +14,7 @@ use scenarios::load::load_file;
 use sim::MetricDef;
 
 /// Metrics that no scenario can move, and why.
-const OUT_OF_REACH: [(&str, &str); 8] = [
+const OUT_OF_REACH: [(&str, &str); 9] = [
     (
         "faults.host.migration",
         "takes a fault that meets a page between two steps of a few cycles",

@@ -2,15 +2,25 @@
 
 mod running;
 
+use mm::KernelProfile;
+use mm::notifier::{Design, Sleepable};
+use mm::profile::RmapLocks;
 use reports::schema::{Carried, EndKind, RunResult};
 use running::{ALL_MMUS, DESIGNS, RECORDINGS, bytes, library, metric, recording, result, under};
 use scenarios::ast::Unsupported;
-use scenarios::run::Overrides;
+use scenarios::run::{Overrides, Request, run};
 
 fn breaking(design: &str) -> Overrides {
     Overrides {
         unsupported: Some(Unsupported::Break),
         ..under(design)
+    }
+}
+
+fn on(profile: &KernelProfile, design: &Design) -> Overrides {
+    Overrides {
+        kernel: Some(profile.name.to_owned()),
+        ..under(design.short)
     }
 }
 
@@ -212,4 +222,51 @@ fn recordings_with_all_mmus_complete_under_every_design() {
             });
         }
     });
+}
+
+/// Whether a design and a kernel fit: callbacks that sleep need rmap locks that may be slept with.
+fn fits(design: &Design, profile: &KernelProfile) -> bool {
+    design.sleepable == Sleepable::No || profile.rmap_locks == RmapLocks::RwSem
+}
+
+#[test]
+fn recordings_complete_on_every_kernel_under_every_design_it_can_have() {
+    std::thread::scope(|scope| {
+        for name in ["redis-bgsave.strace.gz", "sqlite-vacuum.strace.gz"] {
+            scope.spawn(move || {
+                let loaded = recording(name, &ALL_MMUS);
+                for profile in &KernelProfile::ALL {
+                    for design in Design::ALL.iter().filter(|design| fits(design, profile)) {
+                        let r = result(&loaded.scenario, on(profile, design));
+                        let cell = format!("{name} {} {}", profile.name, design.short);
+                        assert_eq!(r.config["kernel"]["base"], profile.name, "{cell}");
+                        assert_eq!(r.end.kind, EndKind::Completed, "{cell}: {}", r.end.summary);
+                        assert!(r.violations.is_empty(), "{cell}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_design_whose_callbacks_sleep_is_refused_on_kernels_whose_rmap_locks_spin() {
+    let scenario = library("seed/vmtruncate.jsonc");
+    let mut refused = Vec::new();
+    for profile in &KernelProfile::ALL {
+        for design in &Design::ALL {
+            let request = Request {
+                scenario: &scenario,
+                file: "test",
+                overrides: on(profile, design),
+                logging: sim::Logging::Ring,
+                max_events: None,
+            };
+            if let Err(error) = run(&request) {
+                assert!(error.message.contains("i_mmap_lock"), "{}", error.message);
+                refused.push((design.short, profile.name));
+            }
+        }
+    }
+    assert_eq!(refused, [("v9", "linux-2.6.25"), ("v9", "linux-2.6.27")]);
 }

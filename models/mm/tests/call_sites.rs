@@ -4,75 +4,17 @@
 
 mod common;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
+use common::scribe::{Scribe, Told, pair};
 use common::{BASE, Bench, Setup, anonymous, range, shared_file, touch};
-use mm::notifier::{CallbackFuture, MmuKind, Subscriber};
 use mm::{Kernel, MmId, Prot};
 use sim::Holding::{Exclusive, PreemptOff, Rcu, Shared};
-use sim::{Cx, End, Holding};
-use x86::{Access, Pfn, Va, VaRange};
+use sim::{Cx, End};
+use x86::{Access, Va, VaRange};
 
 const PAGES: u64 = 100;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Told {
-    Start(VaRange),
-    End(VaRange),
-    Page(Va),
-    Release,
-}
-
-/// Writes down what it is told, and what its caller holds.
-#[derive(Default)]
-struct Scribe {
-    told: RefCell<Vec<(Told, Vec<Holding>)>>,
-    /// Whether the entry was empty when `invalidate_page` came.
-    clear: Cell<Option<bool>>,
-    looks_at: RefCell<Option<(Rc<Kernel>, MmId)>>,
-}
-
-impl Scribe {
-    fn note(&self, cx: &Cx, told: Told) -> CallbackFuture<'static> {
-        self.told.borrow_mut().push((told, cx.holdings()));
-        Box::pin(async {})
-    }
-
-    fn take(&self) -> Vec<(Told, Vec<Holding>)> {
-        self.told.take()
-    }
-}
-
-impl Subscriber for Scribe {
-    fn name(&self) -> Rc<str> {
-        "scribe".into()
-    }
-    fn kind(&self) -> MmuKind {
-        MmuKind::Device
-    }
-    fn invalidate_page<'a>(&'a self, cx: &'a Cx, at: Va) -> CallbackFuture<'a> {
-        if let Some((kernel, mm)) = &*self.looks_at.borrow() {
-            self.clear.set(Some(kernel.peek_pte(*mm, at).is_none()));
-        }
-        self.note(cx, Told::Page(at))
-    }
-    fn invalidate_range_start<'a>(&'a self, cx: &'a Cx, range: VaRange) -> CallbackFuture<'a> {
-        self.note(cx, Told::Start(range))
-    }
-    fn invalidate_range_end<'a>(&'a self, cx: &'a Cx, range: VaRange) -> CallbackFuture<'a> {
-        self.note(cx, Told::End(range))
-    }
-    fn invalidate_pages<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
-        unreachable!("a callback of V1")
-    }
-    fn release<'a>(&'a self, cx: &'a Cx) -> CallbackFuture<'a> {
-        self.note(cx, Told::Release)
-    }
-    fn reaches(&self, _: Pfn) -> bool {
-        false
-    }
-}
 
 /// Runs `work` in an address space with a scribe on two touched anonymous mappings with a hole of a page
 /// between them.
@@ -104,13 +46,6 @@ fn both() -> VaRange {
     range(BASE, 2 * PAGES + 1)
 }
 
-fn pair(range: VaRange, held: &[Holding]) -> Vec<(Told, Vec<Holding>)> {
-    vec![
-        (Told::Start(range), held.to_vec()),
-        (Told::End(range), held.to_vec()),
-    ]
-}
-
 #[test]
 fn munmap_brackets_the_whole_range_with_its_hole_under_mmap_sem_and_the_gather() {
     let (_, scribe) =
@@ -118,6 +53,25 @@ fn munmap_brackets_the_whole_range_with_its_hole_under_mmap_sem_and_the_gather()
     assert_eq!(
         scribe.take(),
         pair(both(), &[Exclusive("mmap_sem"), PreemptOff, Rcu])
+    );
+}
+
+#[test]
+fn a_heap_that_shrinks_is_a_munmap_of_what_goes() {
+    let heap = BASE.add_pages(1 << 20);
+    let (_, scribe) = told(move |cx, k, mm, scribe| async move {
+        // The first call says where the heap begins.
+        for to in [heap, heap.add_pages(PAGES)] {
+            k.sys_brk(&cx, mm, to).await.expect("room");
+        }
+        touch(&cx, &k, mm, range(heap, PAGES), Access::Write).await;
+        scribe.take();
+        k.sys_brk(&cx, mm, heap.add_pages(40)).await.expect("shrinks");
+    });
+    let gone = range(heap.add_pages(40), PAGES - 40);
+    assert_eq!(
+        scribe.take(),
+        pair(gone, &[Exclusive("mmap_sem"), PreemptOff, Rcu])
     );
 }
 
@@ -178,7 +132,7 @@ fn truncate_brackets_each_vma_in_both_passes_under_i_mmap_lock_and_without_mmap_
 fn exit_releases_first_and_its_bracket_finds_nobody() {
     let (_, scribe) = told(|cx, k, mm, scribe| async move {
         k.exit_mm(&cx, mm).await;
-        assert_eq!(scribe.told.borrow().len(), 1);
+        assert_eq!(scribe.calls(), 1);
     });
     assert_eq!(scribe.take(), [(Told::Release, vec![Rcu])]);
 }
@@ -248,26 +202,22 @@ fn mremap_brackets_each_chunk_of_64_pages_of_the_old_range_before_i_mmap_lock() 
 
 #[test]
 fn copy_on_write_tells_of_its_page_under_the_pte_lock_when_the_entry_is_clear() {
-    let (_, scribe) = told(|cx, k, mm, scribe| async move {
+    let at = BASE.add_pages(3);
+    let clear = Rc::new(Cell::new(None));
+    let seen = Rc::clone(&clear);
+    let (_, scribe) = told(move |cx, k, mm, scribe| async move {
         let child = k.sys_fork(&cx, mm, "child".into()).await;
         scribe.take();
-        *scribe.looks_at.borrow_mut() = Some((Rc::clone(&k), mm));
-        k.access(&cx, mm, BASE.add_pages(3), Access::Write)
-            .await
-            .expect("mapped");
-        *scribe.looks_at.borrow_mut() = None;
+        let kernel = Rc::clone(&k);
+        scribe.look(move |_| seen.set(Some(kernel.peek_pte(mm, at).is_none())));
+        k.access(&cx, mm, at, Access::Write).await.expect("mapped");
         k.mmput(&cx, child).await;
     });
-    let told = Told::Page(BASE.add_pages(3));
     assert_eq!(
         scribe.take(),
-        [(told, vec![Shared("mmap_sem"), Exclusive("ptl"), Rcu])]
+        [(Told::Page(at), vec![Shared("mmap_sem"), Exclusive("ptl"), Rcu])]
     );
-    assert_eq!(
-        scribe.clear.get(),
-        Some(true),
-        "between the flush and the new entry"
-    );
+    assert_eq!(clear.get(), Some(true), "between the flush and the new entry");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod common;
 
 use std::rc::Rc;
 
+use common::nonlinear::{remap, solo_of};
 use common::probe::{Held, Log, Probe, Said};
 use common::{BASE, FAR_ABOVE, FAR_BELOW, Listener, Setup, anonymous, range, shared_file, touch};
 use mm::{FileId, FileKind, Kernel, MapRequest, MmId, Prefault, Prot, RemapRequest, RemoveError, Sharing};
@@ -13,17 +14,7 @@ use x86::{Access, Entry, Pgoff};
 const PAGES: u64 = 64;
 
 fn solo<F: Future<Output = ()> + 'static>(body: impl FnOnce(Cx, Rc<Kernel>, MmId, FileId) -> F + 'static) {
-    let b = Setup::linux_2_6_27().build();
-    let file = b.kernel.new_file_of(FileKind::Tmpfs, "f", PAGES);
-    let mm = b.mm;
-    let end = b.work(move |cx, k| async move {
-        k.sys_mmap(&cx, mm, shared_file(BASE, PAGES, file))
-            .await
-            .expect("free");
-        body(cx, k, mm, file).await;
-    });
-    assert_eq!(end, End::Completed);
-    assert_eq!(b.world.audit(), Vec::<String>::new());
+    solo_of(8, PAGES, body);
 }
 
 #[test]
@@ -153,13 +144,7 @@ fn only_shared_writable_linear_mappings_of_tmpfs_can_lose_pages() {
         ] {
             k.sys_mmap(&cx, mm, request).await.expect("free");
         }
-        let elsewhere = RemapRequest {
-            range: range(at(5), 2),
-            prot: Prot::NONE,
-            pgoff: Pgoff::new(7),
-            prefault: Prefault::No,
-        };
-        k.sys_remap_file_pages(&cx, mm, elsewhere).await.expect("tmpfs");
+        remap(&cx, &k, mm, at(5), 2, 7, Prefault::No).await;
         for (n, expected) in [
             (0, Err(RemoveError::Access)),
             (1, Err(RemoveError::Access)),
@@ -179,13 +164,7 @@ fn a_nonlinear_mapping_loses_the_pages_of_a_hole_wherever_it_has_them() {
         k.sys_mmap(&cx, mm, shared_file(FAR_ABOVE, PAGES, file))
             .await
             .expect("free");
-        let elsewhere = RemapRequest {
-            range: range(FAR_ABOVE, 8),
-            prot: Prot::NONE,
-            pgoff: Pgoff::new(40),
-            prefault: Prefault::Yes,
-        };
-        k.sys_remap_file_pages(&cx, mm, elsewhere).await.expect("tmpfs");
+        remap(&cx, &k, mm, FAR_ABOVE, 8, 40, Prefault::Yes).await;
         k.madvise_remove(&cx, mm, range(BASE.add_pages(42), 2))
             .await
             .expect("tmpfs");

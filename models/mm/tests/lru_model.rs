@@ -57,6 +57,8 @@ impl Model {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_lists_hold_what_vectors_hold(script in prop::collection::vec(ops(), 0..200)) {
         let mut frames = Frames::default();

@@ -6,6 +6,7 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use common::mappers::with_mappers;
 use common::{BASE, Bench, Listener, Setup, anonymous, range, shared_file, touch, wait};
 use mm::frame::{LruList, PageFlags};
 use mm::notifier::{CallbackFuture, Design, MmuKind, Subscriber};
@@ -36,50 +37,12 @@ fn solo_on<F: Future<Output = ()> + 'static>(
     assert_eq!(b.world.audit(), Vec::<String>::new());
 }
 
-/// Lets `m` processes access the first page of the file, each on a CPU of its own, and keeps them busy
-/// until the work, which then starts, is done.
-fn with_mappers<F: Future<Output = ()> + 'static>(
-    b: &Bench,
-    m: u32,
-    file: FileId,
-    access: Access,
-    body: impl FnOnce(Cx, Rc<Kernel>, Vec<MmId>) -> F + 'static,
-) {
-    let (ready, stop) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
-    let mut mms = Vec::new();
-    for cpu in 1..=m {
-        let mm = b.kernel.new_mm("mapper".into());
-        mms.push(mm);
-        let (ready, stop) = (Rc::clone(&ready), Rc::clone(&stop));
-        b.thread(cpu, Some(mm), move |cx, k| async move {
-            k.sys_mmap(&cx, mm, shared_file(BASE, 1, file))
-                .await
-                .expect("free");
-            k.access(&cx, mm, BASE, access).await.expect("mapped");
-            ready.set(ready.get() + 1);
-            while !stop.get() {
-                wait(&cx, 2_000).await;
-            }
-        });
-    }
-    let end = b.work(move |cx, k| async move {
-        while ready.get() < m {
-            wait(&cx, 2_000).await;
-        }
-        k.start_measuring();
-        body(cx.clone(), k, mms).await;
-        stop.set(true);
-    });
-    assert_eq!(end, End::Completed);
-    assert_eq!(b.world.audit(), Vec::<String>::new());
-}
-
 #[test]
 fn a_page_of_a_file_costs_a_flush_and_a_callback_for_each_mapper() {
     for m in 1..=7 {
         let b = Setup::linux_2_6_27().build();
         let file = b.kernel.new_file("f", 4);
-        with_mappers(&b, m, file, Access::Write, move |cx, k, mms| async move {
+        with_mappers(&b, m, 1, file, Access::Write, move |cx, k, mms| async move {
             let listeners: Vec<_> = mms.iter().map(|_| Rc::new(Listener::default())).collect();
             for (mm, listener) in mms.iter().zip(&listeners) {
                 let _ = k.mmu_notifier_register(&cx, *mm, listener.clone()).await;
@@ -193,7 +156,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn look(&self, va: Va) {
+    fn look(&self, cx: &Cx, va: Va) {
         self.seen.set(self.seen.get() + 1);
         assert_eq!(
             self.k.peek_pte(self.mm, va),
@@ -202,6 +165,7 @@ impl Watch {
         );
         let st = self.k.st();
         let table = st.tables.leaf_table(st.mm(self.mm).pgd, va.vpn()).expect("there");
+        // Of the caller, and these very locks; `call_sites_rmap.rs` has the whole list.
         let mut locks = vec![("ptl", st.ptl(table))];
         match (self.file, self.k.frames().get(self.old).owner()) {
             (Some(file), _) => {
@@ -213,7 +177,7 @@ impl Watch {
         }
         drop(st);
         for (name, lock) in locks {
-            assert!(self.k.engine().is_locked(lock), "{name}");
+            assert_eq!(cx.holds(lock), Some(sim::Mode::Exclusive), "{name}");
         }
         let frames = self.k.frames();
         assert_eq!(
@@ -235,7 +199,7 @@ impl Subscriber for Watch {
     }
     fn invalidate_page<'a>(&'a self, cx: &'a Cx, va: Va) -> CallbackFuture<'a> {
         Box::pin(async move {
-            self.look(va);
+            self.look(cx, va);
             self.told.set(true);
             wait(cx, self.slow).await;
         })
@@ -335,7 +299,7 @@ fn a_pinned_page_stays_after_ten_passes_that_each_unmap_it() {
     for m in [1, 3] {
         let b = Setup::linux_2_6_27().build();
         let file = b.kernel.new_file("f", 4);
-        with_mappers(&b, m, file, Access::Write, move |cx, k, mms| async move {
+        with_mappers(&b, m, 1, file, Access::Write, move |cx, k, mms| async move {
             let old = pfn_at(&k, mms[0], BASE);
             k.pin_page(&cx, old);
             let result = k.sys_move_pages(&cx, mms[0], range(BASE, 1), Which::All).await;

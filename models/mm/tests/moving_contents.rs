@@ -265,7 +265,7 @@ fn run(seed: u64, scripts: &[Vec<Op>], movers: u32) -> (mm::MmMetrics, u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn programs_read_what_they_stored_wherever_it_is_now(
@@ -277,6 +277,14 @@ proptest! {
         prop_assume!(forks <= 4);
         let (_, checked) = run(seed, &scripts, movers);
         prop_assert!(checked > 0);
+    }
+}
+
+#[test]
+fn a_load_meets_the_migration_of_its_neighbour_and_a_store_its_writeback() {
+    for seed in 0..40 {
+        assert!(run(seed, &[vec![Op::Load(0), Op::Migrate(1)]], 1).1 > 0);
+        assert!(run(seed, &[vec![Op::Store(2), Op::Fsync]], 0).1 > 0);
     }
 }
 

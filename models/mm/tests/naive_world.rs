@@ -13,10 +13,11 @@ use std::rc::Rc;
 use common::{BASE, Setup, range};
 use mm::notifier::Design;
 use mm::profile::IMmapIndex;
-use mm::{Backing, FileId, Kernel, KernelPreemption, MapRequest, MmId, Prot, Sharing};
-use naive::{Naive, Source};
+use mm::{Backing, Destination, FileId, Kernel, KernelPreemption, MapRequest, MmId, Prot, Sharing};
+use naive::{Mremap, Naive, Source};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use proptest::test_runner::TestRunner;
 use sim::{Cx, End};
 use x86::{Access, Pgoff, Va};
 
@@ -62,6 +63,8 @@ enum Op {
     Fork(Index),
     Exit(Index),
     Truncate(Index, u64),
+    Mremap(Index, Mremap),
+    Reclaim(u64),
 }
 
 fn part() -> impl Strategy<Value = Part> {
@@ -91,6 +94,19 @@ fn kind() -> impl Strategy<Value = Kind> {
     ]
 }
 
+/// To a place inside what is looked at, or in place.
+fn mremap() -> impl Strategy<Value = Mremap> {
+    (part(), part(), any::<bool>()).prop_map(|(old, target, moves)| Mremap {
+        old,
+        new: if moves {
+            target.pages
+        } else {
+            target.pages.min(FIRST + PAGES - old.first)
+        },
+        to: moves.then_some(target.first),
+    })
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let p = any::<Index>;
     let access = || select(&[Access::Read, Access::Write][..]);
@@ -103,6 +119,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => p().prop_map(Op::Fork),
         1 => p().prop_map(Op::Exit),
         2 => (p(), prop_oneof![0..80_u64, 60..70_u64]).prop_map(|(file, pages)| Op::Truncate(file, pages)),
+        3 => (p(), mremap()).prop_map(|(p, call)| Op::Mremap(p, call)),
+        3 => prop_oneof![1..6_u64, 1..60_u64].prop_map(Op::Reclaim),
     ]
 }
 
@@ -110,6 +128,8 @@ fn op() -> impl Strategy<Value = Op> {
 struct Program {
     kernel: Rc<Kernel>,
     naive: Naive,
+    /// Calls of mremap that succeeded.
+    moved: u64,
 }
 
 impl Program {
@@ -176,11 +196,46 @@ impl Program {
                 k.do_truncate(cx, self.naive.files[file].id, pages).await;
                 self.naive.truncate(file, pages);
             }
+            Op::Mremap(p, call) => {
+                let p = self.process(&p);
+                self.mremap(cx, p, call).await?;
+            }
+            Op::Reclaim(pages) => {
+                let _ = k.shrink_all_memory(cx, pages).await;
+                self.settle(cx).await;
+                self.naive.reclaimed(&k)?;
+            }
             Op::Fork(_) | Op::Exit(_) => {}
         }
-        // Pagevecs hold references, which the naive model does not know.
-        k.lru_add_drain_all(cx).await;
+        self.settle(cx).await;
         self.naive.check(&k)
+    }
+
+    /// Whatever is on its way arrives: pages at their devices, and those in pagevecs, whose references the naive
+    /// model does not know.
+    async fn settle(&self, cx: &Cx) {
+        const LONG_NS: u64 = 1_000_000_000;
+        let k = &self.kernel;
+        if k.st().swap.total() > 0 {
+            cx.sleep(k.machine.ns(LONG_NS)).await;
+        }
+        k.lru_add_drain_all(cx).await;
+    }
+
+    async fn mremap(&mut self, cx: &Cx, p: usize, call: Mremap) -> Result<(), String> {
+        let Mremap { old, new, to } = call;
+        let destination = to.map_or(Destination::InPlace, |to| Destination::Fixed(BASE.add_pages(to)));
+        let mm = self.mm(p);
+        let done = self
+            .kernel
+            .sys_mremap(cx, mm, range(old.at(), old.pages), new, destination)
+            .await;
+        let due = range(BASE.add_pages(to.unwrap_or(old.first)), new);
+        if done.is_ok_and(|at| at != due) {
+            return Err(format!("mremap: {done:?}, not {due:?}"));
+        }
+        self.moved += u64::from(done.is_ok());
+        self.naive.mremap(p, call, done.is_ok())
     }
 
     async fn mmap(&mut self, cx: &Cx, p: usize, part: Part, kind: Kind, prot: Prot) -> Result<(), String> {
@@ -249,8 +304,10 @@ fn has_anon_vma(k: &Kernel, mm: MmId, page: u64) -> bool {
     vma.is_some_and(|vma| st.vma(vma).anon_vma.is_some())
 }
 
-async fn run(cx: &Cx, kernel: Rc<Kernel>, mm: MmId, ops: Vec<Op>) -> Result<(), String> {
+/// Returns how many calls of mremap succeeded.
+async fn run(cx: &Cx, kernel: Rc<Kernel>, mm: MmId, ops: Vec<Op>) -> Result<u64, String> {
     let mut program = Program {
+        moved: 0,
         naive: Naive::new(mm),
         kernel: Rc::clone(&kernel),
     };
@@ -265,7 +322,7 @@ async fn run(cx: &Cx, kernel: Rc<Kernel>, mm: MmId, ops: Vec<Op>) -> Result<(), 
     }
     while !program.naive.processes.is_empty() {
         program.exit(cx, 0).await;
-        kernel.lru_add_drain_all(cx).await;
+        program.settle(cx).await;
         program.naive.check(&kernel)?;
     }
     for file in 0..program.naive.files.len() {
@@ -273,7 +330,8 @@ async fn run(cx: &Cx, kernel: Rc<Kernel>, mm: MmId, ops: Vec<Op>) -> Result<(), 
         program.naive.truncate(file, 0);
     }
     kernel.lru_add_drain_all(cx).await;
-    program.naive.check(&kernel)
+    program.naive.check(&kernel)?;
+    Ok(program.moved)
 }
 
 fn setup(design: Design, preemption: KernelPreemption, index: IMmapIndex) -> Setup {
@@ -283,32 +341,58 @@ fn setup(design: Design, preemption: KernelPreemption, index: IMmapIndex) -> Set
     setup
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 250,
+/// How often something was met that a random program might miss.
+#[derive(Default, Debug)]
+struct Met {
+    moved: u64,
+    swapped_out: u64,
+    swapped_in: u64,
+    dropped: u64,
+}
+
+#[test]
+fn every_address_holds_what_a_dictionary_says() {
+    let config = ProptestConfig {
+        cases: 400,
         failure_persistence: None,
         max_shrink_iters: 4000,
         ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn every_address_holds_what_a_dictionary_says(
-        ops in prop::collection::vec(op(), 1..60),
-        design in select(Design::ALL.to_vec()),
-        preemption in select(&[KernelPreemption::Full, KernelPreemption::Voluntary][..]),
-        index in select(&[IMmapIndex::PrioTree, IMmapIndex::IntervalTree][..]),
-    ) {
-        let bench = setup(design, preemption, index).build();
-        let result = Rc::new(RefCell::new(Err("it did not get to its end".to_owned())));
-        let out = Rc::clone(&result);
-        let mm = bench.mm;
-        bench.thread(0, Some(mm), move |cx, k| async move {
-            let done = run(&cx, k, mm, ops).await;
-            *out.borrow_mut() = done;
-        });
-        prop_assert_eq!(bench.engine.run(), End::Completed);
-        let done = result.borrow().clone();
-        prop_assert!(done.is_ok(), "{}", done.unwrap_err());
-        prop_assert_eq!(bench.world.audit(), Vec::<String>::new());
-    }
+    };
+    let programs = (
+        prop::collection::vec(op(), 1..60),
+        select(Design::ALL.to_vec()),
+        select(&[KernelPreemption::Full, KernelPreemption::Voluntary][..]),
+        select(&[IMmapIndex::PrioTree, IMmapIndex::IntervalTree][..]),
+        select(&[0, 20, 400][..]),
+    );
+    let met = RefCell::new(Met::default());
+    TestRunner::new(config)
+        .run(&programs, |(ops, design, preemption, index, slots)| {
+            let bench = setup(design, preemption, index).build();
+            bench.kernel.set_swap(slots);
+            let result = Rc::new(RefCell::new(Err("it did not get to its end".to_owned())));
+            let out = Rc::clone(&result);
+            let mm = bench.mm;
+            bench.thread(0, Some(mm), move |cx, k| async move {
+                let done = run(&cx, k, mm, ops).await;
+                *out.borrow_mut() = done;
+            });
+            prop_assert_eq!(bench.engine.run(), End::Completed);
+            let done = result.borrow().clone();
+            let m = bench.kernel.metrics();
+            let mut met = met.borrow_mut();
+            met.moved += *done.as_ref().unwrap_or(&0);
+            met.swapped_out += m.swap_out;
+            met.swapped_in += m.swap_in;
+            met.dropped += m.reclaim_freed - m.swap_out.min(m.reclaim_freed);
+            prop_assert!(done.is_ok(), "{}", done.unwrap_err());
+            prop_assert_eq!(bench.world.audit(), Vec::<String>::new());
+            Ok(())
+        })
+        .unwrap_or_else(|found| panic!("{found}"));
+    let met = met.into_inner();
+    assert!(
+        met.moved > 200 && met.swapped_out > 100 && met.swapped_in > 20 && met.dropped > 400,
+        "{met:?}"
+    );
 }

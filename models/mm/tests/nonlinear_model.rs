@@ -416,8 +416,20 @@ fn agree(program: Vec<Op>) {
     assert_eq!(b.world.audit(), Vec::<String>::new());
 }
 
+#[test]
+fn truncation_finds_pages_that_are_mapped_twice_by_one_mapping() {
+    let remap = |first, pages| Op::Remap {
+        space: 0,
+        first,
+        pages,
+        pgoff: 0,
+        prefault: Prefault::Yes,
+    };
+    agree(vec![remap(5, 2), remap(0, 1), Op::Truncate(1)]);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn random_programs_agree_with_the_naive_model(program in prop::collection::vec(ops(), 1..40)) {
         agree(program);

@@ -5,12 +5,14 @@ mod common;
 
 use std::rc::Rc;
 
-use common::{BASE, Bench, Listener, Setup, anonymous, range, wait};
+use common::huge::{huge, huge_range};
+use common::{BASE, Bench, FAR_ABOVE, Listener, Setup, anonymous, range, wait};
+use mm::hugetlb::HPAGE_PAGES;
 use mm::notifier::Design;
 use mm::profile::{PteLocks, RmapLocks};
 use mm::{
     Backing, FileId, FileKind, Kernel, KernelPreemption, KernelProfile, MapRequest, MmId, MmMetrics,
-    Prefault, Prot, RemapRequest, Sharing,
+    Prefault, Prot, RemapRequest, Sharing, Which,
 };
 use sim::{Cx, End, RandomWalk, Schedule, Seeded};
 use x86::{Access, Pgoff, Va};
@@ -18,6 +20,8 @@ use x86::{Access, Pgoff, Va};
 const THREADS: u32 = 6;
 const CPUS: u32 = 4;
 const OPERATIONS: u32 = 40;
+/// Of the pool, and of the file on it.
+const HUGE_PAGES: u64 = 4;
 
 /// xorshift64: the program's own dice, apart from the engine's.
 #[derive(Clone)]
@@ -66,11 +70,11 @@ fn mapping(dice: &mut Dice, at: Va, pages: u64, files: &[FileId]) -> MapRequest 
     }
 }
 
-async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: Dice) {
+async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, hugetlb: FileId, mut dice: Dice) {
     let mut subscribed = Vec::new();
     for _ in 0..OPERATIONS {
         let (at, pages) = (dice.place(), 1 + dice.below(60));
-        match dice.below(17) {
+        match dice.below(22) {
             0 | 1 => {
                 let request = mapping(&mut dice, at, pages, &files);
                 let _ = k.sys_mmap(&cx, mm, request).await;
@@ -129,6 +133,21 @@ async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: 
             15 => {
                 let _ = k.madvise_remove(&cx, mm, range(at, pages)).await;
             }
+            16 => match dice.below(3) {
+                0 => k.sys_munlock(&cx, mm, range(at, pages)).await.unwrap_or(()),
+                _ => {
+                    let _ = k.sys_mlock(&cx, mm, range(at, 1 + dice.below(10))).await;
+                }
+            },
+            17 => match dice.below(2) {
+                0 => k.sys_fsync(&cx, dice.of(&files)).await,
+                _ => k.sys_msync(&cx, mm, range(at, pages)).await,
+            },
+            18 => {
+                let which = dice.of(&[Which::Own, Which::All]);
+                let _ = k.sys_move_pages(&cx, mm, range(at, pages), which).await;
+            }
+            19 | 20 => huge_pages(&cx, &k, mm, hugetlb, &mut dice).await,
             _ => {
                 wait(&cx, dice.below(5_000)).await;
                 if k.st().swap.total() > 0 {
@@ -139,6 +158,31 @@ async fn program(cx: Cx, k: Rc<Kernel>, mm: MmId, files: Vec<FileId>, mut dice: 
     }
     if dice.below(2) == 0 {
         k.exit_mm(&cx, mm).await;
+    }
+}
+
+/// One call on mappings of huge pages, which lie apart from the others.
+async fn huge_pages(cx: &Cx, k: &Kernel, mm: MmId, file: FileId, dice: &mut Dice) {
+    let at = FAR_ABOVE.add_pages(dice.below(4) * HPAGE_PAGES);
+    let pages = 1 + dice.below(3);
+    match dice.below(6) {
+        0 | 1 => {
+            let sharing = dice.of(&[Sharing::Private, Sharing::Shared]);
+            let _ = k.sys_mmap(cx, mm, huge(at, pages, file, sharing)).await;
+        }
+        2 | 3 => {
+            for page in 0..pages {
+                let access = dice.of(&[Access::Read, Access::Write]);
+                let _ = k.access(cx, mm, at.add_pages(page * HPAGE_PAGES), access).await;
+            }
+        }
+        4 => {
+            let _ = k.sys_munmap(cx, mm, huge_range(at, pages)).await;
+        }
+        _ => {
+            k.do_truncate(cx, file, dice.below(HUGE_PAGES) * HPAGE_PAGES)
+                .await
+        }
     }
 }
 
@@ -156,6 +200,7 @@ fn build(seed: u64, schedule: Schedule) -> Bench {
     let b = setup.build_with(schedule);
     let kinds = [FileKind::Disk, FileKind::Tmpfs];
     let files: Vec<FileId> = kinds.map(|kind| b.kernel.new_file_of(kind, "f", 64)).to_vec();
+    let hugetlb = b.kernel.new_hugetlb_file("huge", HUGE_PAGES * HPAGE_PAGES);
     let spaces = [b.mm, b.kernel.new_mm("second".into())];
     for thread in 0..THREADS {
         let mm = spaces[(thread % 2) as usize];
@@ -164,14 +209,31 @@ fn build(seed: u64, schedule: Schedule) -> Bench {
         }
         let (files, dice) = (files.clone(), Dice::new(dice.below(u64::MAX / 2)));
         b.thread(thread % CPUS, Some(mm), move |cx, k| {
-            program(cx, k, mm, files, dice)
+            program(cx, k, mm, files, hugetlb, dice)
         });
     }
     b
 }
 
-fn check(seed: u64, schedule: Schedule) {
-    let _ = run(seed, build(seed, schedule));
+fn check(seed: u64, schedule: Schedule) -> MmMetrics {
+    let b = build(seed, schedule);
+    b.kernel.add_hugepages(HUGE_PAGES).expect("memory");
+    run(seed, b)
+}
+
+/// What the calls did that a random program might fail to do.
+fn assert_met(all: &MmMetrics) {
+    let met = [
+        ("migrated", all.pages_migrated),
+        ("written", all.io_writes),
+        ("cleaned", all.rmap_cleaned),
+        ("huge faults", all.faults_huge),
+        ("huge copies", all.faults_huge_cow),
+        ("huge zaps", all.huge_zapped),
+    ];
+    for (what, times) in met {
+        assert!(times > 0, "{what}: never");
+    }
 }
 
 /// Little memory: most of the time something is being reclaimed. With few slots the device fills up.
@@ -192,15 +254,19 @@ fn run(seed: u64, b: Bench) -> MmMetrics {
 
 #[test]
 fn random_programs_keep_the_books_in_the_order_of_time() {
-    for seed in 0..120 {
-        check(seed, Schedule::Timed(Box::new(Seeded::new(seed))));
+    let mut all = MmMetrics::default();
+    for seed in 0..160 {
+        all.merge(&check(seed, Schedule::Timed(Box::new(Seeded::new(seed)))));
     }
+    assert_met(&all);
+    // The programs in random order happen to meet none of these.
+    assert!(all.pages_migrate_failed > 0);
 }
 
 #[test]
 fn random_programs_keep_the_books_when_memory_is_short() {
     let (mut direct, mut background, mut swapped_in, mut pinned) = (0, 0, 0, 0);
-    for seed in 0..60 {
+    for seed in 0..80 {
         let m = check_pressed(seed, Schedule::Timed(Box::new(Seeded::new(seed))));
         direct += m.reclaim_direct;
         background += m.kswapd_runs;
@@ -215,14 +281,16 @@ fn random_programs_keep_the_books_when_memory_is_short() {
 
 #[test]
 fn random_programs_keep_the_books_when_memory_is_short_in_random_order() {
-    for seed in 0..30 {
+    for seed in 0..40 {
         check_pressed(seed, Schedule::Explored(Box::new(RandomWalk::new(seed))));
     }
 }
 
 #[test]
 fn random_programs_keep_the_books_in_random_order() {
-    for seed in 0..40 {
-        check(seed, Schedule::Explored(Box::new(RandomWalk::new(seed))));
+    let mut all = MmMetrics::default();
+    for seed in 0..60 {
+        all.merge(&check(seed, Schedule::Explored(Box::new(RandomWalk::new(seed)))));
     }
+    assert_met(&all);
 }

@@ -5,12 +5,14 @@ mod common;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use common::nonlinear::exchanged;
+use common::scribe::Scribe;
 use common::{BASE, Bench, Listener, Setup, anonymous, range, shared_file, touch};
 use mm::frame::{LruList, PageFlags};
-use mm::notifier::{AgeFuture, CallbackFuture, Design, MmuKind, Subscriber, Young};
-use mm::{Backing, FileId, Kernel, MmId, NonPresent, Prot, RemapRequest, Sharing, SwapSlot};
-use sim::{Cx, End, LockId};
-use x86::{Access, Entry, Pfn, Pgoff, Va, VaRange};
+use mm::notifier::{Design, Young};
+use mm::{Kernel, MmId, NonPresent, SwapSlot};
+use sim::{Cx, End};
+use x86::{Access, Entry, Pgoff, Va};
 
 const SWAP_PAGES: u32 = 1024;
 
@@ -153,153 +155,6 @@ fn subscribers_are_asked_for_the_age_at_each_look_and_told_once() {
     }
 }
 
-/// What a [`LockProbe`] saw.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Seen {
-    call: &'static str,
-    page_locked: bool,
-    rmap_locked: bool,
-    ptl_held: bool,
-    entry: Entry,
-    count: u32,
-}
-
-/// Looks at the locks around one page of a file or an anonymous one, each time it is called.
-struct LockProbe {
-    kernel: Rc<Kernel>,
-    mm: MmId,
-    page_lock: Option<LockId>,
-    rmap_lock: LockId,
-    pfn: Pfn,
-    answer: Young,
-    seen: RefCell<Vec<Seen>>,
-}
-
-impl LockProbe {
-    async fn look(&self, cx: &Cx, call: &'static str, at: Va) {
-        let ptl = {
-            let st = self.kernel.st();
-            let table = st
-                .tables
-                .leaf_table(st.mm(self.mm).pgd, at.vpn())
-                .expect("a table");
-            st.ptl(table)
-        };
-        let page_locked = match self.page_lock {
-            Some(lock) => cx.try_lock(lock).await.is_none(),
-            None => false,
-        };
-        let seen = Seen {
-            call,
-            page_locked,
-            rmap_locked: cx.try_lock(self.rmap_lock).await.is_none(),
-            ptl_held: cx.try_lock(ptl).await.is_none(),
-            entry: self.kernel.peek_pte(self.mm, at),
-            count: self.kernel.frames().get(self.pfn).count,
-        };
-        self.seen.borrow_mut().push(seen);
-    }
-}
-
-impl Subscriber for LockProbe {
-    fn name(&self) -> Rc<str> {
-        "probe".into()
-    }
-    fn kind(&self) -> MmuKind {
-        MmuKind::Device
-    }
-    fn invalidate_page<'a>(&'a self, cx: &'a Cx, at: Va) -> CallbackFuture<'a> {
-        Box::pin(async move { self.look(cx, "invalidate_page", at).await })
-    }
-    fn invalidate_range_start<'a>(&'a self, cx: &'a Cx, r: VaRange) -> CallbackFuture<'a> {
-        Box::pin(async move { self.look(cx, "invalidate_range_start", r.start()).await })
-    }
-    fn invalidate_range_end<'a>(&'a self, cx: &'a Cx, r: VaRange) -> CallbackFuture<'a> {
-        Box::pin(async move { self.look(cx, "invalidate_range_end", r.start()).await })
-    }
-    fn invalidate_pages<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
-        Box::pin(async {})
-    }
-    fn clear_flush_young<'a>(&'a self, cx: &'a Cx, at: Va) -> AgeFuture<'a> {
-        Box::pin(async move {
-            self.look(cx, "clear_flush_young", at).await;
-            self.answer
-        })
-    }
-    fn release<'a>(&'a self, _: &'a Cx) -> CallbackFuture<'a> {
-        Box::pin(async {})
-    }
-    fn reaches(&self, _: Pfn) -> bool {
-        false
-    }
-}
-
-#[test]
-fn the_locks_at_the_callbacks_are_those_of_the_reference() {
-    for (design, under_ptl) in [(Design::V1, true), (Design::V8, true), (Design::V9, false)] {
-        for file_page in [false, true] {
-            let b = bench(design.clone());
-            let file = b.kernel.new_file("f", 4);
-            let (mm, design) = (b.mm, design.clone());
-            let end = b.work(move |cx, k| async move {
-                let name = design.id;
-                let request = if file_page {
-                    shared_file(BASE, 1, file)
-                } else {
-                    anonymous(BASE, 1)
-                };
-                k.sys_mmap(&cx, mm, request).await.expect("free");
-                let access = if file_page { Access::Read } else { Access::Write };
-                touch(&cx, &k, mm, range(BASE, 1), access).await;
-                k.lru_add_drain_all(&cx).await;
-                let pfn = k.peek_pte(mm, BASE).pfn();
-                let (page_lock, rmap_lock) = {
-                    let st = k.st();
-                    let vma = st.mm(mm).vmas.iter().next().expect("one");
-                    match st.vma(vma).anon_vma {
-                        Some(anon) => (None, st.anon_vma(anon).lock),
-                        None => (
-                            Some(st.file(file).pages.get(0).expect("cached").lock),
-                            st.file(file).i_mmap_lock,
-                        ),
-                    }
-                };
-                let probe = Rc::new(LockProbe {
-                    kernel: Rc::clone(&k),
-                    mm,
-                    page_lock,
-                    rmap_lock,
-                    pfn,
-                    answer: Young::No,
-                    seen: RefCell::default(),
-                });
-                let id = k.mmu_notifier_register(&cx, mm, probe.clone()).await;
-                assert_eq!(k.shrink_all_memory(&cx, 1).await, 1);
-                k.mmu_notifier_unregister(&cx, id).await;
-                let seen = probe.seen.borrow();
-                assert!(seen.iter().all(|s| s.rmap_locked), "{name}: {seen:?}");
-                assert!(seen.iter().all(|s| s.ptl_held == under_ptl), "{name}: {seen:?}");
-                assert!(
-                    seen.iter().all(|s| s.page_locked == file_page),
-                    "{name}: {seen:?}"
-                );
-                let ages = seen.iter().filter(|s| s.call == "clear_flush_young");
-                // What is asked is not young in the primary entry any more (it was flushed before).
-                assert!(
-                    ages.clone().count() >= 2
-                        && ages.clone().all(|s| s.entry.present() && !s.entry.accessed())
-                );
-                let told: Vec<_> = seen.iter().filter(|s| s.call == "invalidate_page").collect();
-                assert_eq!(told.len(), 1, "{name}");
-                // F9: cleared, and still referenced, by the cache and reclaim, and by the entry under the lock.
-                assert!(!told[0].entry.present(), "{name}");
-                assert_eq!(told[0].count, 3, "{name}");
-            });
-            finish(&b, &end);
-        }
-    }
-}
-
 #[test]
 fn a_page_that_a_secondary_mmu_uses_stays_active() {
     for design in [Design::V1, Design::V8, Design::V9] {
@@ -307,22 +162,10 @@ fn a_page_that_a_secondary_mmu_uses_stays_active() {
         let mm = b.mm;
         let end = b.work(move |cx, k| async move {
             map_and_touch(&cx, &k, mm, 1, Access::Write).await;
-            let rmap_lock = {
-                let st = k.st();
-                let vma = st.mm(mm).vmas.iter().next().expect("one");
-                st.anon_vma(st.vma(vma).anon_vma.expect("touched")).lock
-            };
             let pfn = k.peek_pte(mm, BASE).pfn();
-            let probe = Rc::new(LockProbe {
-                kernel: Rc::clone(&k),
-                mm,
-                page_lock: None,
-                rmap_lock,
-                pfn,
-                answer: Young::Yes,
-                seen: RefCell::default(),
-            });
-            let id = k.mmu_notifier_register(&cx, mm, probe).await;
+            let scribe = Rc::new(Scribe::default());
+            scribe.answer.set(Some(Young::Yes));
+            let id = k.mmu_notifier_register(&cx, mm, scribe).await;
             assert_eq!(k.shrink_all_memory(&cx, 1).await, 0);
             assert_eq!(k.peek_pte(mm, BASE).pfn(), pfn);
             assert_eq!(k.metrics().rmap_unmapped, 0);
@@ -540,36 +383,6 @@ fn what_was_freed_before_does_not_wait_for_the_pagevec_of_another_cpu() {
     finish(&b, &end);
 }
 
-fn remapped(at: Va, pgoff: u64) -> RemapRequest {
-    RemapRequest {
-        range: range(at, 1),
-        prot: Prot::NONE,
-        pgoff: Pgoff::new(pgoff),
-        prefault: mm::Prefault::Yes,
-    }
-}
-
-async fn nonlinear(cx: &Cx, k: &Kernel, mm: MmId, file: FileId, pages: u64) {
-    let request = mm::MapRequest {
-        backing: Backing::File(file),
-        sharing: Sharing::Shared,
-        ..anonymous(BASE, pages)
-    };
-    k.sys_mmap(cx, mm, request).await.expect("free");
-    k.sys_remap_file_pages(cx, mm, remapped(BASE, 1))
-        .await
-        .expect("tmpfs");
-    k.sys_remap_file_pages(cx, mm, remapped(BASE.add_pages(1), 0))
-        .await
-        .expect("tmpfs");
-    for page in 2..pages {
-        k.access(cx, mm, BASE.add_pages(page), Access::Read)
-            .await
-            .expect("mapped");
-    }
-    k.lru_add_drain_all(cx).await;
-}
-
 #[test]
 fn nonlinear_mappings_are_scanned_in_clusters_of_32_pages_whatever_page_is_wanted() {
     const PAGES: u64 = 80;
@@ -578,7 +391,7 @@ fn nonlinear_mappings_are_scanned_in_clusters_of_32_pages_whatever_page_is_wante
         let file = b.kernel.new_file_of(mm::FileKind::Tmpfs, "t", PAGES);
         let mm = b.mm;
         let end = b.work(move |cx, k| async move {
-            nonlinear(&cx, &k, mm, file, PAGES).await;
+            exchanged(&cx, &k, mm, file, PAGES).await;
             let id = k
                 .mmu_notifier_register(&cx, mm, Rc::new(Listener::default()))
                 .await;
@@ -612,7 +425,7 @@ fn a_page_off_its_linear_place_leaves_its_offset_behind() {
     let file = b.kernel.new_file_of(mm::FileKind::Tmpfs, "t", 4);
     let mm = b.mm;
     let end = b.work(move |cx, k| async move {
-        nonlinear(&cx, &k, mm, file, 4).await;
+        exchanged(&cx, &k, mm, file, 4).await;
         for _ in 0..8 {
             let _ = k.shrink_all_memory(&cx, 4).await;
         }

@@ -6,7 +6,8 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use common::{BASE, Bench, Setup, anonymous, range, shared_file, touch, wait};
+use common::mappers::with_mappers;
+use common::{BASE, Setup, anonymous, range, shared_file, touch, wait};
 use mm::frame::PageFlags;
 use mm::notifier::{CallbackFuture, MmuKind, Subscriber};
 use mm::radix_tree::Tag;
@@ -31,50 +32,12 @@ fn dirty(k: &Kernel, file: FileId, index: u64) -> bool {
     flag
 }
 
-/// Lets `m` processes map the file and store to its first `pages` pages, each on a CPU of its own, and
-/// keeps them busy until the work, which then starts, is done.
-fn with_writers<F: Future<Output = ()> + 'static>(
-    b: &Bench,
-    m: u32,
-    pages: u64,
-    file: FileId,
-    body: impl FnOnce(Cx, Rc<Kernel>, Vec<MmId>) -> F + 'static,
-) {
-    let (ready, stop) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
-    let mut mms = Vec::new();
-    for cpu in 1..=m {
-        let mm = b.kernel.new_mm("writer".into());
-        mms.push(mm);
-        let (ready, stop) = (Rc::clone(&ready), Rc::clone(&stop));
-        b.thread(cpu, Some(mm), move |cx, k| async move {
-            k.sys_mmap(&cx, mm, shared_file(BASE, pages, file))
-                .await
-                .expect("free");
-            touch(&cx, &k, mm, range(BASE, pages), Access::Write).await;
-            ready.set(ready.get() + 1);
-            while !stop.get() {
-                wait(&cx, 2_000).await;
-            }
-        });
-    }
-    let end = b.work(move |cx, k| async move {
-        while ready.get() < m {
-            wait(&cx, 2_000).await;
-        }
-        k.start_measuring();
-        body(cx.clone(), k, mms).await;
-        stop.set(true);
-    });
-    assert_eq!(end, End::Completed);
-    assert_eq!(b.world.audit(), Vec::<String>::new());
-}
-
 #[test]
 fn cleaning_a_page_costs_a_flush_and_a_callback_for_each_mapping_process() {
     for m in 1..=7 {
         let b = Setup::linux_2_6_27().build();
         let file = b.kernel.new_file("f", 4);
-        with_writers(&b, m, 1, file, move |cx, k, mms| async move {
+        with_mappers(&b, m, 1, file, Access::Write, move |cx, k, mms| async move {
             let listeners: Vec<_> = mms.iter().map(|_| Rc::new(common::Listener::default())).collect();
             for (mm, listener) in mms.iter().zip(&listeners) {
                 let _ = k.mmu_notifier_register(&cx, *mm, listener.clone()).await;
@@ -117,7 +80,7 @@ impl Subscriber for Watch {
     fn kind(&self) -> MmuKind {
         MmuKind::Device
     }
-    fn invalidate_page<'a>(&'a self, _: &'a Cx, va: Va) -> CallbackFuture<'a> {
+    fn invalidate_page<'a>(&'a self, cx: &'a Cx, va: Va) -> CallbackFuture<'a> {
         Box::pin(async move {
             self.seen.set(self.seen.get() + 1);
             let pfn = frame(&self.k, self.file, 0);
@@ -135,7 +98,7 @@ impl Subscriber for Watch {
             ];
             drop(st);
             for (name, lock) in locks {
-                assert!(self.k.engine().is_locked(lock), "{name}");
+                assert_eq!(cx.holds(lock), Some(sim::Mode::Exclusive), "{name}");
             }
             let frames = self.k.frames();
             assert_eq!(frames.get(pfn).tlb_slots, 0, "flushed before anybody is told");
@@ -164,7 +127,7 @@ impl Subscriber for Watch {
 fn the_entry_is_cleared_then_flushed_then_told_then_set_under_all_locks() {
     let b = Setup::linux_2_6_27().build();
     let file = b.kernel.new_file("f", 4);
-    with_writers(&b, 1, 1, file, move |cx, k, mms| async move {
+    with_mappers(&b, 1, 1, file, Access::Write, move |cx, k, mms| async move {
         let watch = Rc::new(Watch {
             k: Rc::clone(&k),
             mm: mms[0],
@@ -345,6 +308,13 @@ static STORE: sim::Mark = sim::Mark {
     scope: sim::Scope::Global,
 };
 
+/// What a run of [`fsync_leaves_nothing_behind`] did.
+struct Written {
+    pages: u64,
+    /// Times that a store waited for a page that is being cleaned, after its entry was made writable.
+    stores_waited: u64,
+}
+
 /// Three threads of two processes map a file of `pages` pages and run `script`: which page each step
 /// touches, and how. Another one writes the file back a few times, pausing for `pause` steps before, and once more
 /// when the others are done. In any order, the disk then has every store.
@@ -353,7 +323,7 @@ fn fsync_leaves_nothing_behind(
     pages: u64,
     pause: u32,
     script: fn(u64, u64) -> Option<(u64, Access)>,
-) -> u64 {
+) -> Written {
     let b = Setup::linux_2_6_27().build_with(Schedule::Explored(Box::new(RandomWalk::new(seed))));
     b.engine.set_logging(Logging::Full);
     let file = b.kernel.new_file("f", pages);
@@ -420,7 +390,14 @@ fn fsync_leaves_nothing_behind(
         let lacking = unwritten.contains(&u64::from(frame(k, file, index).get()));
         assert!(!lacking, "seed {seed}: the disk lacks a store to page {index}");
     }
-    k.metrics().io_writes
+    let stat = b.engine.lock_stat();
+    let page_locks = stat.iter().find(|c| c.def.name == "PG_locked").expect("declared");
+    let sites = page_locks.exclusive.sites.iter();
+    let stores = sites.filter(|(waiter, ..)| *waiter == "do_wp_page");
+    Written {
+        pages: k.metrics().io_writes,
+        stores_waited: stores.map(|(.., times)| times).sum(),
+    }
 }
 
 #[test]
@@ -432,7 +409,7 @@ fn fsync_leaves_no_store_behind() {
         (n < 6).then_some(((n * 5 + cpu) % PAGES, access))
     };
     let written: u64 = (0..SEEDS)
-        .map(|seed| fsync_leaves_nothing_behind(seed, PAGES, 10, script))
+        .map(|seed| fsync_leaves_nothing_behind(seed, PAGES, 10, script).pages)
         .sum();
     // Each page of the file at least once a run.
     assert!(written > SEEDS * PAGES, "{written} pages were written");
@@ -447,7 +424,13 @@ fn a_store_that_cleaning_just_missed_waits_until_the_page_is_clean_and_dirties_i
         _ if n < cpu => Some((0, Access::Write)),
         _ => None,
     };
-    for seed in 0..400 {
-        let _ = fsync_leaves_nothing_behind(seed, 1, 4, script);
+    const SEEDS: u64 = 400;
+    let runs = (0..SEEDS).map(|seed| fsync_leaves_nothing_behind(seed, 1, 4, script));
+    let (mut pages, mut stores_waited) = (0, 0);
+    for run in runs {
+        pages += run.pages;
+        stores_waited += run.stores_waited;
     }
+    assert!(pages > SEEDS, "{pages} pages were written");
+    assert!(stores_waited > 10, "the race was met {stores_waited} times");
 }

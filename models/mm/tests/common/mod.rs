@@ -8,7 +8,10 @@
 )]
 
 pub mod huge;
+pub mod mappers;
+pub mod nonlinear;
 pub mod probe;
+pub mod scribe;
 
 use std::cell::Cell;
 use std::future::Future;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use naive::Naive;
+use naive::{Naive, turn};
 
 use super::super::scripts::{Op, ids, interval, op};
 use super::*;
@@ -46,7 +46,7 @@ fn check_rules<Id: Copy + Ord>(tree: &PrioTree<Id>) {
         assert!(depth <= tree.index_bits + OFFSET_BITS);
         for &(level, side) in &path {
             assert_eq!(
-                node.span.side(level, tree.index_bits),
+                turn(node.span, level, tree.index_bits),
                 side,
                 "node on the wrong branch at level {level}"
             );
@@ -136,6 +136,41 @@ proptest! {
             format!("{tree:?}")
         };
         prop_assert_eq!(build(), build());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// With one start for all, the radix levels are used up by the 64 that end last, and the lengths of the
+    /// others branch.
+    #[test]
+    fn mappings_with_one_start_part_by_their_lengths_below_the_radix_levels(
+        first in prop_oneof![Just(0_u64), 0..9_u64],
+        lengths in prop::collection::btree_set(any::<u64>(), 75..110),
+        removals in prop::collection::vec(any::<prop::sample::Index>(), 30),
+    ) {
+        let mut tree = PrioTree::new();
+        let mut naive = Naive::default();
+        let mut live = Vec::new();
+        // In no order.
+        let mut lasts: Vec<u64> = lengths.iter().map(|length| first.max(*length)).collect();
+        lasts.sort_unstable_by_key(|last| last.reverse_bits());
+        lasts.dedup();
+        for (id, &last) in lasts.iter().enumerate() {
+            let id = id as u32;
+            prop_assert_eq!(tree.insert(first, last, id), naive.insert(first, last, id));
+            live.push((last, id));
+        }
+        check_rules(&tree);
+        prop_assert_eq!(shape(&tree), naive.shape());
+        for which in removals {
+            let (last, id) = live.swap_remove(which.index(live.len()));
+            prop_assert_eq!(tree.remove(first, last, id), Ok(naive.remove(first, last, id)));
+            prop_assert_eq!(shape(&tree), naive.shape());
+        }
+        check_rules(&tree);
+        prop_assert_eq!(tree.visit(first, first), naive.visit(first, first));
     }
 }
 

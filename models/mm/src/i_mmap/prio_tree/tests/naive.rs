@@ -1,14 +1,32 @@
-//! The index as a plain list, and the shape of the tree as a definition.
+//! The index as a plain list, and the shape of the tree as a definition. Nothing of the tree's own is used:
+//! heap order and branch bits are written down once more, from host-mm-paths D.1.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::super::*;
+
+/// What stands at the top of a sub-tree: the largest `last`; of those, the smallest `first`.
+fn top_of(spans: &[Span]) -> Option<Span> {
+    spans.iter().copied().min_by_key(|s| (Reverse(s.last), s.first))
+}
+
+/// Where an interval goes at a level: the digits of `first`, as many as the tree has bits, then all 64 of the
+/// length; a one is a right turn.
+pub(super) fn turn(span: Span, level: u32, index_bits: u32) -> Side {
+    let unused = u64::BITS - index_bits;
+    let digits = (u128::from(span.first) << u64::BITS | u128::from(span.last - span.first)) << unused;
+    match digits << level >> (u128::BITS - 1) {
+        0 => Side::Left,
+        _ => Side::Right,
+    }
+}
 
 /// What the rules of the tree say its shape must be, written down without any insertion or removal: the top of a
 /// sub-tree is its highest interval in heap order, and the rest is divided by the branch bit of that depth. Preorder;
 /// `None` marks an empty place.
 fn canonical(spans: &[Span], depth: u32, index_bits: u32, out: &mut Vec<Option<Span>>) {
-    let Some(&top) = spans.iter().reduce(|a, b| if b.above(*a) { b } else { a }) else {
+    let Some(top) = top_of(spans) else {
         out.push(None);
         return;
     };
@@ -17,7 +35,7 @@ fn canonical(spans: &[Span], depth: u32, index_bits: u32, out: &mut Vec<Option<S
         let part: Vec<Span> = spans
             .iter()
             .copied()
-            .filter(|s| *s != top && s.side(depth, index_bits) == side)
+            .filter(|s| *s != top && turn(*s, depth, index_bits) == side)
             .collect();
         canonical(&part, depth + 1, index_bits, out);
     }
@@ -110,7 +128,7 @@ impl Naive {
         )];
         let mut stepped = Vec::new();
         while let Some((spans, depth, smallest)) = open.pop() {
-            let Some(&top) = spans.iter().reduce(|a, b| if b.above(*a) { b } else { a }) else {
+            let Some(top) = top_of(&spans) else {
                 continue;
             };
             if top.last < first || smallest > last {
@@ -122,7 +140,7 @@ impl Naive {
                 let part = spans
                     .iter()
                     .copied()
-                    .filter(|s| *s != top && s.side(depth, bits) == side)
+                    .filter(|s| *s != top && turn(*s, depth, bits) == side)
                     .collect();
                 let bit = if depth < bits && side == Side::Right {
                     1 << (bits - 1 - depth)
