@@ -7,7 +7,7 @@ use std::rc::Rc;
 use common::nonlinear::{remap, solo_of};
 use common::probe::{Held, Log, Probe, Said};
 use common::{BASE, FAR_ABOVE, FAR_BELOW, Listener, Setup, anonymous, range, shared_file, touch};
-use mm::{FileId, FileKind, Kernel, MapRequest, MmId, Prefault, Prot, RemapRequest, RemoveError, Sharing};
+use mm::{FileId, FileKind, Kernel, MapRequest, MmId, Prefault, Prot, RemoveError, Sharing};
 use sim::{Cx, End};
 use x86::{Access, Entry, Pgoff};
 

@@ -1,4 +1,4 @@
-//! The second table of host-mm-paths C.3, 2.6.27 column: flush events of each operation beside munmap and
+//! The second table of host-mm-paths C.3 in its column for 2.6.27: flush events of each operation beside munmap and
 //! madvise, whose schedule is in `flush_counts.rs`. Rows of reclaim, writeback, migration, huge pages and
 //! remap_file_pages stand with their paths.
 
