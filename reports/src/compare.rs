@@ -16,7 +16,7 @@ pub const VIRTUAL_TIME: &str = "time.virtual_cycles";
 /// statistics are those of pairs. Rows, sorted by name: every scalar metric found in any column;
 /// `.p50`, `.p99`, `.max` and `.total` of every distribution; `.total` and `.max` of
 /// `lock.<class>.hold_cycles` and `.wait_cycles`, where a lock that kernels call differently has one row
-/// under all its names (`i_mmap_lock|i_mmap_sem-W`); [`VIRTUAL_TIME`]. A column that has a metric for
+/// under all its names (`i_mmap_lock|sem-W`); [`VIRTUAL_TIME`]. A column that has a metric for
 /// some of its seeds counts 0 for the others.
 #[must_use]
 pub fn compare(runs: Vec<Vec<RunResult>>, title: String) -> CompareResult {
@@ -139,7 +139,7 @@ fn unify_locks(tables: &mut [Vec<Scalars>]) {
         if ambiguous || names.len() < 2 {
             continue;
         }
-        let all = names.join(&OR.to_string());
+        let all = names_of_one(&names);
         for table in tables.iter_mut().flatten() {
             let renamed = |key: String| {
                 let rest = names.iter().find_map(|class| of_class(&key, class));
@@ -151,6 +151,21 @@ fn unify_locks(tables: &mut [Vec<Scalars>]) {
                 .collect();
         }
     }
+}
+
+/// `i_mmap_lock|sem-W`: the first name, then what the others have in place of its last word.
+fn names_of_one(names: &[&str]) -> String {
+    let first = names[0];
+    let stem = first
+        .rfind(|c: char| !c.is_ascii_alphanumeric())
+        .map_or("", |at| &first[..=at]);
+    let others = names[1..]
+        .iter()
+        .map(|name| name.strip_prefix(stem).unwrap_or(name));
+    std::iter::once(first)
+        .chain(others)
+        .collect::<Vec<_>>()
+        .join(&OR.to_string())
 }
 
 fn rows(columns: &[Vec<&RunResult>]) -> Vec<CompareRow> {
@@ -325,7 +340,7 @@ mod tests {
             column[0].locks[0].class = name.to_owned();
         }
         let result = compare(columns.clone(), String::new());
-        let both = row(&result, "lock.i_mmap_lock|i_mmap_sem-W.hold_cycles.max");
+        let both = row(&result, "lock.i_mmap_lock|sem-W.hold_cycles.max");
         assert!(both.cells.iter().all(|cell| !cell.values.is_empty()), "{both:?}");
         assert!(
             result

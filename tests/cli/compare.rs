@@ -104,7 +104,7 @@ fn what_the_rwsem_does_to_the_lock_of_a_file_stands_in_one_row() {
     let result = json(&place.good(&[&command[..], &kernels[..]].concat()));
     let rows = result["rows"].as_array().expect("rows");
     for figure in ["hold_cycles.total", "hold_cycles.max", "wait_cycles.total"] {
-        let name = format!("lock.i_mmap_lock|i_mmap_sem-W.{figure}");
+        let name = format!("lock.i_mmap_lock|sem-W.{figure}");
         let row = rows
             .iter()
             .find(|row| row["metric"] == name.as_str())
