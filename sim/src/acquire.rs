@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::Cx;
-use crate::lock::{LockId, Mode, Taken, Waited};
+use crate::lock::{ClassId, LockId, Mode, Taken, Waited};
 use crate::{Account, Action, Cycles, Object, Step};
 
 /// A held lock; dropping it releases the lock at the holder's present moment.
@@ -183,6 +183,19 @@ impl Cx {
         drop(inner);
         self.charge(Account::LOCK, cost);
         Some(Guard { cx: self, lock, mode })
+    }
+
+    /// Takes a lock that was never made, because nobody else has wanted it yet, and lets go of it at once:
+    /// paid for and counted like any other of its class. Whoever makes the lock finds it free.
+    pub fn pass_lock(&self, class: ClassId) {
+        let engine = &*self.engine;
+        let hold = {
+            let mut inner = engine.inner.borrow_mut();
+            let hold = inner.config.lock_acquire + engine.lock_release_cost;
+            inner.classes[class.index()].exclusive.hold.record(hold.get());
+            hold
+        };
+        self.charge(Account::LOCK, hold);
     }
 
     /// [`Cx::lock`] if it can be had at once. Hot paths try this before they await.

@@ -1,11 +1,11 @@
 //! The context tracker: what a task holds, and what it may not do while it does.
 //!
-//! Follows the kernel's own debugging aids: `might_sleep()` (sleeping in atomic context),
-//! lockdep's class graph (two classes taken in both orders) and the 8 bit wide preemption counter
-//! (notifier-variants 2.1). Where the layer above declares ranks of its classes ([`crate::Rank`]) a
-//! wrong order is found the first time it is taken, whether or not anybody took the right one. Either
-//! check runs when two classes nest for the first time; afterwards one test of a mask passes them. Atomic context is any spinlock, preemption or interrupts off, or a
-//! classic RCU reader (host-mm-paths E). An SRCU reader may sleep.
+//! Follows the kernel's own debugging aids: `might_sleep()` (sleeping in atomic context), lockdep's class
+//! graph (two classes taken in both orders) and the 8 bit wide preemption counter (notifier-variants 2.1).
+//! Where the layer above declares ranks of its classes ([`crate::Rank`]) a wrong order is found the first time
+//! it is taken, whether or not anybody took the right one. Either check runs when two classes nest for the
+//! first time; afterwards one test of a mask passes them. Atomic context is any spinlock, preemption or
+//! interrupts off, or a classic RCU reader (host-mm-paths E). An SRCU reader may sleep.
 
 use crate::lock::{ClassId, LockId, Mode};
 use crate::wait::DomainId;

@@ -114,6 +114,7 @@ impl Drop for IrqGuard<'_> {
         if task.irq_depth > 0 {
             return;
         }
+        inner.check_irqs_on(self.cx.task);
         let slot = &mut inner.cpus[cpu.index()];
         slot.enable_irqs(now);
         for call in std::mem::take(&mut slot.pending) {

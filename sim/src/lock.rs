@@ -85,9 +85,10 @@ pub enum Nesting {
     Forbidden,
     /// In an order the caller guarantees (fork takes the parent's lock first).
     ByCaller,
-    /// Only by whoever also holds a lock of the class of this name (`mm_take_all_locks` excludes other
+    /// In ascending order of their numbers, which stand for their addresses (`mm_lock` sorts), or in any
+    /// order by whoever also holds a lock of the class of this name (`mm_take_all_locks` excludes other
     /// takers by a mutex).
-    Inside(&'static str),
+    AscendingOrInside(&'static str),
 }
 
 /// What a class asks of the interrupts of the CPU that takes it.
@@ -268,14 +269,14 @@ impl Engine {
         !free || state.free_from(Mode::Exclusive) > self.clock.get()
     }
 
-    /// An interrupt handler on `cpu` takes a spinlock, works for a while and lets it go; one that was
-    /// released in the releaser's future is spun for. Returns when the handler has let go, or `None`
-    /// if a task owns the lock, or is about to, for nobody knows until when.
-    pub fn hold_in_interrupt(&self, lock: LockId, cpu: CpuId, work: Cycles) -> Option<Cycles> {
+    /// An interrupt handler on `cpu` takes a spinlock at a moment that is not past, works for a while and
+    /// lets it go; one that was released in the releaser's future is spun for. Returns when the handler has
+    /// let go, or `None` if a task owns the lock, or is about to, for nobody knows until when.
+    pub fn hold_in_interrupt(&self, lock: LockId, cpu: CpuId, from: Cycles, work: Cycles) -> Option<Cycles> {
         let work = Cycles::new(work.get() & self.cost_mask);
         self.inner
             .borrow_mut()
-            .hold_in_interrupt(lock, cpu, self.clock.get(), work)
+            .hold_in_interrupt(lock, cpu, from.max(self.clock.get()), work)
     }
 }
 
@@ -418,7 +419,7 @@ impl Inner {
         let own = 1 << class.index();
         let same = |h: &&Held| matches!(h.what, HeldKind::Lock { lock, .. } if lock == id);
         let recursive = self.tasks[task.index()].held.iter().filter(same).count() > 1;
-        let nested = outer & own != 0 && !self.may_nest(class, outer);
+        let nested = outer & own != 0 && !self.may_nest(id, class, task, outer);
         if recursive || nested {
             let text = format!(
                 "{} taken while a lock of the same class is held",
@@ -453,22 +454,39 @@ impl Inner {
         }
     }
 
-    /// Whether a task that holds these classes may hold several locks of one.
-    fn may_nest(&self, class: ClassId, held: u64) -> bool {
+    /// Whether a task that holds these classes may take a lock of a class beside others of it.
+    fn may_nest(&self, id: LockId, class: ClassId, task: TaskId, held: u64) -> bool {
         match self.classes[class.index()].def.nesting {
             Nesting::Forbidden => false,
             Nesting::ByCaller => true,
-            Nesting::Inside(name) => {
+            Nesting::AscendingOrInside(name) => {
                 let is_held = |(c, class): (usize, &Class)| held >> c & 1 == 1 && class.def.name == name;
+                let below = |h: &Held| match h.what {
+                    HeldKind::Lock { lock, class: c, .. } => c != class || lock <= id,
+                    _ => true,
+                };
                 self.classes.iter().enumerate().any(is_held)
+                    || self.tasks[task.index()].held.iter().all(below)
             }
+        }
+    }
+
+    /// A task enables interrupts: it holds no lock that forbids that.
+    pub(crate) fn check_irqs_on(&mut self, task: TaskId) {
+        let forbids = |held: &Held| match held.what {
+            HeldKind::Lock { class, .. } if self.classes[class.index()].def.irqs == Irqs::Off => Some(class),
+            _ => None,
+        };
+        let held = self.tasks[task.index()].held.iter().find_map(forbids);
+        if let Some(class) = held {
+            self.report_irqs_on(class, task);
         }
     }
 
     #[cold]
     fn report_irqs_on(&mut self, class: ClassId, task: TaskId) {
         let name = self.classes[class.index()].def.name;
-        let text = format!("{name} is taken with interrupts on: a handler that wants it would wait for ever");
+        let text = format!("{name} is held with interrupts on: a handler that wants it would wait for ever");
         self.violate(task, ViolationKind::LockWithIrqsOn, text, None);
     }
 

@@ -40,6 +40,7 @@ impl Cpu {
         if let Some((_, until)) = self.irqs_off.last_mut() {
             *until = now;
         }
+        self.irqs_off.pop_if(|(from, until)| from == until);
     }
 }
 
@@ -55,6 +56,12 @@ pub(crate) struct Switch {
 impl Inner {
     pub(crate) fn disable_irqs(&mut self, cpu: CpuId, now: Cycles) {
         let earliest = self.events.peek().map_or(now, |e| e.0.time);
+        // A chooser may leave an event for long; when it comes, it is not earlier than the clock.
+        let earliest = if self.explored {
+            earliest.max(now)
+        } else {
+            earliest
+        };
         let stretches = &mut self.cpus[cpu.index()].irqs_off;
         stretches.retain(|(_, until)| *until > earliest);
         stretches.push((now, Cycles::NEVER));

@@ -518,7 +518,7 @@ impl Platform for LockHandler {
     }
 
     fn interrupt(&self, engine: &Engine, cpu: CpuId, _: Interrupt) -> Handled {
-        let end = engine.hold_in_interrupt(self.lock, cpu, Cycles::new(30));
+        let end = engine.hold_in_interrupt(self.lock, cpu, engine.now(), Cycles::new(30));
         self.ends.borrow_mut().push(end.map(Cycles::get));
         Handled {
             until_ack: Cycles::ZERO,

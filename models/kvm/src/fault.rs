@@ -138,14 +138,13 @@ impl Kvm {
                 generation,
             });
             st.metrics.sptes_installed += 1;
-            st.metrics.sptes_dropped += u64::from(old.present());
             if self.spte_reference == SpteReference::Held {
                 let m = &mut st.metrics;
                 m.pins_taken += 1;
                 m.pins_end += 1;
                 m.pins_max = m.pins_max.max(m.pins_end);
             }
-            old.present().then(|| old.pfn())
+            old.present().then_some(old)
         };
         kernel.touch_lines(cx, work::RMAP);
         match self.spte_reference {
@@ -160,7 +159,7 @@ impl Kvm {
         );
         match replaced {
             None => Installed::Fresh,
-            Some(old) => Installed::Replaced(self.group(cx, vec![old], &[]).await),
+            Some(old) => Installed::Replaced(self.removed(cx, &[(gfn, old)]).await),
         }
     }
 }

@@ -168,7 +168,7 @@ impl Kvm {
 
     /// `rmap_remove` of sptes that were present: what the hardware noted goes to the page, and a group
     /// is made of them.
-    async fn removed(&self, cx: &Cx, sptes: &[(Gfn, Entry)]) -> Group {
+    pub(crate) async fn removed(&self, cx: &Cx, sptes: &[(Gfn, Entry)]) -> Group {
         let kernel = self.kernel();
         let n = sptes.len() as u64;
         self.st().metrics.sptes_dropped += n;
@@ -191,7 +191,7 @@ impl Kvm {
 
     /// A group of removed sptes, in the order this machine unpins. Those that were accessed are a use of their
     /// page (`kvm_set_pfn_accessed`): the second use of an inactive page takes lru_lock inside mmu_lock.
-    pub(crate) async fn group(&self, cx: &Cx, pfns: Vec<Pfn>, accessed: &[Pfn]) -> Group {
+    async fn group(&self, cx: &Cx, pfns: Vec<Pfn>, accessed: &[Pfn]) -> Group {
         let pfns: Rc<[Pfn]> = pfns.into();
         let number = {
             let mut st = self.st();

@@ -1,14 +1,14 @@
 //! Conservation: what must add up when nothing is in flight.
 //!
-//! Checked at the end of every run (host-mm-paths F5, F6, F7, F13, F18, F21, F23, F24, F27): map counts
-//! equal the present entries, reference counts equal map count + page and swap cache + pagevecs + pins, rss counters
+//! Checked at the end of every run (host-mm-paths F5, F6, F7, F13, F18, F21, F23, F24, F27): map counts equal
+//! the present entries, reference counts equal map count + page and swap cache + pagevecs + pins, rss counters
 //! equal the entries counted as such, every linked file VMA is in i_mmap, or, if it is nonlinear, on the list
-//! of those, exactly once, VMAs are disjoint and found
-//! where they are, what a private mapping may write is its own, no bracket is open, no CPU holds
-//! translations or upper-level entries of an address space whose mask it is not in, and every loaded
-//! address space has its top-level table; every VMA with an anon_vma is on its list exactly once, anon_vmas
-//! that were given back have none, the reverse map leads from every anonymous page back to the entry that
-//! maps it, and `locked_vm` counts the locked pages. Slots and LRU lists: check_swap.rs. Each line of an invariant ends in the number of the invariant.
+//! of those, exactly once, VMAs are disjoint and found where they are, what a private mapping may write is its
+//! own, no bracket is open, no CPU holds translations or upper-level entries of an address space whose mask it
+//! is not in, and every loaded address space has its top-level table; every VMA with an anon_vma is on its
+//! list exactly once, anon_vmas that were given back have none, the reverse map leads from every anonymous
+//! page back to the entry that maps it, and `locked_vm` counts the locked pages. Slots and LRU lists:
+//! check_swap.rs. Each line of an invariant ends in the number of the invariant.
 
 use std::collections::{BTreeMap, BTreeSet};
 

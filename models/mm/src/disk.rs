@@ -338,13 +338,13 @@ impl Kernel {
         if let Some(lock) = self.page_tree_lock(pfn) {
             let nodes = self.page_tree_height(pfn);
             let work = self.machine.costs.cacheline_touch * (nodes * work::PAGE_CACHE_NODE);
-            let Some(end) = self.engine.hold_in_interrupt(lock, cpu, work) else {
+            let Some(end) = self.engine.hold_in_interrupt(lock, cpu, now + spent, work) else {
                 // A task is being handed the lock. Spinning for it is coming again a little later.
                 let again = spent + self.machine.costs.lock_uncontended;
                 self.engine.interrupt_at(now + again, cpu, interrupt);
                 return again;
             };
-            spent += end - now;
+            spent = end - now;
         }
         let (owner, index) = {
             let mut frames = self.frames();

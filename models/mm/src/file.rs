@@ -1,10 +1,10 @@
 //! `address_space`: the page cache of a file and the VMAs that map it.
 //!
-//! Rules: host-mm-paths A.3, A.7 (2.6.27 columns). The page cache is a [radix tree](crate::radix_tree)
-//! under `tree_lock`; look-ups are lockless, and every walk is charged by the nodes it stepped on. A cached
-//! page holds one reference for the tree. `i_mmap` and `truncate_count` are protected by i_mmap_lock. Every page has PG_locked,
-//! a sleeping bit lock, here a lock made with the page. Deviation: a page that was never cached is a hole,
-//! and made at once; only what reclaim has dropped is read from the disk (one page, without the
+//! Rules: host-mm-paths A.3, A.7 (2.6.27 columns). The page cache is a [radix tree](crate::radix_tree) under
+//! `tree_lock`; look-ups are lockless, and every walk is charged by the nodes it stepped on. A cached page
+//! holds one reference for the tree. `i_mmap` and `truncate_count` are protected by i_mmap_lock. Every page
+//! has PG_locked, a sleeping bit lock, here a lock made with the page. Deviation: a page that was never cached
+//! is a hole, and made at once; only what reclaim has dropped is read from the disk (one page, without the
 //! kernel's read-around).
 //!
 //! What a file is of ([`FileKind`]) decides three things: whether its dirty pages are accounted

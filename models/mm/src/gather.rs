@@ -1,12 +1,12 @@
 //! `mmu_gather`: pages and page tables that wait for a TLB flush before they are freed.
 //!
-//! Follows include/asm-generic/tlb.h and include/asm-x86/tlb.h of 2.6.27 (host-mm-paths A.6): one
-//! gather a CPU, so preemption is off from `tlb_gather_mmu` to `tlb_finish_mmu`; 506 pages, page
-//! tables among them; the flush is always `flush_tlb_mm`, and none if nothing was cleared. After each flush
-//! the pages waiting in this CPU's pagevecs go to the LRU lists (`lru_add_drain`, the first thing
-//! `free_pages_and_swap_cache` of mm/swap_state.c does), also inside the pte lock where that is held: a page
-//! that waited there and in the gather is free after it. With a single CPU online pages are freed at once and the TLB is flushed at the end (`tlb_fast_mode`).
-//! The sleepable profile keeps the gather on the stack with preemption on.
+//! Follows include/asm-generic/tlb.h and include/asm-x86/tlb.h of 2.6.27 (host-mm-paths A.6): one gather a
+//! CPU, so preemption is off from `tlb_gather_mmu` to `tlb_finish_mmu`; 506 pages, page tables among them; the
+//! flush is always `flush_tlb_mm`, and none if nothing was cleared. After each flush the pages waiting in this
+//! CPU's pagevecs go to the LRU lists (`lru_add_drain`, the first thing `free_pages_and_swap_cache` of
+//! mm/swap_state.c does), also inside the pte lock where that is held: a page that waited there and in the
+//! gather is free after it. With a single CPU online pages are freed at once and the TLB is flushed at the end
+//! (`tlb_fast_mode`). The sleepable profile keeps the gather on the stack with preemption on.
 //!
 //! The gather owns what was unmapped: the only way to get rid of it is [`Gather::finish`], which
 //! flushes first.
@@ -166,8 +166,8 @@ impl<'a> Gather<'a> {
         }
     }
 
-    /// `free_pages_and_swap_cache`: what waits for the LRU lists goes there; then in chunks of a pagevec; pages that are in the swap cache for nobody else
-    /// leave it.
+    /// `free_pages_and_swap_cache`: what waits for the LRU lists goes there; then in chunks of a pagevec;
+    /// pages that are in the swap cache for nobody else leave it.
     async fn free_queued(&mut self) {
         self.kernel.lru_add_drain(self.cx).await;
         let mut queue = std::mem::take(&mut self.queue);

@@ -1,7 +1,7 @@
 //! A kernel instance: its memory, its CPUs, its locks.
 //!
-//! A [`World`](crate::world::World) holds several kernels (XPMEM partitions) over one set of frames. State is plain data
-//! behind one `RefCell` a kernel; no borrow of it lives across an await. Paths are methods of
+//! A [`World`](crate::world::World) holds several kernels (XPMEM partitions) over one set of frames. State is
+//! plain data behind one `RefCell` a kernel; no borrow of it lives across an await. Paths are methods of
 //! [`Kernel`], one kernel path a file in `paths/`.
 
 use std::cell::{RefCell, RefMut};

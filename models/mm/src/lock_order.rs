@@ -18,7 +18,7 @@
 //! rank: private_lock, inode_lock, sb_lock.
 
 use sim::LockKind::{Mutex, RwSem, Spin};
-use sim::Nesting::{ByCaller, Forbidden, Inside};
+use sim::Nesting::{AscendingOrInside, ByCaller, Forbidden};
 use sim::{ClassDef, Irqs, LockKind, Nesting, Rank};
 
 use crate::profile::{KernelProfile, PageCacheLookup, RmapLocks};
@@ -151,15 +151,15 @@ const fn irqs_off(name: &'static str, rank: u8, kind: LockKind) -> LockRow {
     }
 }
 
-const MMAP_SEM: &str = "mmap_sem";
 const MM_ALL_LOCKS: &str = "mm_all_locks_mutex";
 
-/// Of `mm_take_all_locks`, which excludes itself.
-const fn all_rmap(name: &'static str, rank: u8) -> LockRow {
+/// A lock of a file or of a family of VMAs, of which only registration takes several: `mm_take_all_locks`,
+/// which excludes itself, or `mm_lock`, which sorts them.
+const fn rmap(name: &'static str, rank: u8, kind: LockKind) -> LockRow {
     LockRow {
-        nesting: Inside(MM_ALL_LOCKS),
-        same_class: "only in mm_take_all_locks, which excludes itself",
-        ..row(name, rank, Spin)
+        nesting: AscendingOrInside(MM_ALL_LOCKS),
+        same_class: "in mm_take_all_locks, which excludes itself, or by address in mm_lock",
+        ..row(name, rank, kind)
     }
 }
 
@@ -174,12 +174,12 @@ const LINUX_2_6_27: [LockRow; LOCKS] = [
     ),
     row("i_mutex", 10, Mutex),
     row("i_alloc_sem", 15, RwSem),
-    nested(MMAP_SEM, 20, RwSem, "fork: the parent's, then the child's"),
+    nested("mmap_sem", 20, RwSem, "fork: the parent's, then the child's"),
     row(MM_ALL_LOCKS, 25, Mutex),
     row("hugetlb_instantiation_mutex", 27, Mutex),
     nested("PG_locked", 30, Mutex, "in the order of the caller"),
-    all_rmap("i_mmap_lock", 40),
-    all_rmap("anon_vma->lock", 45),
+    rmap("i_mmap_lock", 40, Spin),
+    rmap("anon_vma->lock", 45, Spin),
     LockRow {
         source: "inferred from mm/mmu_notifier.c 2.6.27 (host-mm-paths B.19)",
         ..row("mmu_notifier_mm->lock", 47, Spin)
@@ -206,21 +206,11 @@ const LINUX_2_6_27: [LockRow; LOCKS] = [
     row("tlbstate_lock", 90, Spin),
 ];
 
-/// A lock that `mm_lock` takes, sorted by address; what it can be told by is mmap_sem, which others hold,
-/// too.
-const fn sorted_rmap(name: &'static str, rank: u8) -> LockRow {
-    LockRow {
-        nesting: Inside(MMAP_SEM),
-        same_class: "only in mm_lock, by address",
-        ..row(name, rank, RwSem)
-    }
-}
-
 /// What differs with sleeping rmap locks (notifier-variants V9). `mm_lock` sorts the locks of the mm by
 /// address instead of excluding other takers.
 const SLEEPING_RMAP: [(HostLock, LockRow); 2] = [
-    (HostLock::IMmap, sorted_rmap("i_mmap_sem", 40)),
-    (HostLock::AnonVma, sorted_rmap("anon_vma->sem", 45)),
+    (HostLock::IMmap, rmap("i_mmap_sem", 40, RwSem)),
+    (HostLock::AnonVma, rmap("anon_vma->sem", 45, RwSem)),
 ];
 
 /// The row of a lock in a kernel.

@@ -10,7 +10,7 @@
 //! a list (`lru_add_drain_all`). So a page that was unmapped may stay until the pagevec of another CPU lets go
 //! of it.
 //!
-//! A CPU's pagevecs are filled and drained with preemption off.
+//! A task fills and drains the pagevecs of its CPU with preemption off.
 //!
 //! Pages are taken off the lists, always under lru_lock, by reclaim and migration, which isolate them
 //! (shrink_list.rs, migrate.rs), and by `release_pages` and `put_page` when their last reference goes: there the
@@ -129,6 +129,7 @@ impl Kernel {
             if cpu != self.local(cx.cpu()) {
                 cx.charge(BOOKKEEPING, self.machine.costs.context_switch);
             }
+            let _pin = cx.preempt_disable();
             for list in [LruList::Inactive, LruList::Active] {
                 let pages = self.take_pagevec(cpu, list);
                 self.pages_to_list(cx, &pages, list).await;

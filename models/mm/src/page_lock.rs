@@ -5,6 +5,10 @@
 //! with the frame, whatever it holds later, as the bit does. Of most frames, those of anonymous memory
 //! that is never reclaimed, nobody ever takes it.
 //!
+//! A store to an anonymous page that may be shared tries the lock for a moment; of a page that never had one
+//! none is made for that (a lock is larger than all else that is known of a page). Deviation: somebody
+//! else who tries the same lock in the few cycles of that moment gets it.
+//!
 //! A page that is read from a device and that nobody waits for (swap readahead) is locked without an owner
 //! until the interrupt at the end of the read: whoever takes the lock before waits for the rest, and who only
 //! tries does not get it.
@@ -78,6 +82,22 @@ impl Kernel {
         if self.page_is_locked(pfn) {
             drop(self.lock_page(cx, pfn).await);
         }
+    }
+
+    /// `trylock_page` and `unlock_page` with nothing between that waits. Says whether the lock was had.
+    pub(crate) async fn pass_page_lock(&self, cx: &Cx, pfn: Pfn) -> bool {
+        if cx.must_sync() {
+            let lock = Object::Other(PAGE_LOCK_OBJECT, u64::from(pfn.get()));
+            cx.step(lock, Action::Write).await;
+        }
+        if self.state.borrow().page_locks.get(pfn).is_some() {
+            return self.trylock_page(cx, pfn).await.is_some();
+        }
+        if self.page_being_read(pfn) {
+            return false;
+        }
+        cx.pass_lock(self.classes.page_locked);
+        true
     }
 
     /// `trylock_page`.

@@ -26,15 +26,16 @@
 //! # Deviations
 //!
 //! * The item lies in the node instead of behind a pointer, and a bitmap says which slots are used.
-//! * A removal clears the tags while it goes up. The kernel walks down once more for each tag set (`radix_tree_delete`
-//!   calls `radix_tree_tag_clear`); those steps, over lines just used, are not reported.
+//! * A removal clears the tags while it goes up. The kernel walks down once more for each tag set
+//!   (`radix_tree_delete` calls `radix_tree_tag_clear`); those steps, over lines just used, are not reported.
 //! * Nodes are there when needed; there is no preload, and nothing waits for a grace period before it is reused.
 
 use crate::arena::Arena;
 
 mod gang;
 
-/// `RADIX_TREE_MAP_SHIFT`: bits of an index that a node looks at (without CONFIG_BASE_SMALL), lib/radix-tree.c 2.6.27.
+/// `RADIX_TREE_MAP_SHIFT`: bits of an index that a node looks at (without CONFIG_BASE_SMALL), lib/radix-tree.c
+/// 2.6.27.
 pub const RADIX_TREE_MAP_SHIFT: u32 = 6;
 
 /// Slots of a node.

@@ -9,12 +9,12 @@
 //! came by (vma_walk.rs). A locked shared mapping of a file settles page_referenced before any entry is
 //! looked at; any other locked one counts only if the page is there.
 //!
-//! Where these locks sleep (host-mm-paths E), page_referenced only tries them and gives up a page whose lock it
-//! does not get as contended: reclaim does not queue behind whoever holds one (point 7, B.12). What then becomes
-//! of the page is 6.12's: of the inactive list it is kept there, and from the active list it goes to the inactive
-//! one, to be asked again. (Were it taken for used, two that reclaim from one family would keep all its pages
-//! active between them.) Whoever sleeps for an anon_vma's lock is in no RCU reader, and asks again whether the page is mapped
-//! (point 3); where it spins that is asked before, and not again.
+//! Where these locks sleep (host-mm-paths E), page_referenced only tries them and gives up a page whose lock
+//! it does not get as contended: reclaim does not queue behind whoever holds one (point 7, B.12). What then
+//! becomes of the page is 6.12's: of the inactive list it is kept there, and from the active list it goes to
+//! the inactive one, to be asked again. (Were it taken for used, two that reclaim from one family would keep
+//! all its pages active between them.) Whoever sleeps for an anon_vma's lock is in no RCU reader, and asks
+//! again whether the page is mapped (point 3); where it spins that is asked before, and not again.
 //!
 //! An entry is first looked at without its lock, and only a present one is worth it; page_mkclean
 //! always takes it. Each entry that is changed is cleared, flushed on all CPUs of its address space and

@@ -44,7 +44,7 @@ impl Kernel {
     fn move_tail_in_interrupt(&self, cpu: CpuId, waiting: usize) -> Cycles {
         let now = self.engine.now();
         let work = self.machine.costs.cacheline_touch * (waiting as u64 * work::LRU);
-        let Some(end) = self.engine.hold_in_interrupt(self.locks.lru_lock, cpu, work) else {
+        let Some(end) = self.engine.hold_in_interrupt(self.locks.lru_lock, cpu, now, work) else {
             return Cycles::ZERO;
         };
         let pages = std::mem::take(self.st().cpus[self.local(cpu)].pagevecs.rotate_mut());

@@ -1,10 +1,11 @@
 //! TLB flushing of x86-64, 2.6.25 to 2.6.27.
 //!
-//! Follows arch/x86/kernel/tlb_64.c and include/asm-x86/{tlbflush,mmu_context_64}.h of 2.6.27, as
-//! told in host-mm-paths C.1 and C.4. There is no PCID: every CR3 write drops all non-global
-//! entries, and it as well as INVLPG empties the paging-structure caches (hardware-costs R1, R5). A CPU's bit in `cpu_vm_mask` says that it may hold translations of the address space;
-//! a CPU that merely still has the page table loaded (a kernel thread, the idle loop) is lazy: it
-//! is interrupted once, then leaves the address space and is not interrupted again.
+//! Follows arch/x86/kernel/tlb_64.c and include/asm-x86/{tlbflush,mmu_context_64}.h of 2.6.27, as told in
+//! host-mm-paths C.1 and C.4. There is no PCID: every CR3 write drops all non-global entries, and it as well
+//! as INVLPG empties the paging-structure caches (hardware-costs R1, R5). A CPU's bit in `cpu_vm_mask` says
+//! that it may hold translations of the address space; a CPU that merely still has the page table loaded (a
+//! kernel thread, the idle loop) is lazy: it is interrupted once, then leaves the address space and is not
+//! interrupted again.
 //!
 //! The sender publishes its request in a slot (CPU number modulo 8) under the slot's spinlock and
 //! spins until all targets have cleared their bit, with preemption off and interrupts on. All of

@@ -12,6 +12,7 @@ use x86::{Context, PageTables};
 use crate::FileId;
 use crate::file::CachedPage;
 use crate::frame::{Frame, Owner, PageFlags};
+use crate::hugetlb::HPAGE;
 use crate::invariants::{
     DIRTY_BIT_LOST, FILLED_OUTSIDE_MASK, MAPPED_BEYOND_EOF, MAPPED_IN_BRACKET, PAGE_NOTICE_TOO_EARLY,
     PTE_WITHOUT_LOCK, RANGE_OVER_TOO_EARLY, REPLACED_WITHOUT_FLUSH, ROOT_FREED_WHILE_LOADED,
@@ -358,6 +359,23 @@ fn first_mapped(
     None
 }
 
+/// The first huge page of a range whose entry matters.
+fn first_huge(
+    tables: &PageTables,
+    pgd: TableId,
+    part: VaRange,
+    matters: impl Fn(Entry) -> bool,
+) -> Option<Vpn> {
+    let (start, end) = (part.start().get(), part.end().get());
+    let mut heads = (start.next_multiple_of(HPAGE.bytes())..end).step_by(HPAGE.bytes() as usize);
+    heads.find_map(|at| {
+        let va = Va::new(at);
+        let table = tables.table_at(pgd, va.vpn(), Level::Pmd)?;
+        let entry = tables.get(table, Level::Pmd.index(va));
+        (entry.is_large_leaf() && matters(entry)).then(|| va.vpn())
+    })
+}
+
 /// The notifier.
 impl Kernel {
     /// A subscriber has heard a start. It may have left the list while it was told.
@@ -416,7 +434,8 @@ impl Kernel {
         }
         let (tables, pgd) = (&st.tables, st.mm(mm).pgd);
         let left = match path {
-            Path::Zap | Path::Mremap => first_mapped(tables, pgd, range, |_| true),
+            Path::Zap | Path::Mremap => first_mapped(tables, pgd, range, |_| true)
+                .or_else(|| first_huge(tables, pgd, range, |_| true)),
             Path::Fork => first_mapped(tables, pgd, range, Entry::writable),
             Path::Mprotect => st.mm(mm).vmas.overlapping(range).find_map(|vma| {
                 let vma = st.vma(vma);
@@ -478,8 +497,10 @@ impl Kernel {
         pfn: Pfn,
     ) {
         let st = self.st();
-        let leaf = st.tables.leaf_table(st.mm(mm).pgd, at.vpn());
-        let entry = st.tables.leaf(st.mm(mm).pgd, at.vpn());
+        let pgd = st.mm(mm).pgd;
+        let leaf = st.tables.leaf_table(pgd, at.vpn());
+        let mapped = st.tables.find_leaf(pgd, at.vpn());
+        let entry = mapped.map_or(Entry::NONE, |(table, _, index)| st.tables.get(table, index));
         // Without a table of the lowest level it is a huge page.
         let lock = leaf.map_or(st.mm(mm).page_table_lock, |table| st.ptl(table));
         let locked = cx.holds(lock).is_some();

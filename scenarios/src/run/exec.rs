@@ -63,10 +63,14 @@ impl Thread {
         }
     }
 
-    /// clone(2) of this thread is over: it joins the address space its process has now.
+    /// clone(2) of this thread is over: it joins the address space its process has now, or will have when
+    /// execve(2) is done.
     async fn be_born(&mut self, cx: &Cx) {
         // Whoever came earlier may have changed the address space, or look at who is in it.
         cx.step(Object::None, Action::Run).await;
+        while self.process.changing.get() && !self.gone() {
+            cx.wait_on(self.process.ended).await;
+        }
         if self.gone() {
             return;
         }
@@ -432,12 +436,15 @@ impl Thread {
             }
             cx.wait_on(self.process.ended).await;
         }
+        self.process.changing.set(true);
         self.process.wind_up(cx).await;
         let kernel = Rc::clone(&self.process.kernel);
         self.mm = kernel.exec_mmap(cx, self.mm, Rc::clone(&self.process.name)).await;
         self.process.destroy(cx).await;
         self.process.mm.set(Some(self.mm));
         self.process.maps.borrow_mut().clear();
+        self.process.changing.set(false);
+        cx.engine().wake_all(self.process.ended);
         Next::Continue
     }
 

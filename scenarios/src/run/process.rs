@@ -32,6 +32,8 @@ pub(super) struct Process {
     pub(super) born: Cell<u32>,
     /// exit_group(2) was called: also ends threads that are not born yet.
     pub(super) exiting: Cell<bool>,
+    /// execve(2) is giving it another address space; who waits for that is woken through `ended`.
+    pub(super) changing: Cell<bool>,
     /// Threads that have not given up the address space yet.
     pub(super) present: Cell<u32>,
     /// Woken when a thread ends.

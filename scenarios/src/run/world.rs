@@ -246,6 +246,7 @@ impl<'a> WorldBuilder<'a> {
             alive: Cell::new(0),
             born: Cell::new(0),
             exiting: Cell::new(false),
+            changing: Cell::new(false),
             present: Cell::new(0),
             ended: engine.wait_queue("end of a thread"),
             parent: OnceCell::new(),

@@ -37,7 +37,7 @@ pub(super) fn locks(profile: &KernelProfile) -> Vec<Vec<Value>> {
         };
         let nesting = match row.nesting {
             Nesting::Forbidden => "-",
-            Nesting::ByCaller | Nesting::Inside(_) => row.same_class,
+            Nesting::ByCaller | Nesting::AscendingOrInside(_) => row.same_class,
         };
         let kind = match row.irqs {
             Irqs::Either => kind.to_owned(),

@@ -3,9 +3,9 @@
 //!
 //! # The tree
 //!
-//! One node for each VMA, identical intervals or not, in ascending `first`; among equal ones in the order in which
-//! they came (an equal key goes right). Each node knows the largest `last` of its sub-tree. The node with the smallest
-//! `first` is remembered.
+//! One node for each VMA, identical intervals or not, in ascending `first`; among equal ones in the order in
+//! which they came (an equal key goes right). Each node knows the largest `last` of its sub-tree. The node
+//! with the smallest `first` is remembered.
 //!
 //! A VMA added beside a relative with the identical interval (`vma_interval_tree_insert_after`, which only `dup_mmap`
 //! uses) becomes the relative's successor: its right child if that place is free, else the leftmost below it. No key
@@ -19,8 +19,8 @@
 //!
 //! # Deviations
 //!
-//! * The kernel embeds the links in the VMA. Here nodes are arena slots, and an ordered map from id to slot stands for
-//!   the pointer.
+//! * The kernel embeds the links in the VMA. Here nodes are arena slots, and an ordered map from id to slot
+//!   stands for the pointer.
 //! * The kernel's walk goes from match to match, down with `subtree_search` and up through the parents with
 //!   `iter_next`. The walk here is answered whole, since it must not outlive the lock anyway, and goes down once. It
 //!   steps on the same nodes in the same order: the kernel's steps up lead to nodes it came down through, and are not

@@ -19,9 +19,10 @@
 //! does with `truncate_count`. Hence [`Visit`] is a plain list of ids: it is meaningful until the lock is dropped,
 //! and nothing in it lets a walk be resumed afterwards.
 //!
-//! Which tree stands behind the trait belongs to the kernel ([`IMmap`]): the radix priority search tree ([`PrioTree`])
-//! up to 3.6, and in all profiles shipped, the augmented red-black interval tree ([`IntervalTree`]) since. They differ in what a benchmark sees: the order of the visits, the
-//! nodes touched, and whether a thousand processes that map one range are a thousand nodes or one node with a list.
+//! Which tree stands behind the trait belongs to the kernel ([`IMmap`]): the radix priority search tree
+//! ([`PrioTree`]) up to 3.6, and in all profiles shipped, the augmented red-black interval tree
+//! ([`IntervalTree`]) since. They differ in what a benchmark sees: the order of the visits, the nodes touched,
+//! and whether a thousand processes that map one range are a thousand nodes or one node with a list.
 
 mod interval_tree;
 mod prio_tree;
@@ -140,9 +141,9 @@ pub struct Met<Id> {
 const MEMBER: u32 = u32::MAX;
 
 impl<Id> Met<Id> {
-    /// A tree node, and the tree nodes stepped on since the one that was met before it, itself included, whether or not
-    /// they intersect. Children that were looked at and refused are not counted, nor are steps back up; so it can be
-    /// none, where the way to an earlier id led through this one.
+    /// A tree node, and the tree nodes stepped on since the one that was met before it, itself included,
+    /// whether or not they intersect. Children that were looked at and refused are not counted, nor are steps
+    /// back up; so it can be none, where the way to an earlier id led through this one.
     pub(crate) const fn node(id: Id, nodes: u32) -> Self {
         Self { id, way: nodes }
     }

@@ -25,7 +25,7 @@ use crate::FileId;
 use crate::access::Refused;
 use crate::account::{BOOKKEEPING, ENTRY, PAGE_COPY, PAGE_TABLE};
 use crate::file::CachedPage;
-use crate::frame::{LruList, Owner};
+use crate::frame::{LruList, Owner, PageFlags};
 use crate::kernel::Kernel;
 use crate::lru::Room;
 use crate::mm::{AnonVmaId, MmId};
@@ -457,6 +457,19 @@ impl Kernel {
     /// Whether nobody else maps an anonymous page or names its slot. It takes PG_locked to know, and
     /// does not wait for it.
     async fn is_sole_owner(&self, cx: &Cx, pfn: Pfn) -> bool {
+        let sole = || {
+            let frames = self.frames.borrow();
+            let frame = frames.get(pfn);
+            (!frame.flags.has(PageFlags::SWAPCACHE)).then_some(frame.mapcount == 1)
+        };
+        if sole().is_some() {
+            if !self.pass_page_lock(cx, pfn).await {
+                return false;
+            }
+            if let Some(sole) = sole() {
+                return sole;
+            }
+        }
         match self.trylock_page(cx, pfn).await {
             Some(_locked) => self.can_share_swap_page(cx, pfn).await == Shared::No,
             None => false,

@@ -6,8 +6,9 @@
 //! truncation takes, too, after it has lowered i_size. A page that had to be read is let go of and looked up
 //! again (`retry_find`): while the disk worked the file may have become shorter.
 //!
-//! Deviations: PG_locked is held until the reader goes on, where the kernel drops it when the disk is done; only what reclaim has dropped is read from a disk, one page at a time (no read-around); a
-//! file's other pages come into being with their contents.
+//! Deviations: PG_locked is held until the reader goes on, where the kernel drops it when the disk is done;
+//! only what reclaim has dropped is read from a disk, one page at a time (no read-around); a file's other
+//! pages come into being with their contents.
 
 use sim::{Cx, Guard, IrqGuard, LockId};
 use x86::{Pfn, Pgoff};

@@ -267,9 +267,7 @@ impl Kernel {
         let named = self.swap_duplicate(cx, slot).await;
         debug_assert_eq!(named, Some(slot), "the parent's entry keeps the slot in use");
         self.join_mmlist(cx, job.child).await;
-        self.st()
-            .tables
-            .set(job.dst, index, NonPresent::Swap(slot).entry());
+        self.set_pte(cx, &mut self.st(), job.dst, index, NonPresent::Swap(slot).entry());
     }
 
     /// `copy_one_pte` in a loop, until the table ends, it is time to look up, or somebody else comes

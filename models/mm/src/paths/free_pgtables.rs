@@ -1,10 +1,10 @@
 //! `free_pgtables`: unlinking VMAs from the reverse maps and freeing their page tables.
 //!
-//! Follows mm/memory.c and mm/mmap.c of 2.6.27 (host-mm-paths B.2). VMAs within one PMD span of
-//! each other are freed in one call, mappings of huge pages each in one of its own
-//! (`hugetlb_free_pgd_range`, which is `free_pgd_range` on x86). A table goes only if no neighbouring VMA uses its span (floor
-//! and ceiling); it is queued in the gather like a page, so it is freed after a flush (F2), and a
-//! VMA leaves i_mmap and its anon_vma before that (F12). No page-table lock: the VMAs are hidden.
+//! Follows mm/memory.c and mm/mmap.c of 2.6.27 (host-mm-paths B.2). VMAs within one PMD span of each other are
+//! freed in one call, mappings of huge pages each in one of its own (`hugetlb_free_pgd_range`, which is
+//! `free_pgd_range` on x86). A table goes only if no neighbouring VMA uses its span (floor and ceiling); it is
+//! queued in the gather like a page, so it is freed after a flush (F2), and a VMA leaves i_mmap and its
+//! anon_vma before that (F12). No page-table lock: the VMAs are hidden.
 //!
 //! Deviation: all tables of a call are cut off from their parents at one instant and then queued, where the
 //! kernel cuts off and queues one after the other. Who fills the gather with one of them flushes and frees

@@ -1,11 +1,11 @@
 //! `mlock`, `munlock`, `mlockall`, `munlockall`.
 //!
-//! Follows mm/mlock.c of 2.6.27 (host-mm-paths B.4): mmap_sem for write from start to end; the part of
-//! each VMA joins a neighbour that is locked already, or is split off, and gets VM_LOCKED; then every
-//! page of it is made present by get_user_pages, still with mmap_sem held for write, so all faults and
-//! system calls of the process wait. Where the mapping may be written its pages are faulted in for
-//! writing: private ones are copied, shared ones become dirty. A driver's mapping (VM_IO) only gets the flag. A VMA that is locked already is
-//! passed over, present or not. At a hole, or at a page that cannot be made present, the call ends
+//! Follows mm/mlock.c of 2.6.27 (host-mm-paths B.4): mmap_sem for write from start to end; the part of each
+//! VMA joins a neighbour that is locked already, or is split off, and gets VM_LOCKED; then every page of it is
+//! made present by get_user_pages, still with mmap_sem held for write, so all faults and system calls of the
+//! process wait. Where the mapping may be written its pages are faulted in for writing: private ones are
+//! copied, shared ones become dirty. A driver's mapping (VM_IO) only gets the flag. A VMA that is locked
+//! already is passed over, present or not. At a hole, or at a page that cannot be made present, the call ends
 //! with what lies before it locked; the VMA of such a page keeps its flag.
 //!
 //! Unlocking is the same with the flag cleared, and touches no page: PG_mlocked and the unevictable

@@ -1,12 +1,13 @@
 //! `do_mmap_pgoff`, `sys_brk`, `do_brk`.
 //!
-//! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.4): mmap_sem for write; what lies at a fixed address
-//! is unmapped first, after length, file pages and the number of mappings were looked at; a mapping that continues its neighbours is merged with them. With MAP_LOCKED (or
-//! after mlockall(MCL_FUTURE), heap included) and MAP_POPULATE all pages are made present before
-//! mmap_sem is given back; a page that cannot be is no error of the call. No TLB flush and no
-//! notifier on pure growth; shrinking brk is a munmap. Deviation: the search for free space goes
-//! down from `mmap_base`, as in the top-down layout, but keeps the next candidate instead of
-//! walking the VMAs (`arch_get_unmapped_area_topdown` with its cache); addresses change no count.
+//! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.4): mmap_sem for write; what lies at a fixed address is
+//! unmapped first, after length, file pages and the number of mappings were looked at; a mapping that
+//! continues its neighbours is merged with them. With MAP_LOCKED (or after mlockall(MCL_FUTURE), heap
+//! included) and MAP_POPULATE all pages are made present before mmap_sem is given back; a page that cannot be
+//! is no error of the call. No TLB flush and no notifier on pure growth; shrinking brk is a munmap. Deviation:
+//! the search for free space goes down from `mmap_base`, as in the top-down layout, but keeps the next
+//! candidate instead of walking the VMAs (`arch_get_unmapped_area_topdown` with its cache); addresses change
+//! no count.
 
 use sim::Cx;
 use x86::{PAGE_SIZE, Pgoff, PgoffRange, Va, VaRange};

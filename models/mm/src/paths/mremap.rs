@@ -14,12 +14,12 @@
 //! What fails late leaves done what came before. Of a locked mapping the pages beyond the old length
 //! are made present before the call returns.
 //!
-//! Deviations: memory that is moved back to where it came from may join a neighbour that was never
-//! touched and has no anon_vma; 2.6.27 leaves it without (`vma_adjust` only cares for pages that come
-//! from the mapping behind), so that reverse maps lose the pages and their anon_vma may be freed under
-//! them; here the neighbour joins it. Page tables take no frame here, so a move cannot break off half-way and be rolled back;
-//! a driver's mapping does not move (the drivers modelled know theirs by address); a length that
-//! would run over the largest file page is refused; old length zero is refused by the scenario checker.
+//! Deviations: memory that is moved back to where it came from may join a neighbour that was never touched and
+//! has no anon_vma; 2.6.27 leaves it without (`vma_adjust` only cares for pages that come from the mapping
+//! behind), so that reverse maps lose the pages and their anon_vma may be freed under them; here the neighbour
+//! joins it. Page tables take no frame here, so a move cannot break off half-way and be rolled back; a
+//! driver's mapping does not move (the drivers modelled know theirs by address); a length that would run over
+//! the largest file page is refused; old length zero is refused by the scenario checker.
 
 use sim::{Action, Cx};
 use x86::{Entry, Level, PT_SPAN_PAGES, Pgoff, PgoffRange, Va, VaRange};

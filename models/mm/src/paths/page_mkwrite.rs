@@ -1,12 +1,12 @@
 //! The first store through a shared mapping of a file: `page_mkwrite`, and how the page becomes dirty.
 //!
 //! Follows mm/memory.c (`__do_fault`, `do_wp_page`, `set_page_dirty_balance`) and fs/buffer.c
-//! (`block_page_mkwrite`, which is all that XFS's does) of 2.6.27 (host-mm-paths B.5). A file system that accounts dirty pages is asked
-//! before an entry becomes writable. It locks the page itself, so the fault lets go of its lock (PG_locked
-//! of a new page, the pte lock of one that is mapped) and looks again afterwards. The entry is set
-//! writable and dirty; after the pte lock is dropped the page is marked dirty, too. In `do_wp_page` that
-//! waits until nobody has the page locked: a writeback that found the entry clean, and is about to clear
-//! PG_dirty, must be through.
+//! (`block_page_mkwrite`, which is all that XFS's does) of 2.6.27 (host-mm-paths B.5). A file system that
+//! accounts dirty pages is asked before an entry becomes writable. It locks the page itself, so the fault lets
+//! go of its lock (PG_locked of a new page, the pte lock of one that is mapped) and looks again afterwards.
+//! The entry is set writable and dirty; after the pte lock is dropped the page is marked dirty, too. In
+//! `do_wp_page` that waits until nobody has the page locked: a writeback that found the entry clean, and is
+//! about to clear PG_dirty, must be through.
 //!
 //! Deviations: `page_mkwrite` marks the page dirty and has no blocks to allocate. It refuses a page whose
 //! first byte is the end of the file, where the kernel refuses only one that begins behind the end

@@ -1,11 +1,11 @@
 //! Mappings whose entries a driver sets: `vm_insert_pfn`, `zap_page_range` from a driver, and
 //! accesses that fault into the driver.
 //!
-//! Follows mm/memory.c of 2.6.27 for VM_PFNMAP mappings ([`Backing::Driver`]): an entry points at a
-//! frame that has no `struct page` for this kernel ([`PTE_SPECIAL`] says so to whoever walks without the
-//! VMA), so there is neither a reference nor a reverse map nor an rss count behind it, and taking it away only needs the flush. The frame may belong to
-//! another kernel of the world: it is the driver that must not let it go while an entry or a TLB
-//! still leads to it. `zap_page_range` is exported to drivers by the sleepable series
+//! Follows mm/memory.c of 2.6.27 for VM_PFNMAP mappings ([`Backing::Driver`]): an entry points at a frame that
+//! has no `struct page` for this kernel ([`PTE_SPECIAL`] says so to whoever walks without the VMA), so there
+//! is neither a reference nor a reverse map nor an rss count behind it, and taking it away only needs the
+//! flush. The frame may belong to another kernel of the world: it is the driver that must not let it go while
+//! an entry or a TLB still leads to it. `zap_page_range` is exported to drivers by the sleepable series
 //! (notifier-variants V9, patch "export zap_page_range").
 //!
 //! Deviation: a fault in such a mapping is served by the driver's own model, which calls

@@ -1,13 +1,12 @@
 //! `vma_link`, `vma_adjust`, `split_vma`: changing one VMA and its place in the reverse maps.
 //!
-//! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.4). The caller holds mmap_sem for write. Each change
-//! takes i_mmap_lock if there is a file, then anon_vma->lock if the VMA, or a neighbour that gives it
-//! pages, has an anon_vma, and gives them back in reverse; takes the VMA out of the i_mmap tree (nonlinear ones stay on their list),
-//! changes it, and puts it back. A new
-//! VMA copies the file's truncate count, the new half of a split one that of the VMA. Who takes pages
-//! over from a neighbour (the *importer*) with another truncate count is looked at again by a truncate
-//! in progress (count 0), and joins the neighbour's anon_vma if it has none, so that reverse maps go
-//! on finding the pages.
+//! Follows mm/mmap.c of 2.6.27 (host-mm-paths B.4). The caller holds mmap_sem for write. Each change takes
+//! i_mmap_lock if there is a file, then anon_vma->lock if the VMA, or a neighbour that gives it pages, has an
+//! anon_vma, and gives them back in reverse; takes the VMA out of the i_mmap tree (nonlinear ones stay on
+//! their list), changes it, and puts it back. A new VMA copies the file's truncate count, the new half of a
+//! split one that of the VMA. Who takes pages over from a neighbour (the *importer*) with another truncate
+//! count is looked at again by a truncate in progress (count 0), and joins the neighbour's anon_vma if it has
+//! none, so that reverse maps go on finding the pages.
 //!
 //! Deviation: list, red-black tree and prio tree are changed at one instant; in the kernel readers of
 //! each are locked out, so nobody can see the difference.

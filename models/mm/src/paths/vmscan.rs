@@ -166,7 +166,7 @@ impl Kernel {
         let (mut reclaimed, mut last) = (0, 0);
         for priority in (0..=DEF_PRIORITY).rev() {
             last = priority;
-            sc.scanned = 0;
+            (sc.scanned, sc.contended) = (0, 0);
             reclaimed += self.shrink_zones(cx, priority, &mut sc).await;
             if reclaimed >= sc.batch {
                 break;

@@ -1,12 +1,12 @@
 //! `unmap_vmas`, `zap_page_range`, `zap_pte_range`: removing page-table entries.
 //!
-//! Follows mm/memory.c of 2.6.27 (host-mm-paths B.1, B.9). Work is measured in bytes: a present
-//! entry counts a page, one that stands for something else, too, a none entry 1, an absent upper entry 1. When a block (8 pages with
-//! CONFIG_PREEMPT, else 1024) is used up the gather is finished (flush, free) and a new one begins;
-//! that is the only place where the path lets others run. A full gather is flushed and freed inside
-//! the pte lock. The notifier bracket spans the whole range, gaps included, and closes *before* the
-//! caller finishes the last gather: at its end the entries are clear, but the last batch of pages is
-//! neither flushed nor freed.
+//! Follows mm/memory.c of 2.6.27 (host-mm-paths B.1, B.9). Work is measured in bytes: a present entry counts a
+//! page, one that stands for something else, too, a none entry 1, an absent upper entry 1. When a block (8
+//! pages with CONFIG_PREEMPT, else 1024) is used up the gather is finished (flush, free) and a new one begins;
+//! that is the only place where the path lets others run. A full gather is flushed and freed inside the pte
+//! lock. The notifier bracket spans the whole range, gaps included, and closes *before* the caller finishes
+//! the last gather: at its end the entries are clear, but the last batch of pages is neither flushed nor
+//! freed.
 //!
 //! An entry is cleared first; then a design with `invalidate_page` here (V1) tells its subscribers, the page
 //! of a file gets the entry's dirty and accessed bits, its reverse mapping is forgotten, and it is queued.
@@ -301,6 +301,10 @@ impl Kernel {
                 Pause::Swap(slot) => self.free_swap_and_cache(cx, slot).await,
                 Pause::Queued(pfn, room) => gather.make_room(pfn, room).await,
                 Pause::Cleared(va, entry) => self.zap_cleared(cx, gather, &mut range, va, entry).await,
+            }
+            // Not each of these has let others in, and the next entry may be theirs.
+            if cx.must_sync() {
+                cx.step(ptl.object(), Action::Write).await;
             }
         }
         let mut st = self.st();

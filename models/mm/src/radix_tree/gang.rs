@@ -1,7 +1,7 @@
 //! Batches: up to so many items of a radix tree from an index on, all or those with a tag.
 //!
-//! Follows `radix_tree_gang_lookup`, `radix_tree_gang_lookup_tag` and `__lookup` of lib/radix-tree.c, 2.6.27; what they
-//! cost and under which lock they are called: [`super`].
+//! Follows `radix_tree_gang_lookup`, `radix_tree_gang_lookup_tag` and `__lookup` of lib/radix-tree.c, 2.6.27;
+//! what they cost and under which lock they are called: [`super`].
 
 use std::iter;
 
