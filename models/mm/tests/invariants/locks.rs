@@ -1,6 +1,6 @@
 //! Lock order and context: ranks, F22, F25, and the depth of nested spinlocks.
 
-use mm::notifier::Design;
+use mm::notifier::{Design, Knob, Registration};
 use mm::{Kernel, KernelPreemption, MmId};
 use sim::{CpuId, CpuSet, Cycles, End, Interrupt, LockId, ReaderKind};
 use x86::Access;
@@ -190,6 +190,36 @@ fn register_over(files: u64, preemption: KernelPreemption) -> End {
         }
         k.mmu_notifier_register(&cx, mm, Meddler::idle("device")).await;
     })
+}
+
+#[test]
+fn sorted_locks_of_one_class_nest_in_either_kernel_and_unsorted_ones_are_found() {
+    for base in [Design::V8, Design::V9] {
+        let design = base.with(Knob::Registration(Registration::MmLock));
+        let b = Setup::linux_2_6_27().design(design.clone()).build();
+        let mm = b.mm;
+        let files = [0, 1].map(|n| b.kernel.new_file(&format!("f{n}"), 1));
+        let end = b.work(move |cx, k| async move {
+            for (file, at) in files.into_iter().zip([BASE, FAR_BELOW]) {
+                k.sys_mmap(&cx, mm, shared_file(at, 1, file)).await.expect("free");
+            }
+            k.mmu_notifier_register(&cx, mm, Meddler::idle("device")).await;
+        });
+        assert_eq!(end, End::Completed, "{}", design.id);
+        let descending = {
+            let b = Setup::linux_2_6_27().design(design).build();
+            let files = [1, 0].map(|n| b.kernel.new_file(&format!("f{n}"), 1));
+            b.work(move |cx, k| async move {
+                let [low, high] = files.map(|file| k.st().file(file).i_mmap_lock);
+                let _high = cx.lock(high).await;
+                let _low = cx.lock(low).await;
+            })
+        };
+        let End::Violation(v) = descending else {
+            panic!("must be found: {descending:?}")
+        };
+        assert_eq!(v.kind.id(), "recursive-lock");
+    }
 }
 
 #[test]

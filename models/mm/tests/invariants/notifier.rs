@@ -3,15 +3,17 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use mm::Prot;
+use mm::hugetlb::HPAGE_PAGES;
 use mm::invariants::{
     MAPPED_IN_BRACKET, PAGE_NOTICE_TOO_EARLY, RANGE_OVER_TOO_EARLY, UNMAPPED_BEFORE_RELEASE,
 };
 use mm::lock_order::HostLock;
 use mm::notifier::{Design, Path, UNBALANCED_BRACKET};
+use mm::{Prot, Sharing};
 use sim::{CpuId, End, Mode};
 use x86::{Access, Entry, Level, Va};
 
+use crate::common::huge::{huge, huge_range};
 use crate::common::{BASE, Setup, anonymous, range, shared_file, touch, wait};
 use crate::meddle::{Meddler, Meddling, Step, another};
 use crate::{broken, in_audit};
@@ -240,6 +242,30 @@ fn whoever_is_told_by_the_reverse_map_finds_cpus_flushed() {
         let end = told_by_the_reverse_map(by, Design::V9, Meddling::No);
         assert_eq!(end, End::Completed, "{by:?}");
     }
+}
+
+/// A range of huge pages whose end would be announced while one is still mapped.
+#[test]
+fn when_a_range_is_over_huge_pages_are_unmapped_too() {
+    let over = |unmaps| {
+        let b = Setup::linux_2_6_27().build();
+        let mm = b.mm;
+        let file = b.kernel.new_hugetlb_file("huge", HPAGE_PAGES);
+        b.kernel.add_hugepages(1).expect("memory");
+        b.work(move |cx, k| async move {
+            let request = huge(BASE, 1, file, Sharing::Shared);
+            k.sys_mmap(&cx, mm, request).await.expect("free");
+            k.access(&cx, mm, BASE, Access::Write).await.expect("mapped");
+            if unmaps {
+                k.sys_munmap(&cx, mm, huge_range(BASE, 1)).await.expect("mapped");
+            }
+            let sem = k.mmap_sem(mm);
+            let _sem = cx.lock(sem).await;
+            k.check_range_over(&cx, mm, Path::Zap, huge_range(BASE, 1));
+        })
+    };
+    broken(over(false), "F10", RANGE_OVER_TOO_EARLY);
+    assert_eq!(over(true), End::Completed);
 }
 
 /// Somebody registers with an address space that waits for its subscribers to be gone.
