@@ -18,6 +18,7 @@ mod holding;
 mod inner;
 mod ipi;
 mod lock;
+mod lock_rules;
 mod metrics;
 mod record;
 mod sched;
