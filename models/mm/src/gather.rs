@@ -184,7 +184,9 @@ impl<'a> Gather<'a> {
                 }
             }
             for &pfn in &pages[..n] {
-                self.kernel.free_swap_cache(self.cx, pfn).await;
+                if self.kernel.is_in_swap_cache(pfn) {
+                    self.kernel.free_swap_cache(self.cx, pfn).await;
+                }
             }
             self.kernel.release_pages(self.cx, &pages[..n]).await;
         }

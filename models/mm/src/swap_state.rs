@@ -163,10 +163,15 @@ impl Kernel {
         self.st().metrics.swap_out += 1;
     }
 
+    /// `PageSwapCache`.
+    #[inline]
+    pub(crate) fn is_in_swap_cache(&self, pfn: Pfn) -> bool {
+        self.frames.borrow().get(pfn).flags.has(PageFlags::SWAPCACHE)
+    }
+
     /// `free_swap_cache`: a page that loses a mapping leaves the swap cache if it is there for nobody else.
     pub(crate) async fn free_swap_cache(&self, cx: &Cx, pfn: Pfn) {
-        let cached = self.frames.borrow().get(pfn).flags.has(PageFlags::SWAPCACHE);
-        if !cached {
+        if !self.is_in_swap_cache(pfn) {
             return;
         }
         if let Some(_locked) = self.trylock_page(cx, pfn).await {
