@@ -191,7 +191,9 @@ async fn huge_pages(cx: &Cx, k: &Kernel, mm: MmId, file: FileId, dice: &mut Dice
 
 fn build(seed: u64, schedule: Schedule) -> Bench {
     let mut dice = Dice::new(seed);
-    let design = dice.of(&Design::ALL);
+    // V4's registration excludes no bracket in flight, and these programs meet that (notifier-variants 10.1).
+    let safe: Vec<Design> = Design::ALL.into_iter().filter(|d| d.short != "v4").collect();
+    let design = dice.of(&safe);
     let preemption = dice.of(&[KernelPreemption::Full, KernelPreemption::Voluntary]);
     let mut setup = Setup::linux_2_6_27().design(design).preempt(preemption);
     if setup.profile.rmap_locks == RmapLocks::Spin {
