@@ -1,5 +1,5 @@
-//! What the notifier designs tell whom, cell by cell of notifier-variants section 6 for V1, V4, V5, V6 and V8,
-//! and what their registrations cost and break (section 7).
+//! What the notifier designs tell whom, cell by cell of the table of counts for V1, V4, V5, V6, V8 and V9,
+//! and what their registrations cost and break.
 
 mod common;
 
@@ -110,7 +110,7 @@ fn calls_of(design: &Design, op: Op, n: u64) -> Calls {
 
 #[test]
 fn each_operation_tells_what_the_table_says() {
-    // notifier-variants section 6, N pages, one VMA, one subscriber.
+    // The table of counts: N pages, one VMA, one subscriber.
     for design in designs() {
         let v1 = design.short == "v1";
         let v5 = design.short == "v5";
@@ -122,7 +122,14 @@ fn each_operation_tells_what_the_table_says() {
                 (Op::Dontneed, if v1 { pages(n32) } else { pairs(1) }),
                 (Op::Mprotect, if v1 { blocks(tables) } else { pairs(1) }),
                 // A chunk of 64 pages a pair, and one for the munmap of what was moved away.
-                (Op::Mremap, if v1 { pages(n32) } else { pairs(n32.div_ceil(64) + 1) }),
+                (
+                    Op::Mremap,
+                    if v1 {
+                        pages(n32)
+                    } else {
+                        pairs(n32.div_ceil(64) + 1)
+                    },
+                ),
                 (Op::Fork, if v1 { blocks(tables) } else { pairs(1) }),
                 (Op::Cow, if v5 { pairs(1) } else { pages(1) }),
             ];
@@ -359,7 +366,7 @@ fn the_search_of_v12_grows_with_the_square_and_the_sorted_arrays_do_not() {
 
 #[test]
 fn without_a_reader_around_it_a_callback_may_sleep_where_no_lock_forbids_it() {
-    // Section 4, V5: the list is only a chain of pointers; under RCU the same call sleeps in atomic context.
+    // notifier-variants V5: the list is only a chain of pointers; under RCU the same call sleeps in atomic context.
     for (traversal, fine) in [
         (Traversal::Bare, true),
         (Traversal::Srcu, true),
