@@ -97,7 +97,7 @@ pub enum Registration {
     /// `mm_take_all_locks`: every i_mmap_lock, then every anon_vma->lock of the mm, in VMA order,
     /// under one global mutex.
     TakeAllLocks,
-    /// `mm_take_all_locks` of 2.6.27-rc1: the locks of each VMA in turn, whichever kind comes first.
+    /// `mm_take_all_locks` of 2.6.27-rc1: VMA by VMA, its anon_vma->lock first.
     TakeAllInterleaved,
     /// `mm_lock`: the same locks, collected, sorted by address, each taken once.
     MmLock,
@@ -206,8 +206,6 @@ const V4_BINDINGS: &[Binding] = &[
     bind(Path::Munmap, Point::CloseOutside, Callback::InvalidateRangeEnd),
     bind(Path::ZapRange, Point::Open, Callback::InvalidateRangeStart),
     bind(Path::ZapRange, Point::Close, Callback::InvalidateRangeEnd),
-    bind(Path::Hugetlb, Point::Open, Callback::InvalidateRangeStart),
-    bind(Path::Hugetlb, Point::Close, Callback::InvalidateRangeEnd),
     bind(Path::Cow, Point::AfterFlush, Callback::InvalidatePage),
     bind(Path::Fork, Point::Open, Callback::InvalidateRangeStart),
     bind(Path::Fork, Point::Close, Callback::InvalidateRangeEnd),
@@ -325,7 +323,8 @@ impl Design {
 
     /// Arcangeli's new notifiers, v7 of 2008-02-27 (notifier-variants V4 v7). munmap's bracket lasts until
     /// its pages are freed, truncate's and madvise's ends before the last of them are; exit has none, and
-    /// release comes after everything is gone (10.26d).
+    /// release comes after everything is gone (10.26d). Whether it told of huge pages is not known, so it does
+    /// not. v7's fork could fail after the begin and forget the end (10.9); fork cannot fail here.
     pub const V4: Design = Design {
         id: "v4-begin-end-v7",
         short: "v4",

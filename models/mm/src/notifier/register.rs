@@ -11,11 +11,12 @@
 //!
 //! V6 and V9: `mm_lock` (v14 of the series): the same locks, collected in two arrays, sorted by
 //! address, taken without duplicates, i_mmap_locks first. Sorting is charged as V log V compares. Addresses
-//! of locks are their numbers. v12 keeps no arrays: it looks for the next higher address among all VMAs
+//! of locks are their numbers. v12 does not sort: it looks for the next higher address among all VMAs
 //! before each lock, V looks a lock. v15 and v16 take the anon_vma->locks first, against the documented
 //! hierarchy (notifier-variants 10.22), as did 2.6.27-rc1, which took the locks VMA by VMA.
 //!
-//! Deviations: a signal cannot arrive and memory for the arrays does not run out (that comes with
+//! Deviations: v12's unregistration, which took mm_lock, too, and could fail, is that of the others; a
+//! signal cannot arrive and memory for the arrays does not run out (that comes with
 //! the registration study); a lock's seen-bit is a set here.
 
 use std::collections::BTreeSet;
@@ -125,7 +126,7 @@ impl Kernel {
                 let v = st.vma(v);
                 let file = v.file().map(|f| st.file(f).i_mmap_lock);
                 let anon = v.anon_vma.map(|a| st.anon_vma(a).lock);
-                file.into_iter().chain(anon)
+                anon.into_iter().chain(file)
             };
             st.mm(mm).vmas.iter().flat_map(of).collect()
         };

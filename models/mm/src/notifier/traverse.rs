@@ -8,6 +8,7 @@ use crate::account::NOTIFIER;
 use crate::kernel::Kernel;
 use crate::mm::{MmId, Notified};
 use crate::profile::work;
+use crate::watch::Life;
 
 static OPEN: Mark = Mark {
     name: "invalidate_range_start",
@@ -27,6 +28,10 @@ static PAGE: Mark = Mark {
 
 /// A subscriber was told the end of a bracket whose start it never saw, or the reverse.
 pub const UNBALANCED_BRACKET: &str = "unbalanced-bracket";
+
+/// A subscriber was called after it had been released: its memory may be somebody else's (10.7, 10.8). Only
+/// designs that do not wait for walks of the list can do that.
+pub const CALLBACK_AFTER_RELEASE: &str = "callback-after-release";
 
 /// Class of a subscriber among the objects of steps.
 const SUBSCRIBER_OBJECT: u16 = 1;
@@ -179,7 +184,7 @@ impl Kernel {
         young
     }
 
-    /// Goes to the next subscriber of the list.
+    /// Goes to the next subscriber of the list, which has not been released meanwhile.
     async fn find_subscriber(&self, cx: &Cx, id: SubscriptionId) {
         cx.charge(NOTIFIER, self.machine.costs.cacheline_touch * work::SUBSCRIBER);
         cx.step(
@@ -187,6 +192,16 @@ impl Kernel {
             Action::Callback,
         )
         .await;
+        let st = self.st();
+        let subscription = &st.subscriptions[id.0 as usize];
+        if subscription.life.get() == Life::Released {
+            let text = format!(
+                "{} is called after its release was over",
+                subscription.handler.name()
+            );
+            let about = Some(("mm", u64::from(subscription.mm.0)));
+            cx.engine().violate(CALLBACK_AFTER_RELEASE, text, about);
+        }
     }
 
     /// A point that concerns a block of entries.
@@ -237,7 +252,7 @@ impl Kernel {
 
     pub(crate) async fn synchronize_list(&self, cx: &Cx) {
         match self.design.traversal {
-            // Whoever is on the list still is gone when its lock is.
+            // Nobody says when a walk is over: what comes of that is `callback-after-release`.
             Traversal::Bare => {}
             Traversal::Rcu => cx.synchronize(self.rcu).await,
             Traversal::Srcu => cx.synchronize(self.srcu).await,
