@@ -12,7 +12,7 @@
 //! the file promised before (the region list of the inode); a private one promises its whole length to its
 //! owner, the process that made it, and remembers what of that was used (`struct resv_map`, which parts of a
 //! split mapping share); before 2.6.27 a private mapping was promised nothing
-//! ([`HugetlbReserve`](crate::profile::HugetlbReserve)). A forked child is promised nothing. Who is promised
+//! ([`HugetlbReserve`]). A forked child is promised nothing. Who is promised
 //! nothing, or does not want to use a promise up, only gets pages that are promised to nobody.
 //!
 //! Deviations: one page size; no overcommit (`nr_overcommit_hugepages` is 0, as by default), so no surplus
