@@ -397,8 +397,10 @@ fn registers_inside_a_bracket(design: Design) -> End {
     })
 }
 
-/// Says when it heard a start.
+/// Says when it heard a start, and takes its time.
 struct Starter(Rc<Cell<bool>>);
+
+const TAKES: u64 = 20_000;
 
 impl Subscriber for Starter {
     fn name(&self) -> Rc<str> {
@@ -413,9 +415,9 @@ impl Subscriber for Starter {
         nothing()
     }
 
-    fn invalidate_range_start<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
+    fn invalidate_range_start<'a>(&'a self, cx: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
         self.0.set(true);
-        nothing()
+        Box::pin(wait(cx, TAKES))
     }
 
     fn invalidate_range_end<'a>(&'a self, _: &'a Cx, _: VaRange) -> CallbackFuture<'a> {
@@ -432,6 +434,44 @@ impl Subscriber for Starter {
 
     fn reaches(&self, _: Pfn) -> bool {
         false
+    }
+}
+
+/// The second subscriber of the list leaves while the first hears a start.
+fn leaves_during_a_walk(design: Design) -> End {
+    let b = Setup::linux_2_6_27().design(design).build();
+    let mm = b.mm;
+    let (began, second) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None)));
+    let (at, leaves) = (Rc::clone(&began), Rc::clone(&second));
+    b.thread(1, None, move |cx, k| async move {
+        while !at.get() {
+            wait(&cx, 10).await;
+        }
+        let id = leaves.get().expect("registered first");
+        k.mmu_notifier_unregister(&cx, id).await;
+    });
+    b.work(move |cx, k| async move {
+        k.sys_mmap(&cx, mm, anonymous(BASE, 4)).await.expect("free");
+        let id = k
+            .mmu_notifier_register(&cx, mm, Rc::new(Listener::default()))
+            .await;
+        second.set(Some(id));
+        // The newest is told first.
+        k.mmu_notifier_register(&cx, mm, Rc::new(Starter(began))).await;
+        k.sys_munmap(&cx, mm, range(BASE, 4)).await.expect("mapped");
+    })
+}
+
+#[test]
+fn without_a_reader_a_walk_calls_who_has_left() {
+    // notifier-variants 10.7, 10.8.
+    let End::Violation(v) = leaves_during_a_walk(Design::V5) else {
+        panic!("must be found")
+    };
+    assert_eq!(v.kind.id(), "callback-after-release");
+    for design in [Design::V4, Design::V6, Design::V8] {
+        let id = design.id;
+        assert_eq!(leaves_during_a_walk(design), End::Completed, "{id}");
     }
 }
 

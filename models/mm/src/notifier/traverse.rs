@@ -194,7 +194,8 @@ impl Kernel {
         .await;
         let st = self.st();
         let subscription = &st.subscriptions[id.0 as usize];
-        if subscription.life.get() == Life::Released {
+        // A reader's section keeps what its walk may still meet.
+        if self.design.traversal == Traversal::Bare && subscription.life.get() == Life::Released {
             let text = format!(
                 "{} is called after its release was over",
                 subscription.handler.name()
