@@ -166,14 +166,22 @@ pub enum RegistrationKnob {
     ListLock,
     /// `mm_take_all_locks`.
     TakeAllLocks,
+    /// `mm_take_all_locks` of 2.6.27-rc1: VMA by VMA.
+    TakeAllInterleaved,
     /// `mm_lock`, sorted.
     MmLock,
+    /// `mm_lock` of v12: each lock searched among all VMAs.
+    MmLockSearch,
+    /// `mm_lock` of v15 and v16: anon_vma->locks first.
+    MmLockAnonFirst,
 }
 
 /// Traversal knob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TraversalKnob {
+    /// None.
+    Bare,
     /// `rcu_read_lock`.
     Rcu,
     /// `srcu_read_lock`.

@@ -257,6 +257,14 @@ impl Kernel {
 
     /// `try_to_unmap_one`.
     async fn try_to_unmap_one(&self, cx: &Cx, pfn: Pfn, vma: VmaId, purpose: UnmapFor) -> Unmapped {
+        let Some((mm, at)) = self.address_in(pfn, vma) else {
+            return Unmapped::NotAll;
+        };
+        let unmapped = self.unmap_one(cx, pfn, vma, purpose);
+        self.in_page_bracket(cx, mm, Path::Unmap, at, unmapped).await
+    }
+
+    async fn unmap_one(&self, cx: &Cx, pfn: Pfn, vma: VmaId, purpose: UnmapFor) -> Unmapped {
         let Some(mapping) = self.page_check_address(cx, pfn, vma, Check::Quick).await else {
             return Unmapped::NotAll;
         };
@@ -364,6 +372,14 @@ impl Kernel {
 
     /// `page_mkclean_one`.
     async fn page_mkclean_one(&self, cx: &Cx, pfn: Pfn, vma: VmaId) -> u32 {
+        let Some((mm, at)) = self.address_in(pfn, vma) else {
+            return 0;
+        };
+        let cleaned = self.clean_one(cx, pfn, vma);
+        self.in_page_bracket(cx, mm, Path::Mkclean, at, cleaned).await
+    }
+
+    async fn clean_one(&self, cx: &Cx, pfn: Pfn, vma: VmaId) -> u32 {
         let check = match self.profile.mkclean_check {
             MkcleanCheck::Quick => Check::Quick,
             MkcleanCheck::Sync => Check::Sync,
@@ -416,6 +432,15 @@ impl Kernel {
         let frames = self.frames.borrow();
         let frame = frames.get(pfn);
         frame.owner() == Owner::Anon(anon) && frame.mapcount > 0
+    }
+
+    /// `vma_address`: where a VMA would map a page.
+    fn address_in(&self, pfn: Pfn, vma: VmaId) -> Option<(MmId, Va)> {
+        let st = self.st();
+        let index = self.frames.borrow().get(pfn).index();
+        let page = PgoffRange::new(index, index).expect("one page");
+        let at = st.vma(vma).addresses_of(&page)?.start();
+        Some((st.mm_of(vma), at))
     }
 
     /// `page_check_address`: the entry of a VMA that maps the page, with its lock.

@@ -434,8 +434,10 @@ impl Kernel {
         }
         let (tables, pgd) = (&st.tables, st.mm(mm).pgd);
         let left = match path {
-            Path::Zap | Path::Mremap => first_mapped(tables, pgd, range, |_| true)
-                .or_else(|| first_huge(tables, pgd, range, |_| true)),
+            Path::Zap | Path::Munmap | Path::ZapRange | Path::Hugetlb | Path::Mremap => {
+                first_mapped(tables, pgd, range, |_| true)
+                    .or_else(|| first_huge(tables, pgd, range, |_| true))
+            }
             Path::Fork => first_mapped(tables, pgd, range, Entry::writable),
             Path::Mprotect => st.mm(mm).vmas.overlapping(range).find_map(|vma| {
                 let vma = st.vma(vma);

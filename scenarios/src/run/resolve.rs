@@ -89,11 +89,15 @@ fn resolve_design(request: &Request<'_>) -> Result<Design, RunError> {
         design = design.with(Knob::Registration(match knob {
             RegistrationKnob::ListLock => Registration::ListLock,
             RegistrationKnob::TakeAllLocks => Registration::TakeAllLocks,
+            RegistrationKnob::TakeAllInterleaved => Registration::TakeAllInterleaved,
             RegistrationKnob::MmLock => Registration::MmLock,
+            RegistrationKnob::MmLockSearch => Registration::MmLockSearch,
+            RegistrationKnob::MmLockAnonFirst => Registration::MmLockAnonFirst,
         }));
     }
     if let Some(knob) = def.traversal {
         design = design.with(Knob::Traversal(match knob {
+            TraversalKnob::Bare => Traversal::Bare,
             TraversalKnob::Rcu => Traversal::Rcu,
             TraversalKnob::Srcu => Traversal::Srcu,
         }));

@@ -122,7 +122,13 @@ fn design_info(run: &Run) -> DesignInfo {
     let knob = |k: &Knob| match k {
         Knob::Registration(Registration::ListLock) => "registration = list-lock".to_owned(),
         Knob::Registration(Registration::TakeAllLocks) => "registration = take-all-locks".to_owned(),
+        Knob::Registration(Registration::TakeAllInterleaved) => {
+            "registration = take-all-interleaved".to_owned()
+        }
         Knob::Registration(Registration::MmLock) => "registration = mm-lock".to_owned(),
+        Knob::Registration(Registration::MmLockSearch) => "registration = mm-lock-search".to_owned(),
+        Knob::Registration(Registration::MmLockAnonFirst) => "registration = mm-lock-anon-first".to_owned(),
+        Knob::Traversal(Traversal::Bare) => "traversal = bare".to_owned(),
         Knob::Traversal(Traversal::Rcu) => "traversal = rcu".to_owned(),
         Knob::Traversal(Traversal::Srcu) => "traversal = srcu".to_owned(),
     };

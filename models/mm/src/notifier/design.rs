@@ -11,6 +11,12 @@ use super::Callback;
 pub enum Path {
     /// unmap_vmas and zap_pte_range: munmap, madvise, truncate, exit.
     Zap,
+    /// unmap_region of munmap, with its gather.
+    Munmap,
+    /// zap_page_range of madvise and truncate, with its gather.
+    ZapRange,
+    /// A VMA of huge pages that is unmapped.
+    Hugetlb,
     /// Copy on write.
     Cow,
     /// copy_page_range on the parent, for COW mappings.
@@ -36,6 +42,8 @@ pub enum Path {
 /// A labelled point of a path (notifier-variants 2.3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Point {
+    /// Before the gather is opened, with preemption on; on the paths that have one.
+    OpenOutside,
     /// Before the first pte of the range is touched.
     Open,
     /// A pte was cleared, under the pte lock, before the primary flush.
@@ -48,6 +56,8 @@ pub enum Point {
     PteBlock,
     /// After the last pte of the range (the last batch may still be unfreed).
     Close,
+    /// After the gather is finished: every page of the range is freed.
+    CloseOutside,
     /// exit_mmap begins; nothing was unmapped yet.
     TeardownBegin,
     /// exit_mmap has freed everything.
@@ -71,6 +81,8 @@ pub struct Binding {
 /// What protects the list of subscribers while it is walked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Traversal {
+    /// Nothing.
+    Bare,
     /// Classic RCU: no callback may sleep.
     Rcu,
     /// SRCU: callbacks may sleep as far as the caller's locks allow.
@@ -85,8 +97,14 @@ pub enum Registration {
     /// `mm_take_all_locks`: every i_mmap_lock, then every anon_vma->lock of the mm, in VMA order,
     /// under one global mutex.
     TakeAllLocks,
+    /// `mm_take_all_locks` of 2.6.27-rc1: VMA by VMA, its anon_vma->lock first.
+    TakeAllInterleaved,
     /// `mm_lock`: the same locks, collected, sorted by address, each taken once.
     MmLock,
+    /// `mm_lock` of v12: the next lock is searched among all VMAs each time.
+    MmLockSearch,
+    /// `mm_lock` of v15 and v16: sorted, but anon_vma->locks before i_mmap_locks.
+    MmLockAnonFirst,
 }
 
 /// Whether callbacks may sleep.
@@ -183,9 +201,59 @@ const V1_BINDINGS: &[Binding] = &[
     bind(Path::Mkclean, Point::AfterFlush, Callback::InvalidatePage),
 ];
 
+const V4_BINDINGS: &[Binding] = &[
+    bind(Path::Munmap, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Munmap, Point::CloseOutside, Callback::InvalidateRangeEnd),
+    bind(Path::ZapRange, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::ZapRange, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Cow, Point::AfterFlush, Callback::InvalidatePage),
+    bind(Path::Fork, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Fork, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Mprotect, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Mprotect, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Mremap, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Mremap, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Remap, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Remap, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Exit, Point::TeardownEnd, Callback::Release),
+    bind(Path::Age, Point::AfterFlush, Callback::ClearFlushYoung),
+    bind(Path::Unmap, Point::AfterFlush, Callback::InvalidatePage),
+    bind(Path::Cluster, Point::AfterFlush, Callback::InvalidatePage),
+    bind(Path::Mkclean, Point::AfterFlush, Callback::InvalidatePage),
+];
+
+const V5_BINDINGS: &[Binding] = &[
+    bind(Path::Munmap, Point::OpenOutside, Callback::InvalidateRangeStart),
+    bind(Path::Munmap, Point::CloseOutside, Callback::InvalidateRangeEnd),
+    bind(Path::ZapRange, Point::OpenOutside, Callback::InvalidateRangeStart),
+    bind(Path::ZapRange, Point::CloseOutside, Callback::InvalidateRangeEnd),
+    bind(Path::Hugetlb, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Hugetlb, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Cow, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Cow, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Fork, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Fork, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Mprotect, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Mprotect, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Mremap, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Mremap, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Remap, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Remap, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Exit, Point::TeardownBegin, Callback::Release),
+    bind(Path::Age, Point::AfterPtl, Callback::ClearFlushYoung),
+    bind(Path::Unmap, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Unmap, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Cluster, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Cluster, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Mkclean, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Mkclean, Point::Close, Callback::InvalidateRangeEnd),
+];
+
 const V8_BINDINGS: &[Binding] = &[
     bind(Path::Zap, Point::Open, Callback::InvalidateRangeStart),
     bind(Path::Zap, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Hugetlb, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Hugetlb, Point::Close, Callback::InvalidateRangeEnd),
     bind(Path::Cow, Point::AfterFlush, Callback::InvalidatePage),
     bind(Path::Fork, Point::Open, Callback::InvalidateRangeStart),
     bind(Path::Fork, Point::Close, Callback::InvalidateRangeEnd),
@@ -205,6 +273,8 @@ const V8_BINDINGS: &[Binding] = &[
 const V9_BINDINGS: &[Binding] = &[
     bind(Path::Zap, Point::Open, Callback::InvalidateRangeStart),
     bind(Path::Zap, Point::Close, Callback::InvalidateRangeEnd),
+    bind(Path::Hugetlb, Point::Open, Callback::InvalidateRangeStart),
+    bind(Path::Hugetlb, Point::Close, Callback::InvalidateRangeEnd),
     bind(Path::Cow, Point::AfterPtl, Callback::InvalidatePage),
     bind(Path::Fork, Point::Open, Callback::InvalidateRangeStart),
     bind(Path::Fork, Point::Close, Callback::InvalidateRangeEnd),
@@ -251,6 +321,54 @@ impl Design {
         overrides: Vec::new(),
     };
 
+    /// Arcangeli's new notifiers, v7 of 2008-02-27 (notifier-variants V4 v7). munmap's bracket lasts until
+    /// its pages are freed, truncate's and madvise's ends before the last of them are; exit has none, and
+    /// release comes after everything is gone (10.26d). Whether it told of huge pages is not known, so it does
+    /// not. v7's fork could fail after the begin and forget the end (10.9); fork cannot fail here.
+    pub const V4: Design = Design {
+        id: "v4-begin-end-v7",
+        short: "v4",
+        title: "Arcangeli's new notifiers with range begin and end, v7, February 2008",
+        summary: "begin/end around ranges, invalidate_page under the pte lock; the list under RCU, registration excludes nothing in flight, exit tells nobody in time",
+        profile: "linux-2.6.25",
+        bindings: V4_BINDINGS,
+        traversal: Traversal::Rcu,
+        registration: Registration::ListLock,
+        sleepable: Sleepable::No,
+        overrides: Vec::new(),
+    };
+
+    /// Lameter's External Memory Management, V3 of 2008-04-04 (notifier-variants V5). Its callbacks may
+    /// sleep where no lock of the caller forbids it; on kernels with spinning rmap locks that is not so
+    /// for truncate and reclaim.
+    pub const V5: Design = Design {
+        id: "v5-emm-v3",
+        short: "v5",
+        title: "Lameter's EMM notifiers, V3, April 2008",
+        summary: "a start/end pair around everything, also around single pages, outside pte locks and gathers; no reader protects the list; registration under all rmap locks",
+        profile: "linux-2.6.25",
+        bindings: V5_BINDINGS,
+        traversal: Traversal::Bare,
+        registration: Registration::MmLock,
+        sleepable: Sleepable::No,
+        overrides: Vec::new(),
+    };
+
+    /// Arcangeli's mm_lock series, v14 of 2008-04-26 (notifier-variants V6). v12 differs in how the locks
+    /// are found (`mm-lock-search`), v15 and v16 in their order (`mm-lock-anon-first`).
+    pub const V6: Design = Design {
+        id: "v6-mm-lock-v14",
+        short: "v6",
+        title: "Arcangeli's mm_lock series, v14, April 2008",
+        summary: "callbacks as merged, the list under SRCU, registration under all rmap locks in address order",
+        profile: "linux-2.6.25",
+        bindings: V8_BINDINGS,
+        traversal: Traversal::Srcu,
+        registration: Registration::MmLock,
+        sleepable: Sleepable::No,
+        overrides: Vec::new(),
+    };
+
     /// The merged version, 2.6.27-rc1 with the lock order fixed (notifier-variants V8).
     pub const V8: Design = Design {
         id: "v8-merged",
@@ -280,7 +398,15 @@ impl Design {
     };
 
     /// All designs.
-    pub const ALL: [Design; 4] = [Design::V0, Design::V1, Design::V8, Design::V9];
+    pub const ALL: [Design; 7] = [
+        Design::V0,
+        Design::V1,
+        Design::V4,
+        Design::V5,
+        Design::V6,
+        Design::V8,
+        Design::V9,
+    ];
 
     /// The design of a long or short name.
     #[must_use]
@@ -382,6 +508,9 @@ mod tests {
         };
         assert_eq!(row(&Design::V0), ["pinned", "no", "pinned"]);
         assert_eq!(row(&Design::V1), ["yes", "yes", "pinned"]);
+        assert_eq!(row(&Design::V4), ["yes", "yes", "pinned"]);
+        assert_eq!(row(&Design::V5), ["yes", "yes", "pinned"]);
+        assert_eq!(row(&Design::V6), ["yes", "yes", "pinned"]);
         assert_eq!(row(&Design::V8), ["yes", "yes", "pinned"]);
         assert_eq!(row(&Design::V9), ["yes", "yes", "yes"]);
     }

@@ -29,7 +29,7 @@ pub(crate) use design::Table;
 pub use design::{
     Binding, Carries, Design, Knob, Needs, Path, PinAbility, Point, Registration, Sleepable, Traversal,
 };
-pub use traverse::{Bracket, UNBALANCED_BRACKET};
+pub use traverse::{Bracket, CALLBACK_AFTER_RELEASE, UNBALANCED_BRACKET};
 
 /// What a point calls.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]

@@ -9,11 +9,14 @@
 //! dropped. While all are held no bracket of this mm is open, so a subscriber never sees an end
 //! without its start.
 //!
-//! V9: `mm_lock` (v14 to v16 of the series): the same locks, collected in two arrays, sorted by
-//! address, taken without duplicates; here i_mmap before anon_vma as the documented hierarchy wants
-//! it. Sorting is charged as V log V compares. Addresses of locks are their numbers.
+//! V6 and V9: `mm_lock` (v14 of the series): the same locks, collected in two arrays, sorted by
+//! address, taken without duplicates, i_mmap_locks first. Sorting is charged as V log V compares. Addresses
+//! of locks are their numbers. v12 does not sort: it looks for the next higher address among all VMAs
+//! before each lock, V looks a lock. v15 and v16 take the anon_vma->locks first, against the documented
+//! hierarchy (notifier-variants 10.22), as did 2.6.27-rc1, which took the locks VMA by VMA.
 //!
-//! Deviations: a signal cannot arrive and memory for the arrays does not run out (that comes with
+//! Deviations: v12's unregistration, which took mm_lock, too, and could fail, is that of the others; a
+//! signal cannot arrive and memory for the arrays does not run out (that comes with
 //! the registration study); a lock's seen-bit is a set here.
 
 use std::collections::BTreeSet;
@@ -26,6 +29,7 @@ use crate::account::REGISTRATION;
 use crate::kernel::Kernel;
 use crate::mm::{MmId, Notified};
 use crate::profile::work;
+use crate::vma::VmaId;
 
 impl Kernel {
     /// `mmu_notifier_register`: the subscriber hears of everything that begins from now on.
@@ -44,7 +48,12 @@ impl Kernel {
                 let _all = self.mm_take_all_locks(cx, mm).await;
                 self.link(cx, mm, handler).await
             }
-            Registration::MmLock => {
+            Registration::TakeAllInterleaved => {
+                let _sem = cx.lock(self.mmap_sem(mm)).await;
+                let _all = self.mm_take_all_locks_interleaved(cx, mm).await;
+                self.link(cx, mm, handler).await
+            }
+            Registration::MmLock | Registration::MmLockSearch | Registration::MmLockAnonFirst => {
                 let _sem = cx.lock(self.mmap_sem(mm)).await;
                 let _all = self.mm_lock(cx, mm).await;
                 self.link(cx, mm, handler).await
@@ -106,17 +115,52 @@ impl Kernel {
         (held, mutex)
     }
 
-    /// `mm_lock` of the v14 to v16 series. The caller holds mmap_sem for write.
+    /// `mm_take_all_locks` as first merged: VMA by VMA, its anon_vma->lock and its i_mmap_lock in the order
+    /// in which the list of VMAs has them (notifier-variants 10.22).
+    async fn mm_take_all_locks_interleaved<'a>(&self, cx: &'a Cx, mm: MmId) -> (Vec<Guard<'a>>, Guard<'a>) {
+        let _span = cx.span("mm_take_all_locks");
+        let mutex = cx.lock(self.locks.mm_all_locks).await;
+        let locks: Vec<LockId> = {
+            let st = self.st();
+            let of = |v: VmaId| {
+                let v = st.vma(v);
+                let file = v.file().map(|f| st.file(f).i_mmap_lock);
+                let anon = v.anon_vma.map(|a| st.anon_vma(a).lock);
+                anon.into_iter().chain(file)
+            };
+            st.mm(mm).vmas.iter().flat_map(of).collect()
+        };
+        let (mut held, mut seen) = (Vec::new(), BTreeSet::new());
+        for lock in locks {
+            self.touch_lines(cx, work::FIND_VMA);
+            if seen.insert(lock) {
+                held.push(cx.lock(lock).await);
+            }
+        }
+        self.note_registration_locks(held.len());
+        (held, mutex)
+    }
+
+    /// `mm_lock` of v12 to v16. The caller holds mmap_sem for write.
     async fn mm_lock<'a>(&self, cx: &'a Cx, mm: MmId) -> Vec<Guard<'a>> {
         let _span = cx.span("mm_lock");
         let mut held = Vec::new();
         let (files, anon) = self.rmap_locks(mm);
-        for mut array in [files, anon] {
+        let vmas = self.st().mm(mm).vmas.len() as u64;
+        let arrays = match self.design.registration {
+            Registration::MmLockAnonFirst => [anon, files],
+            _ => [files, anon],
+        };
+        for mut array in arrays {
             let n = array.len() as u64;
-            let compares = n * u64::from(n.max(1).ilog2() + 1);
-            self.touch_lines(cx, n * work::FIND_VMA + compares);
             array.sort_unstable();
             array.dedup();
+            let looks = match self.design.registration {
+                // Each lock, and the end, is found by a look at every VMA.
+                Registration::MmLockSearch => (array.len() as u64 + 1) * vmas * work::FIND_VMA,
+                _ => n * work::FIND_VMA + n * u64::from(n.max(1).ilog2() + 1),
+            };
+            self.touch_lines(cx, looks);
             for lock in array {
                 held.push(cx.lock(lock).await);
             }

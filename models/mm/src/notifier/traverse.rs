@@ -8,6 +8,7 @@ use crate::account::NOTIFIER;
 use crate::kernel::Kernel;
 use crate::mm::{MmId, Notified};
 use crate::profile::work;
+use crate::watch::Life;
 
 static OPEN: Mark = Mark {
     name: "invalidate_range_start",
@@ -28,16 +29,32 @@ static PAGE: Mark = Mark {
 /// A subscriber was told the end of a bracket whose start it never saw, or the reverse.
 pub const UNBALANCED_BRACKET: &str = "unbalanced-bracket";
 
+/// A subscriber was called after it had been released: its memory may be somebody else's (10.7, 10.8). Only
+/// designs that do not wait for walks of the list can do that.
+pub const CALLBACK_AFTER_RELEASE: &str = "callback-after-release";
+
 /// Class of a subscriber among the objects of steps.
 const SUBSCRIBER_OBJECT: u16 = 1;
 
-/// An open bracket; it must be closed on every way out of the path.
+/// A bracket of a path; it must be closed on every way out of it.
 #[must_use = "every subscriber that saw the start must see the end"]
 pub struct Bracket {
     mm: MmId,
     path: Path,
     range: VaRange,
     told: Vec<SubscriptionId>,
+}
+
+impl Bracket {
+    /// One that nobody has been told of yet.
+    pub(crate) fn of(mm: MmId, path: Path, range: VaRange) -> Self {
+        Bracket {
+            mm,
+            path,
+            range,
+            told: Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -56,36 +73,61 @@ impl Kernel {
 
     /// Point [`Point::Open`].
     pub(crate) async fn notify_open(&self, cx: &Cx, mm: MmId, path: Path, range: VaRange) -> Bracket {
-        let mut bracket = Bracket {
-            mm,
-            path,
-            range,
-            told: Vec::new(),
-        };
-        if self.table.at(path, Point::Open).is_none() || !self.has_subscribers(mm) {
-            return bracket;
+        let mut bracket = Bracket::of(mm, path, range);
+        self.open_at(cx, &mut bracket, Point::Open).await;
+        bracket
+    }
+
+    /// Point [`Point::Close`].
+    pub(crate) async fn notify_close(&self, cx: &Cx, bracket: Bracket) {
+        self.close_at(cx, &bracket, Point::Close).await;
+    }
+
+    /// Does something with one page inside a bracket of its own, if the design has one there.
+    pub(crate) async fn in_page_bracket<T>(
+        &self,
+        cx: &Cx,
+        mm: MmId,
+        path: Path,
+        at: Va,
+        work: impl Future<Output = T>,
+    ) -> T {
+        if self.table.at(path, Point::Open).is_none() {
+            return work.await;
+        }
+        let page = VaRange::from_pages(at.vpn().va(), 1).expect("a page");
+        let bracket = self.notify_open(cx, mm, path, page).await;
+        let done = work.await;
+        self.notify_close(cx, bracket).await;
+        done
+    }
+
+    /// A point where a bracket may begin: [`Point::Open`] or [`Point::OpenOutside`].
+    pub(crate) async fn open_at(&self, cx: &Cx, bracket: &mut Bracket, point: Point) {
+        let (mm, range) = (bracket.mm, bracket.range);
+        if self.table.at(bracket.path, point).is_none() || !self.has_subscribers(mm) {
+            return;
         }
         self.st().metrics.brackets += 1;
         cx.mark(&OPEN, [u64::from(mm.0), range.start().get(), range.end().get()]);
         bracket.told = self
             .tell_all(cx, mm, Callback::InvalidateRangeStart, Subject::Range(range))
             .await;
-        bracket
     }
 
-    /// Point [`Point::Close`].
-    pub(crate) async fn notify_close(&self, cx: &Cx, bracket: Bracket) {
+    /// A point where it may end: [`Point::Close`] or [`Point::CloseOutside`].
+    pub(crate) async fn close_at(&self, cx: &Cx, bracket: &Bracket, point: Point) {
         let Bracket {
             mm,
             path,
             range,
-            told,
-        } = bracket;
-        if self.table.at(path, Point::Close).is_none() {
+            ref told,
+        } = *bracket;
+        if self.table.at(path, point).is_none() {
             return;
         }
         if !self.has_subscribers(mm) {
-            self.check_ended(cx, mm, &told, &[]);
+            self.check_ended(cx, mm, told, &[]);
             return;
         }
         self.check_range_over(cx, mm, path, range);
@@ -93,7 +135,7 @@ impl Kernel {
         let ended = self
             .tell_all(cx, mm, Callback::InvalidateRangeEnd, Subject::Range(range))
             .await;
-        self.check_ended(cx, mm, &told, &ended);
+        self.check_ended(cx, mm, told, &ended);
     }
 
     /// A point that concerns one page; `page` is what its entry mapped, if it did.
@@ -142,7 +184,7 @@ impl Kernel {
         young
     }
 
-    /// Goes to the next subscriber of the list.
+    /// Goes to the next subscriber of the list, which has not been released meanwhile.
     async fn find_subscriber(&self, cx: &Cx, id: SubscriptionId) {
         cx.charge(NOTIFIER, self.machine.costs.cacheline_touch * work::SUBSCRIBER);
         cx.step(
@@ -150,6 +192,17 @@ impl Kernel {
             Action::Callback,
         )
         .await;
+        let st = self.st();
+        let subscription = &st.subscriptions[id.0 as usize];
+        // A reader's section keeps what its walk may still meet.
+        if self.design.traversal == Traversal::Bare && subscription.life.get() == Life::Released {
+            let text = format!(
+                "{} is called after its release was over",
+                subscription.handler.name()
+            );
+            let about = Some(("mm", u64::from(subscription.mm.0)));
+            cx.engine().violate(CALLBACK_AFTER_RELEASE, text, about);
+        }
     }
 
     /// A point that concerns a block of entries.
@@ -200,16 +253,19 @@ impl Kernel {
 
     pub(crate) async fn synchronize_list(&self, cx: &Cx) {
         match self.design.traversal {
+            // Nobody says when a walk is over: what comes of that is `callback-after-release`.
+            Traversal::Bare => {}
             Traversal::Rcu => cx.synchronize(self.rcu).await,
             Traversal::Srcu => cx.synchronize(self.srcu).await,
         }
     }
 
-    pub(super) fn protect_list<'a>(&self, cx: &'a Cx) -> ReaderGuard<'a> {
-        cx.read_lock(match self.design.traversal {
-            Traversal::Rcu => self.rcu,
-            Traversal::Srcu => self.srcu,
-        })
+    pub(super) fn protect_list<'a>(&self, cx: &'a Cx) -> Option<ReaderGuard<'a>> {
+        match self.design.traversal {
+            Traversal::Bare => None,
+            Traversal::Rcu => Some(cx.read_lock(self.rcu)),
+            Traversal::Srcu => Some(cx.read_lock(self.srcu)),
+        }
     }
 
     async fn tell_all(&self, cx: &Cx, mm: MmId, callback: Callback, subject: Subject) -> Vec<SubscriptionId> {

@@ -485,6 +485,21 @@ impl Kernel {
             return Err(Refused::OutOfMemory);
         };
         self.copy_page(cx, old, new);
+        let replaced = self.replace_page(cx, fault, entry, anon, new);
+        self.in_page_bracket(cx, fault.mm, Path::Cow, fault.va, replaced)
+            .await
+    }
+
+    /// The copy takes the page's place, unless somebody was faster. Puts the references that are over.
+    async fn replace_page(
+        &self,
+        cx: &Cx,
+        fault: Fault,
+        entry: Entry,
+        anon: AnonVmaId,
+        new: Pfn,
+    ) -> Result<Served, Refused> {
+        let old = entry.pfn();
         let (ptl, now, still) = self.relock(cx, &fault, entry).await;
         if still == Still::Changed {
             self.put_page(cx, new).await;

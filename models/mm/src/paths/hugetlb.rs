@@ -104,7 +104,7 @@ impl Kernel {
     ) {
         let _span = cx.span("__unmap_hugepage_range");
         let mm = self.st().mm_of(vma);
-        let bracket = self.notify_open(cx, mm, Path::Zap, range).await;
+        let bracket = self.notify_open(cx, mm, Path::Hugetlb, range).await;
         let pages = self.clear_huge_ptes(cx, vma, range, ref_page).await;
         self.st().metrics.flush_hugetlb += 1;
         self.flush_tlb_mm(cx, mm).await;

@@ -13,6 +13,7 @@ use crate::account::ENTRY;
 use crate::gather::{FlushPoint, Gather};
 use crate::kernel::Kernel;
 use crate::mm::MmId;
+use crate::notifier::{Bracket, Path, Point};
 use crate::paths::vma_adjust::NewHalf;
 use crate::paths::{MapError, ZapDetails};
 use crate::profile::work;
@@ -99,7 +100,10 @@ impl Kernel {
                 st.mm(mm).vmas.start_after(range.end()),
             )
         };
+        let mut bracket = Bracket::of(mm, Path::Munmap, range);
+        self.open_at(cx, &mut bracket, Point::OpenOutside).await;
         let gather = Gather::new(self, cx, mm);
+        self.open_at(cx, &mut bracket, Point::Open).await;
         let zapped = self
             .unmap_vmas(cx, gather, mm, &parts, range, ZapDetails::default())
             .await;
@@ -107,5 +111,6 @@ impl Kernel {
         self.free_pgtables(cx, &mut gather, mm, vmas, floor, ceiling)
             .await;
         gather.finish(FlushPoint::Final).await;
+        self.close_at(cx, &bracket, Point::CloseOutside).await;
     }
 }

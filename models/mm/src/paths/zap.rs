@@ -31,7 +31,7 @@ use crate::gather::{FlushPoint, Gather, Room};
 use crate::hugetlb::HPAGE_PAGES;
 use crate::kernel::{Kernel, State};
 use crate::mm::MmId;
-use crate::notifier::{Path, Point};
+use crate::notifier::{Bracket, Path, Point};
 use crate::paths::NonlinearZap;
 use crate::paths::zap_nonpresent::CountedIn;
 use crate::profile::{ZAP_NONE_BYTES, work};
@@ -115,13 +115,18 @@ impl Kernel {
         let _span = cx.span("zap_page_range");
         let mm = self.st().mm_of(vma);
         self.lru_add_drain(cx).await;
+        let mut bracket = Bracket::of(mm, Path::ZapRange, range);
+        self.open_at(cx, &mut bracket, Point::OpenOutside).await;
         let gather = Gather::new(self, cx, mm);
+        self.open_at(cx, &mut bracket, Point::Open).await;
         let zapped = self
             .unmap_vmas(cx, gather, mm, &[(vma, range)], range, details)
             .await;
+        self.close_at(cx, &bracket, Point::Close).await;
         if let Some(gather) = zapped.gather {
             gather.finish(FlushPoint::Final).await;
         }
+        self.close_at(cx, &bracket, Point::CloseOutside).await;
         zapped.reached
     }
 
