@@ -43,7 +43,7 @@ pub enum ViolationKind {
     WaitWithIrqsOff,
     /// Other CPUs were interrupted by a task that could itself be moved to one of them.
     IpiWhilePreemptible,
-    /// A lock that interrupt handlers take, too, was taken with interrupts enabled.
+    /// A lock that interrupt handlers take, too, was held with interrupts enabled.
     LockWithIrqsOn,
     /// A task ended while it held something.
     EndedHolding,
@@ -115,8 +115,8 @@ impl ViolationKind {
                 "at every interrupt that is waited for",
             ),
             ViolationKind::LockWithIrqsOn => (
-                "a lock that interrupt handlers take, too, is taken with interrupts off",
-                "whenever such a lock is taken",
+                "a lock that interrupt handlers take, too, is held with interrupts off",
+                "whenever such a lock is taken, and whenever interrupts are enabled",
             ),
             ViolationKind::EndedHolding => (
                 "no task ends while it holds a lock or has preemption off",

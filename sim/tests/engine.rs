@@ -1,46 +1,15 @@
 //! Behaviour of the executor, the scheduler, locks and waiting.
 
+mod common;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use common::{WORK, class, engine, on, work};
 use sim::{
-    Account, Action, Affinity, ClassDef, CpuId, Cx, Cycles, End, Engine, EngineConfig, Irqs,
-    KernelPreemption, LockKind, Mailbox, Nesting, Object, RandomWalk, ReaderKind, Role, Schedule, Seeded,
-    TaskSpec, ViolationKind,
+    Account, Action, Affinity, ClassDef, CpuId, Cycles, End, Engine, EngineConfig, Irqs, KernelPreemption,
+    LockKind, Mailbox, Nesting, Object, RandomWalk, ReaderKind, Schedule, Seeded, TaskSpec, ViolationKind,
 };
-
-const WORK: Account = Account::new(7);
-
-fn engine(cpus: u16) -> Rc<Engine> {
-    let mut config = EngineConfig::without_costs(cpus);
-    config.ipi_latency = Cycles::new(100);
-    config.preempt_limit = 255;
-    Engine::new(config, Schedule::Timed(Box::new(Seeded::new(1))))
-}
-
-fn on(cpu: u16, name: &str) -> TaskSpec {
-    TaskSpec {
-        name: name.into(),
-        cpu: CpuId::new(cpu),
-        affinity: Affinity::Pinned,
-        role: Role::Worker,
-    }
-}
-
-fn class(name: &'static str, kind: LockKind) -> ClassDef {
-    ClassDef {
-        name,
-        kind,
-        nesting: Nesting::Forbidden,
-        rank: None,
-        irqs: Irqs::Either,
-    }
-}
-
-async fn work(cx: &Cx, cycles: u64) {
-    cx.charge(WORK, Cycles::new(cycles));
-    cx.step(Object::None, Action::Run).await;
-}
 
 #[test]
 fn tasks_on_different_cpus_overlap_and_their_steps_happen_in_time_order() {

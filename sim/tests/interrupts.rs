@@ -1,46 +1,15 @@
 //! Interrupts: who is interrupted when, what a handler steals, and whom it keeps waiting.
 
+mod common;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use common::{WORK, class, engine, on, work};
 use sim::{
-    Account, Action, Affinity, ClassDef, CpuId, CpuSet, Cx, Cycles, End, Engine, EngineConfig, Handled,
-    Interrupt, Irqs, LockKind, Nesting, Object, Platform, Role, Schedule, Seeded, TaskId, TaskSpec,
-    ViolationKind,
+    Account, Action, CpuId, CpuSet, Cycles, End, Engine, EngineConfig, Handled, Interrupt, LockKind, Object,
+    Platform, Schedule, TaskId, ViolationKind,
 };
-
-const WORK: Account = Account::new(7);
-
-fn engine(cpus: u16) -> Rc<Engine> {
-    let mut config = EngineConfig::without_costs(cpus);
-    config.ipi_latency = Cycles::new(100);
-    config.preempt_limit = 255;
-    Engine::new(config, Schedule::Timed(Box::new(Seeded::new(1))))
-}
-
-fn on(cpu: u16, name: &str) -> TaskSpec {
-    TaskSpec {
-        name: name.into(),
-        cpu: CpuId::new(cpu),
-        affinity: Affinity::Pinned,
-        role: Role::Worker,
-    }
-}
-
-fn class(name: &'static str, kind: LockKind) -> ClassDef {
-    ClassDef {
-        name,
-        kind,
-        nesting: Nesting::Forbidden,
-        rank: None,
-        irqs: Irqs::Either,
-    }
-}
-
-async fn work(cx: &Cx, cycles: u64) {
-    cx.charge(WORK, Cycles::new(cycles));
-    cx.step(Object::None, Action::Run).await;
-}
 
 struct FlushHandler(RefCell<Vec<(u64, usize)>>);
 

@@ -202,7 +202,7 @@ pub const INVARIANTS: [Invariant; 27] = [
         "at invalidate_range_end all entries of the range are cleared or changed",
         &[RANGE_OVER_TOO_EARLY],
         "before invalidate_range_end",
-        "with mmap_sem not held for write, as in madvise and truncate: others may have faulted pages in again; that pages are flushed and freed is not asserted, the last batch is not",
+        "with mmap_sem not held for write, as in madvise and truncate: others may have faulted pages in again; remap_file_pages, brackets around single pages and clusters, rights of huge pages; that pages are flushed and freed is not asserted, the last batch is not",
     ),
     row(
         "F11",

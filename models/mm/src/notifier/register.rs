@@ -115,8 +115,8 @@ impl Kernel {
         (held, mutex)
     }
 
-    /// `mm_take_all_locks` as first merged: VMA by VMA, its anon_vma->lock and its i_mmap_lock in the order
-    /// in which the list of VMAs has them (notifier-variants 10.22).
+    /// `mm_take_all_locks` as first merged: VMA by VMA, its anon_vma->lock before its i_mmap_lock
+    /// (notifier-variants 10.22).
     async fn mm_take_all_locks_interleaved<'a>(&self, cx: &'a Cx, mm: MmId) -> (Vec<Guard<'a>>, Guard<'a>) {
         let _span = cx.span("mm_take_all_locks");
         let mutex = cx.lock(self.locks.mm_all_locks).await;
